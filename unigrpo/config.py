@@ -1,0 +1,291 @@
+"""One run's configuration: typed, frozen, checked as a whole before anything starts.
+
+The plain form (:meth:`RunConfig.to_dict`) is JSON; a strategy is ``{"name": ..., **fields}`` there.  Everything that
+changes a result is in it, and nothing else is: where a run is launched and how it is tracked are not its business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unigrpo import registry
+from unigrpo.registry import ConfigError, nearest
+
+
+def slot(name: str, default: str) -> Any:
+    """A field that holds a strategy of slot ``name``, by default the one called ``default``."""
+    return field(default_factory=lambda: registry.find(name, default)(), metadata={"slot": name})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The policy at the start of the run."""
+
+    checkpoint: str = "tiny-shapes"
+    """A name of a checkpoint inside the package, or a folder with config.json and model.safetensors."""
+    context_grad: bool = False
+    """Whether the image loss reaches the text expert through the cached keys and values of the context."""
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How an episode is sampled."""
+
+    steps: int = 8
+    """Euler steps of the flow (steps, not points)."""
+    shift: float = 1.0
+    """Schedule shift s of ``t <- s t / (1 + (s-1) t)``, >= 1."""
+    temperature: float = 1.0
+    """Temperature of text sampling; log-probabilities are those of the tempered distribution."""
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """What is sampled and how often it is used, per update."""
+
+    prompts: int = 12
+    group_size: int = 8
+    """Episodes per prompt."""
+    minibatches: int = 2
+    """Disjoint slices of a rollout, one optimiser step each."""
+    epochs: int = 1
+    """Passes over a rollout."""
+    shared_noise: bool = True
+    """Whether the members of a group start from the same initial noise."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with one learning rate per modality (typed parameter groups)."""
+
+    updates: int = 80
+    """Rollouts; 0 leaves the model untouched."""
+    text_lr: float = 1e-4
+    image_lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: str = "fp32"
+    """Compute precision of forward passes: fp32 or bf16; log-probabilities and ratios are fp32 always."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """The one evaluator, in the loop and at the end."""
+
+    every: int = 0
+    """Updates between evaluations in the loop; 0 evaluates at the end only."""
+    prompts_per_task: tuple[int, ...] = (24, 24, 24, 24, 24, 24)
+    """Test prompts of single_object, two_object, counting, colors, position, color_attr."""
+    images_per_prompt: int = 4
+    loop_images_per_prompt: int = 1
+    """Images per prompt of an evaluation in the loop."""
+    steps: int = 8
+    """Euler steps; apart from the sampler's, so that arms that sample differently are measured alike."""
+    shift: float = 1.0
+    temperature: float = 1.0
+    guidance_scale: float = 2.0
+    """The second scale at which the final model is evaluated, besides 1."""
+    seed: int = 0
+    """Key of the evaluation's noise: never the run's seed, so that all arms see the same."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the outcome of one run."""
+
+    recipe: str = field(default="unigrpo", metadata={"identity": False})
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    world: Any = slot("world", "shapes")
+    episode: Any = slot("episode", "single_round")
+    reward: Any = slot("reward", "geneval")
+    guidance: Any = slot("guidance", "cfg_free")
+    dynamics: Any = slot("dynamics", "flow_sde")
+    window: Any = slot("window", "random_window")
+    advantage: Any = slot("advantage", "group")
+    image_ratio: Any = slot("image_ratio", "ratio_norm")
+    text_ratio: Any = slot("text_ratio", "token")
+    image_trust_region: Any = slot("trust_region", "ppo_clip")
+    text_trust_region: Any = slot("trust_region", "ppo_clip")
+    aggregation: Any = slot("aggregation", "sequence_mean")
+    regularizer: Any = slot("regularizer", "none")
+    text_kl: Any = slot("text_kl", "none")
+    modalities: Any = slot("modalities", "joint")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
+        """Build from the plain form; missing keys take their defaults.
+
+        Raises:
+            ConfigError: unknown key, unknown strategy or a value of the wrong type.
+        """
+        built: RunConfig = build(cls, data, "")
+        return built
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain form, complete: defaults written out, tuples as lists."""
+        return _plain(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The plain form without labels: two runs with equal identity give equal results."""
+        plain = self.to_dict()
+        for f in dataclasses.fields(self):
+            if not f.metadata.get("identity", True):
+                del plain[f.name]
+        return plain
+
+    def conflicts(self) -> list[str]:
+        """Why this configuration cannot run, one sentence each, naming the pair and the way out; empty if it can."""
+        found = list(_range_faults(self))
+        for f in dataclasses.fields(self):
+            declared = getattr(getattr(self, f.name), "conflicts", None)
+            if declared is not None:
+                found += [f"{f.name}={getattr(self, f.name).name}: {reason}" for reason in declared(self)]
+        return found
+
+    def check(self) -> RunConfig:
+        """Return the configuration itself if it can run.
+
+        Raises:
+            ConfigError: with every conflict found.
+        """
+        if found := self.conflicts():
+            raise ConfigError("; ".join(found))
+        return self
+
+
+def slot_of(key: str) -> str | None:
+    """The slot behind the configuration key ``key`` (``text_trust_region`` -> ``trust_region``), None if it has none."""
+    for f in dataclasses.fields(RunConfig):
+        if f.name == key:
+            return f.metadata.get("slot")
+    return None
+
+
+def _range_faults(config: RunConfig) -> Iterator[str]:
+    positive = {
+        "sampler.steps": config.sampler.steps,
+        "sampler.temperature": config.sampler.temperature,
+        "rollout.prompts": config.rollout.prompts,
+        "rollout.minibatches": config.rollout.minibatches,
+        "rollout.epochs": config.rollout.epochs,
+        "optim.max_grad_norm": config.optim.max_grad_norm,
+        "evaluation.steps": config.evaluation.steps,
+        "evaluation.temperature": config.evaluation.temperature,
+        "evaluation.images_per_prompt": config.evaluation.images_per_prompt,
+    }
+    yield from (f"{name}={value}: expected a value above 0" for name, value in positive.items() if value <= 0)
+    if config.sampler.shift < 1:
+        yield f"sampler.shift={config.sampler.shift}: expected at least 1"
+    if config.rollout.group_size < 2:
+        yield f"rollout.group_size={config.rollout.group_size}: a group of one has no relative advantage; use 2 or more"
+    if config.rollout.minibatches > 0 and config.rollout.prompts % config.rollout.minibatches:
+        yield (
+            f"rollout.minibatches={config.rollout.minibatches}: must divide rollout.prompts={config.rollout.prompts}"
+            " so that no group is split"
+        )
+    if config.optim.updates < 0:
+        yield f"optim.updates={config.optim.updates}: expected 0 or more"
+    if config.optim.precision not in ("fp32", "bf16"):
+        yield f"optim.precision={config.optim.precision!r}: expected 'fp32' or 'bf16'"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        named = {"name": value.name} if hasattr(type(value), "slot") else {}
+        return named | {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def build(cls: type, data: Any, path: str = "") -> Any:
+    """A dataclass from its plain form.
+
+    Raises:
+        ConfigError: unknown key, or a value of the wrong type.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path or cls.__name__}: expected a mapping, got {data!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {}
+    for key, value in data.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            raise ConfigError(f"unknown key {where!r}{nearest(str(key), fields)}")
+        slot_name = fields[key].metadata.get("slot")
+        values[key] = build_strategy(slot_name, value, where) if slot_name else _convert(hints[key], value, where)
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path or cls.__name__}: {error}") from error
+
+
+def build_strategy(slot_name: str, value: Any, path: str) -> Any:
+    """A strategy from its name, its plain form, or an instance.
+
+    Raises:
+        ConfigError: unknown strategy or field, or a value of the wrong type.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return value
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or "name" not in value:
+        raise ConfigError(f"{path}: expected a strategy name or a mapping with 'name', got {value!r}")
+    cls = registry.find(slot_name, value["name"])
+    return build(cls, {key: item for key, item in value.items() if key != "name"}, path)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, path)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(arg for arg in args if arg is not type(None)), value, path)
+    if origin is typing.Literal:
+        if value not in args:
+            raise ConfigError(f"{path}: expected one of {', '.join(map(str, args))}, got {value!r}{_near(value, args)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path}: expected a list, got {value!r}")
+        if args[-1] is not Ellipsis and len(value) != len(args):
+            raise ConfigError(f"{path}: expected {len(args)} items, got {len(value)}")
+        return tuple(_convert(args[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: expected a mapping, got {value!r}")
+        return {str(key): _convert(args[1], item, f"{path}.{key}") for key, item in value.items()}
+    return _scalar(hint, value, path)
+
+
+def _near(value: Any, args: tuple[Any, ...]) -> str:
+    return nearest(str(value), args) if isinstance(value, str) else ""
+
+
+def _scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ConfigError(f"{path}: expected a finite number, got {value}")
+        return float(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
+    raise ConfigError(f"{path}: expected {getattr(hint, '__name__', hint)}, got {value!r}")

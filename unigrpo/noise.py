@@ -1,0 +1,73 @@
+"""Keyed randomness: every draw is a function of its key, never of a global stream.
+
+A key is ``(run seed, purpose, update, prompt, sample, segment, denoising step)`` or a part of it.  Hence a resumed run
+continues bit for bit, results do not depend on batch or world size, an arm that draws one number more shifts no other
+draw, and arms are paired: same prompts, same initial noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Key = tuple[int | str, ...]
+
+
+def seed_of(key: Key) -> int:
+    """A 63-bit seed for ``key``; integers and strings of equal spelling differ."""
+    spelled = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
+    return int.from_bytes(hashlib.blake2b(spelled.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(key: Key) -> torch.Generator:
+    """A fresh CPU generator seeded by ``key`` (CPU, so that a draw is the same on every device)."""
+    import torch
+
+    return torch.Generator().manual_seed(seed_of(key))
+
+
+def normal(keys: Iterable[Key], shape: Sequence[int]) -> Tensor:
+    """Standard normal draws [B, *shape], fp32: one independent keyed draw per row."""
+    import torch
+
+    return torch.stack([torch.randn(tuple(shape), generator=generator(key)) for key in keys])
+
+
+def uniform(keys: Iterable[Key], shape: Sequence[int]) -> Tensor:
+    """Uniform draws in [0, 1), [B, *shape], fp32: one independent keyed draw per row."""
+    import torch
+
+    return torch.stack([torch.rand(tuple(shape), generator=generator(key)) for key in keys])
+
+
+@dataclass(frozen=True)
+class EpisodeDraws:
+    """All draws of a batch of episodes.
+
+    Args:
+        key: what the draws belong to, such as (run seed, "rollout", update).
+        prompts: the key of every prompt.
+        group_size: rows per prompt; rows are prompt-major.
+        shared_noise: whether the members of a group start their pictures from the same noise.
+    """
+
+    key: Key
+    prompts: Sequence[str]
+    group_size: int
+    shared_noise: bool = False
+
+    def __call__(self, what: Key, shape: Sequence[int]) -> Tensor:
+        """Draws [B, *shape] for ``what`` = (segment, kind, ...): uniform for kind "text", else standard normal."""
+        together = self.shared_noise and what[1] == "initial"
+        rows: list[Key] = [
+            (*self.key, prompt, *what) if together else (*self.key, prompt, member, *what)
+            for prompt in self.prompts
+            for member in range(self.group_size)
+        ]
+        return uniform(rows, shape) if what[1] == "text" else normal(rows, shape)
