@@ -1,0 +1,1 @@
+"""The flow: time points, stochastic dynamics, which steps are stochastic, guidance."""

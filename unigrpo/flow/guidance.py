@@ -1,0 +1,66 @@
+"""Classifier-free guidance during a rollout, or none.
+
+``guides(t)`` says whether a step needs the unconditional velocity, ``combine`` uses it.  Replay asks the same two
+questions, so the guided velocity is part of the policy that is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unigrpo.registry import register
+from unigrpo.tensors import over_elements, per_row, same_shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register("guidance", "cfg_free", source="UniGRPO (2603.23500)")
+@dataclass(frozen=True)
+class CfgFree:
+    """The conditional velocity as it is: one evaluation per step, one unbranched context per episode."""
+
+    def guides(self, t: float) -> bool:
+        """Never."""
+        return False
+
+    def combine(self, v_cond: Tensor, v_uncond: Tensor) -> Tensor:
+        """``v_cond``."""
+        return v_cond
+
+
+@register("guidance", "cfg", source="classifier-free guidance (2207.12598); interval and renorm as BAGEL (2505.14683)")
+@dataclass(frozen=True)
+class Cfg:
+    """Guided velocity ``v_u + scale (v_c - v_u)`` for ``low < t <= high``, the conditional one elsewhere.
+
+    ``renorm`` scales the guided velocity of each image down to the norm of its conditional one, never up.
+    """
+
+    scale: float = 2.0
+    low: float = 0.0
+    high: float = 1.0
+    renorm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scale < 0 or not 0 <= self.low < self.high <= 1:
+            got = f"scale={self.scale}, low={self.low}, high={self.high}"
+            raise ValueError(f"expected scale >= 0 and 0 <= low < high <= 1, got {got}")
+
+    def guides(self, t: float) -> bool:
+        """Inside the interval; at scale 1 nowhere: the same cost and the same bits as ``cfg_free``."""
+        return self.scale != 1 and self.low < t <= self.high
+
+    def combine(self, v_cond: Tensor, v_uncond: Tensor) -> Tensor:
+        """The guided velocity, [B, ...] as its arguments.
+
+        Raises:
+            ShapeError: the shapes differ.
+        """
+        same_shape(v_cond=v_cond, v_uncond=v_uncond)
+        v = v_uncond + self.scale * (v_cond - v_uncond)
+        if not self.renorm:
+            return v
+        target, norm = (over_elements(u.float().square(), "sum").sqrt() for u in (v_cond, v))
+        return v * per_row((target / norm.clamp(min=1e-8)).clamp(max=1), v)

@@ -1,0 +1,1 @@
+"""The objective: advantages, ratios, trust regions, aggregation, penalties, modality weights, the losses."""

@@ -1,0 +1,103 @@
+"""From the rewards of a group to the advantages of its members.
+
+Every strategy maps component rewards [P, G, K] of P prompts with G episodes each, and the components' weights [K], to
+advantages [P, G].  A group whose rewards are equal gets exactly 0: it must not move the policy by rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from unigrpo.registry import register
+from unigrpo.tensors import ShapeError, upcast
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register("advantage", "group", source="GRPO (2402.03300); UniGRPO (2603.23500) eq. 1")
+@dataclass(frozen=True)
+class Group:
+    """``(R - mean) / (std + eps)`` within the group."""
+
+    ddof: Literal[0, 1] = 0
+    """0: population standard deviation, 1: that of a sample."""
+    eps: float = 1e-4
+
+    def __call__(self, rewards: Tensor, weights: Tensor) -> Tensor:
+        """Advantages [P, G] of rewards [P, G, K] with weights [K]; G >= 2 or ValueError."""
+        total = _total(rewards, weights)
+        return _centered(total) / (total.std(1, correction=self.ddof, keepdim=True) + self.eps)
+
+
+@register("advantage", "mean_only", source="Dr. GRPO (2503.20783)")
+@dataclass(frozen=True)
+class MeanOnly:
+    """``R - mean`` of the group: no division, hence no bias towards easy and hard prompts."""
+
+    def __call__(self, rewards: Tensor, weights: Tensor) -> Tensor:
+        """Advantages [P, G] of rewards [P, G, K] with weights [K]; G >= 2 or ValueError."""
+        return _centered(_total(rewards, weights))
+
+
+@register("advantage", "global_std", source="Flow-GRPO (2505.05470), default of its code")
+@dataclass(frozen=True)
+class GlobalStd:
+    """``R - mean`` of the group, divided by the standard deviation of the whole batch."""
+
+    ddof: Literal[0, 1] = 0
+    eps: float = 1e-4
+
+    def __call__(self, rewards: Tensor, weights: Tensor) -> Tensor:
+        """Advantages [P, G] of rewards [P, G, K] with weights [K]; G >= 2 or ValueError."""
+        total = _total(rewards, weights)
+        return _centered(total) / (total.std(correction=self.ddof) + self.eps)
+
+
+@register("advantage", "per_reward", source="GDPO (2601.05242)")
+@dataclass(frozen=True)
+class PerReward:
+    """Each reward normalised within the group, then their weighted sum divided by its standard deviation in the batch.
+
+    Distinct combinations of rewards with equal sums keep distinct advantages.
+    """
+
+    ddof: Literal[0, 1] = 0
+    eps: float = 1e-4
+
+    def __call__(self, rewards: Tensor, weights: Tensor) -> Tensor:
+        """Advantages [P, G] of rewards [P, G, K] with weights [K]; G >= 2 or ValueError."""
+        rewards, weights = _checked(rewards, weights)
+        normalised = _centered(rewards) / (rewards.std(1, correction=self.ddof, keepdim=True) + self.eps)
+        summed = (normalised * weights).sum(-1)
+        # The batch mean that whitening would subtract is 0 by construction, up to rounding.
+        return summed / (summed.std(correction=self.ddof) + self.eps)
+
+
+def zero_variance(rewards: Tensor, weights: Tensor) -> Tensor:
+    """Which groups have equal rewards throughout, [P] bool: they teach nothing."""
+    total = _total(rewards, weights)
+    return total.amax(1) == total.amin(1)
+
+
+def _checked(rewards: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    if rewards.dim() != 3 or weights.shape != rewards.shape[2:]:
+        raise ShapeError(
+            f"expected rewards [P, G, K] and weights [K], got {list(rewards.shape)} and {list(weights.shape)}"
+        )
+    if rewards.shape[1] < 2:
+        raise ValueError("a group of one has no relative advantage; sample 2 or more episodes per prompt")
+    rewards, weights = upcast(rewards=rewards, weights=weights)
+    return rewards, weights
+
+
+def _total(rewards: Tensor, weights: Tensor) -> Tensor:
+    rewards, weights = _checked(rewards, weights)
+    return (rewards * weights).sum(-1)
+
+
+def _centered(rewards: Tensor) -> Tensor:
+    """Rewards [P, G, ...] less their group's mean; exact zeros where they are equal, whatever the mean rounds to."""
+    equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)
+    return (rewards - rewards.mean(1, keepdim=True)).masked_fill(equal, 0)
