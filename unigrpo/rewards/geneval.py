@@ -1,0 +1,42 @@
+"""The judge's verdict as a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from unigrpo.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unigrpo.worlds.shapes.prompts import Prompt
+
+
+@register("reward", "geneval", source="GenEval (arXiv 2310.11513); mixed with its soft score as in Flow-GRPO's setting")
+@dataclass(frozen=True)
+class GenEvalReward:
+    """The exact judge: its verdict, its soft score, or the mean of both."""
+
+    verdict: Literal["strict", "official"] = "strict"
+    """``official`` is GenEval's own rule, which a text policy games by adding objects; ``strict`` forbids them."""
+    kind: Literal["binary", "soft", "mixed"] = "mixed"
+    """``mixed`` has both as components of weight 0.5."""
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """Fields of the verdict, in the order of the components."""
+        binary, soft = self.verdict, f"{self.verdict}_soft"
+        return {"binary": (binary,), "soft": (soft,), "mixed": (binary, soft)}[self.kind]
+
+    @property
+    def component_weights(self) -> tuple[float, ...]:
+        """Equal weights that sum to 1."""
+        return tuple(1 / len(self.component_names) for _ in self.component_names)
+
+    def __call__(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
+        """Components [B, K] fp32 in [0, 1] of pictures [B, 3, H, W] in [-1, 1]."""
+        verdicts = world.judge(pictures, prompts)
+        rows = [[float(getattr(verdict, name)) for name in self.component_names] for verdict in verdicts]
+        return pictures.new_tensor(rows).float().reshape(len(rows), len(self.component_names))

@@ -1,0 +1,134 @@
+"""A reward that can be hacked: a small learned classifier in place of the exact judge.
+
+It stands for the learned scorers that real training uses (preference models, detectors, VLM judges), which a policy
+learns to satisfy without doing what was asked.  What the judge says meanwhile shows the hacking.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from unigrpo.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unigrpo.config import RunConfig
+    from unigrpo.worlds.shapes.prompts import Clause, Prompt
+
+
+@register("reward", "proxy", source="this project: a learned scorer in miniature, meant to be hackable")
+@dataclass(frozen=True)
+class ProxyReward:
+    """Probability, by a small CNN that looks at one quadrant at a time, that GenEval's official rule is met.
+
+    Like that rule it asks only for presence (except in counting), so extra objects cost nothing.
+    """
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """One component."""
+        return ("proxy",)
+
+    @property
+    def component_weights(self) -> tuple[float, ...]:
+        """One weight of 1."""
+        return (1.0,)
+
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
+        """The classifier knows one world."""
+        if config.world.name != "shapes":
+            yield f"its classifier reads the world shapes, not {config.world.name}; use reward=geneval"
+
+    def __call__(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
+        """Probabilities [B, 1] fp32 of pictures [B, 3, 32, 32] in [-1, 1]."""
+        from unigrpo.rewards.classifier import classify
+
+        if len(pictures) != len(prompts):
+            raise ValueError(f"expected one prompt per picture, got {len(prompts)} prompts, {len(pictures)} pictures")
+        shapes, colours = classify(pictures)
+        return probability(shapes, colours, prompts)[:, None]
+
+
+def probability(shapes: Tensor, colours: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    """Probability [B] that each prompt is met, places being independent.
+
+    Counting is the Poisson-binomial probability of exactly the number asked for.  Every other task is the best way to
+    put one or two clauses into places: the maximum over placements that satisfy the relation, if there is one.
+
+    Args:
+        shapes: [B, 4, 6] probabilities of each shape, and of none, in each place.
+        colours: [B, 4, 6] probabilities of each colour.
+        prompts: B prompts.
+
+    Raises:
+        ValueError: a prompt that is not of one of the six tasks' forms.
+    """
+    import torch
+
+    if not prompts:
+        return shapes.new_zeros(0)
+    ones = shapes.new_ones(*shapes.shape[:2], 1)
+    # a clause without a colour, and a prompt without a second clause, take the certain last column
+    shapes, colours = torch.cat((shapes, ones), 2), torch.cat((colours, ones), 2)
+    rows = [_question(prompt) for prompt in prompts]
+    shape, colour, allowed, count = (torch.tensor(column, device=shapes.device) for column in zip(*rows, strict=True))
+    every = torch.arange(len(prompts), device=shapes.device)[:, None]
+    clauses = (shapes.mT[every, shape] * colours.mT[every, colour]).unbind(1)
+    placed = (clauses[0][:, :, None] * clauses[1][:, None, :] * allowed).flatten(1).amax(1)
+    counted = _poisson_binomial(clauses[0]).gather(1, count[:, None])[:, 0]
+    return placed.where(count == 0, counted)
+
+
+def _poisson_binomial(p: Tensor) -> Tensor:
+    """Probabilities [B, n + 1] of the number of successes of independent trials with probabilities [B, n]."""
+    from torch.nn.functional import pad
+
+    counts = p.new_ones(len(p), 1)
+    for success in p[:, :, None].unbind(1):
+        counts = pad(counts * (1 - success), (0, 1)) + pad(counts * success, (1, 0))
+    return counts
+
+
+_Question = tuple[tuple[int, int], tuple[int, int], list[list[float]], int]
+
+
+def _question(prompt: Prompt) -> _Question:
+    """(Shape and colour columns of two clauses, which pairs of places are allowed, the exact number or 0)."""
+    clauses = prompt.include
+    if len(clauses) > 2 or (len(clauses) == 2 and any(clause["count"] != 1 for clause in clauses)):
+        raise ValueError(f"proxy: expected one clause, or two of count 1, got {clauses} for {prompt.prompt!r}")
+    first, second = _columns(clauses[0]), _columns(clauses[1] if len(clauses) == 2 else None)
+    relation = clauses[1]["position"][0] if len(clauses) == 2 and "position" in clauses[1] else None
+    count = clauses[0]["count"] if prompt.exclude else 0
+    return (first[0], second[0]), (first[1], second[1]), _allowed(relation), count
+
+
+def _columns(clause: Clause | None) -> tuple[int, int]:
+    from unigrpo.worlds.shapes.grammar import COLOURS, SHAPES
+
+    certain = (len(SHAPES) + 1, len(COLOURS))
+    if clause is None:
+        return certain
+    try:
+        colour = list(COLOURS).index(clause["color"]) if "color" in clause else certain[1]
+        return SHAPES.index(clause["class"]), colour
+    except ValueError as error:
+        raise ValueError(f"proxy: {clause} names what the world shapes does not have ({error})") from error
+
+
+@cache
+def _allowed(relation: str | None) -> list[list[float]]:
+    """[4, 4]: 1 where the reference in the first place and the subject in the second stand in ``relation``."""
+    from unigrpo.worlds.shapes.grammar import PLACES, QUADRANT, Box
+    from unigrpo.worlds.shapes.rules import relations
+
+    boxes: list[Box] = [(x, y, x + QUADRANT / 2, y + QUADRANT / 2) for x, y in PLACES.values()]
+    allowed = [[0.0] * len(boxes) for _ in boxes]
+    for (i, reference), (j, subject) in itertools.permutations(enumerate(boxes), 2):
+        allowed[i][j] = float(relation is None or relation in relations(subject, reference))
+    return allowed

@@ -1,0 +1,156 @@
+"""Triples of prompt, thinking and picture for the supervised warm-up, wrong in known proportions.
+
+Part of the plans is vague or wrong, and the picture follows the plan; part of the pictures departs from the plan.  A
+model trained on them plans and draws well, but not always, so that reinforcement learning of either modality has room.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from unigrpo.worlds.shapes.grammar import COLOURS, PLACES, SHAPES, Scene, random_item
+from unigrpo.worlds.shapes.prompts import Prompt, by_task
+from unigrpo.worlds.shapes.render import Floats, render
+from unigrpo.worlds.shapes.rules import relations
+from unigrpo.worlds.shapes.thinking import Plan, Planned, plan_of, write_thinking
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One warm-up triple; ``scene`` is what the picture [3, 32, 32] shows."""
+
+    prompt: Prompt
+    thinking: str
+    scene: Scene
+    picture: Floats
+
+
+def satisfying_scene(prompt: Prompt, rng: random.Random) -> Scene:
+    """A random scene that meets ``prompt`` strictly: the objects asked for and no other, the rest free."""
+    wanted = [(clause["class"], clause.get("color")) for clause in prompt.include for _ in range(clause["count"])]
+    relation = next((clause["position"][0] for clause in prompt.include if "position" in clause), None)
+    while True:
+        places = rng.sample(tuple(PLACES), len(wanted))
+        items = [random_item(rng, place, *want) for place, want in zip(places, wanted, strict=True)]
+        if relation is None or relation in relations(items[1].box, items[0].box):
+            return Scene(tuple(items))
+
+
+def draw_plan(plan: Plan, rng: random.Random) -> Scene:
+    """A random scene that follows ``plan``; what the plan leaves vague is drawn at random."""
+    return Scene(tuple(random_item(rng, planned.place, planned.shape, planned.colour) for planned in plan))
+
+
+def _other(choices: Sequence[str], current: str, rng: random.Random) -> str:
+    return rng.choice([choice for choice in choices if choice != current])
+
+
+def _free(plan: Sequence[Planned]) -> list[str]:
+    taken = {planned.place for planned in plan}
+    return [place for place in PLACES if place not in taken]
+
+
+def _drop(plan: list[Planned], at: int, rng: random.Random) -> None:
+    if len(plan) > 1:
+        del plan[at]
+    else:
+        _wrong_shape(plan, at, rng)
+
+
+def _add(plan: list[Planned], at: int, rng: random.Random) -> None:
+    free = _free(plan)
+    if free:
+        plan.append(Planned(rng.choice(free), rng.choice(tuple(COLOURS)), rng.choice(SHAPES)))
+    else:
+        _drop(plan, at, rng)
+
+
+def _wrong_colour(plan: list[Planned], at: int, rng: random.Random) -> None:
+    plan[at] = replace(plan[at], colour=_other(tuple(COLOURS), str(plan[at].colour), rng))
+
+
+def _wrong_shape(plan: list[Planned], at: int, rng: random.Random) -> None:
+    plan[at] = replace(plan[at], shape=_other(SHAPES, str(plan[at].shape), rng))
+
+
+def _wrong_place(plan: list[Planned], at: int, rng: random.Random) -> None:
+    """Move an object, to the place of another one (which takes its place) if there is one."""
+    if len(plan) > 1:
+        to = rng.choice([index for index in range(len(plan)) if index != at])
+        plan[at], plan[to] = (replace(plan[at], place=plan[to].place), replace(plan[to], place=plan[at].place))
+    else:
+        plan[at] = replace(plan[at], place=rng.choice(_free(plan)))
+
+
+def _vague_colour(plan: list[Planned], at: int, rng: random.Random) -> None:
+    plan[at] = replace(plan[at], colour=None)
+
+
+def _vague_shape(plan: list[Planned], at: int, rng: random.Random) -> None:
+    plan[at] = replace(plan[at], shape=None)
+
+
+_CORRUPTIONS: tuple[Callable[[list[Planned], int, random.Random], None], ...] = (
+    _drop,
+    _add,
+    _wrong_colour,
+    _wrong_shape,
+    _wrong_place,
+    _vague_colour,
+    _vague_shape,
+)
+
+
+def corrupt_plan(plan: Plan, rng: random.Random) -> Plan:
+    """``plan`` with one thing wrong or vague (which may happen not to matter to the prompt)."""
+    changed = list(plan)
+    rng.choice(_CORRUPTIONS)(changed, rng.randrange(len(changed)), rng)
+    return tuple(changed)
+
+
+def misdraw(scene: Scene, rng: random.Random) -> Scene:
+    """``scene`` with one item wrong: another colour, another shape, missing, or one too many."""
+    item = rng.choice(scene.items)
+    fault = rng.choice(("colour", "shape", "missing", "extra"))
+    if fault == "colour":
+        return scene.change(item, colour=_other(tuple(COLOURS), item.colour, rng))
+    if fault == "extra" and scene.free_places:
+        return scene.add(random_item(rng, rng.choice(scene.free_places)))
+    if fault in ("missing", "extra") and len(scene.items) > 1:
+        return scene.remove(item)
+    return scene.change(item, shape=_other(SHAPES, item.shape, rng))
+
+
+def warmup_examples(
+    rng: np.random.Generator, n: int, plan_corruption: float = 0.4, misdrawn: float = 0.2
+) -> list[Example]:
+    """``n`` examples of training prompts, tasks equally often.
+
+    Args:
+        rng: source of all randomness.
+        n: how many.
+        plan_corruption: probability that the plan has one thing wrong or vague.
+        misdrawn: probability that the picture departs from the plan in one item.
+
+    Returns:
+        Examples whose pictures are views into one array.
+    """
+    quick = random.Random(int(rng.integers(2**63)))
+    tasks = tuple(by_task("train").values())
+    drawn = []
+    for _ in range(n):
+        prompt = quick.choice(quick.choice(tasks))
+        scene = satisfying_scene(prompt, quick)
+        plan = plan_of(scene)
+        if quick.random() < plan_corruption:
+            plan = corrupt_plan(plan, quick)
+            scene = draw_plan(plan, quick)
+        if quick.random() < misdrawn:
+            scene = misdraw(scene, quick)
+        drawn.append((prompt, write_thinking(plan), scene))
+    pictures = render([scene for _, _, scene in drawn])
+    return [Example(*triple, picture) for triple, picture in zip(drawn, pictures, strict=True)]
