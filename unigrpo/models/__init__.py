@@ -1,0 +1,1 @@
+"""Unified models: the policy protocol, the mixture-of-transformers policy, autoencoders, tokenizer, checkpoints."""

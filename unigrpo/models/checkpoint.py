@@ -1,0 +1,100 @@
+"""A model on disk: a folder of config.json, tokenizer.json, model.safetensors and autoencoder.safetensors."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from unigrpo.models.autoencoder import Autoencoder, DiffusersAutoencoder, TinyAutoencoder
+from unigrpo.models.configuration import MoTConfig
+from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.tokenizer import Tokenizer
+from unigrpo.registry import ConfigError, nearest
+
+SHIPPED = Path(__file__).parent.parent / "checkpoints"
+WEIGHTS, AUTOENCODER, TOKENIZER, CONFIG = (
+    "model.safetensors",
+    "autoencoder.safetensors",
+    "tokenizer.json",
+    "config.json",
+)
+
+
+@dataclass
+class UnifiedModel:
+    """A policy with what turns words and pictures into its tokens and latents."""
+
+    policy: MoTPolicy
+    autoencoder: Autoencoder
+    tokenizer: Tokenizer
+
+    def reference(self) -> MoTPolicy:
+        """A frozen copy of the policy as it is now."""
+        frozen = copy.deepcopy(self.policy).requires_grad_(False)
+        return frozen.eval()
+
+
+def folder_of(checkpoint: str) -> Path:
+    """The folder of a shipped checkpoint's name, or of a path.
+
+    Raises:
+        ConfigError: neither.
+    """
+    for folder in (SHIPPED / checkpoint, Path(checkpoint)):
+        if (folder / CONFIG).is_file():
+            return folder
+    shipped = [path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")]
+    raise ConfigError(f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder{nearest(checkpoint, shipped)}")
+
+
+def load(checkpoint: str) -> UnifiedModel:
+    """Read a checkpoint.
+
+    Raises:
+        ConfigError: no such checkpoint.
+        ValueError: a file of it is damaged or does not fit the configuration.
+    """
+    folder = folder_of(checkpoint)
+    policy = MoTPolicy(MoTConfig.from_dict(json.loads((folder / CONFIG).read_text())))
+    policy.load_state_dict(_read(folder / WEIGHTS))
+    policy.eval()
+    if (folder / AUTOENCODER).is_file():
+        weights = _read(folder / AUTOENCODER)
+        width, channels = weights["encoder.1.bias"].shape[0], weights["mean"].shape[0]
+        tiny = TinyAutoencoder(channels, width)
+        tiny.load_state_dict(weights)
+        autoencoder: torch.nn.Module = tiny
+    else:
+        autoencoder = DiffusersAutoencoder(folder / "vae")
+    return UnifiedModel(policy, autoencoder.eval().requires_grad_(False), Tokenizer.load(folder / TOKENIZER))  # type: ignore[arg-type]
+
+
+def save(folder: Path, model: UnifiedModel) -> None:
+    """Write a checkpoint with a :class:`TinyAutoencoder`."""
+    assert isinstance(model.autoencoder, TinyAutoencoder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(model.policy.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
+    save_file({name: w.contiguous() for name, w in model.policy.state_dict().items()}, folder / WEIGHTS)
+    save_file({name: w.contiguous() for name, w in model.autoencoder.state_dict().items()}, folder / AUTOENCODER)
+    model.tokenizer.save(folder / TOKENIZER)
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the weights' files of a checkpoint."""
+    sha = hashlib.sha256()
+    for name in (WEIGHTS, AUTOENCODER):
+        sha.update((folder / name).read_bytes())
+    return sha.hexdigest()
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own untyped error for damaged files
+        raise ValueError(f"{path}: damaged or missing weights ({error})") from error

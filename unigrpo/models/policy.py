@@ -1,0 +1,84 @@
+"""The policy protocol: all that the walker asks of a unified model.
+
+An adapter for another model implements five methods and one property.  A *context* is whatever the model keeps of the
+segments walked so far (for a transformer, keys and values); it is built once per segment and never changed in place, so
+that all denoising steps, and all members of a group, share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Modality = Literal["text", "image"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Keys and values of everything walked so far.
+
+    Attributes:
+        keys: per layer [B, kv_heads, T, head_dim], after norm and rotation.
+        values: per layer [B, kv_heads, T, head_dim].
+        valid: [B, T] bool, False where a row is padded.
+        position: [B] int64, rotary position of the next token.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    valid: Tensor
+    position: Tensor
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return self.valid.shape[0]
+
+    def repeat(self, times: int) -> Context:
+        """Every row ``times`` times, neighbours together (row-major groups)."""
+        return Context(
+            tuple(k.repeat_interleave(times, 0) for k in self.keys),
+            tuple(v.repeat_interleave(times, 0) for v in self.values),
+            self.valid.repeat_interleave(times, 0),
+            self.position.repeat_interleave(times, 0),
+        )
+
+    def detach(self) -> Context:
+        """The same context, through which no gradient flows."""
+        return replace(self, keys=tuple(k.detach() for k in self.keys), values=tuple(v.detach() for v in self.values))
+
+
+class Policy(Protocol):
+    """A unified model as the walker sees it.
+
+    Texts are token blocks [B, L] with a bool mask, right-padded; latents are maps [B, C, H, W]; time t is 1 at noise.
+    """
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of a painted picture."""
+        ...
+
+    def start(self, batch: int) -> Context:
+        """The empty context of ``batch`` rows."""
+        ...
+
+    def extend_text(self, context: Context, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Context]:
+        """Append tokens [B, L]; returns next-token logits [B, L, V] at each of them and the longer context."""
+        ...
+
+    def extend_image(self, context: Context, latents: Tensor) -> Context:
+        """Append a clean picture [B, C, H, W], given or the policy's own."""
+        ...
+
+    def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
+        """dx/dt = noise - data at ``x`` [B, C, H, W] and ``t`` (0-d or [B]); does not change the context."""
+        ...
+
+    def parameters_of(self, modality: Modality) -> Iterable[torch.nn.Parameter]:
+        """The trainable parameters of one expert; the two sets are disjoint and cover the model."""
+        ...
