@@ -1,0 +1,34 @@
+"""Episodes: what is generated for one prompt (slot ``episode``).
+
+An episode drives a :class:`~unigrpo.walk.Walk`: it gives segments, lets the policy say and paint, and decides what comes
+next from what came before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unigrpo.registry import register
+
+if TYPE_CHECKING:
+    from unigrpo.trajectory import TextSegment
+    from unigrpo.walk import Draw, Walk
+
+
+@register("episode", "single_round", source="UniGRPO (arXiv 2603.23500), section 3: prompt -> thinking -> image")
+@dataclass(frozen=True)
+class SingleRound:
+    """One thinking text, if any, and one picture."""
+
+    thinking: bool = True
+    max_thinking: int = 24
+    """Longest thinking in tokens, its end included."""
+
+    def __call__(self, walk: Walk, prompts: TextSegment, group_size: int, draw: Draw) -> None:
+        """Walk one batch of episodes: ``prompts`` [P, L] are given, then every row goes its own way."""
+        walk.give(prompts)
+        walk.repeat(group_size)
+        if self.thinking:
+            walk.say(self.max_thinking, draw)
+        walk.paint(draw)

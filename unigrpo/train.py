@@ -1,0 +1,67 @@
+"""Train one run: ``python -m unigrpo.train recipe=unigrpo [folder=runs/train/NAME] [key=value ...]``.
+
+The same command again goes on where a stopped or killed run was.  Ctrl-C checkpoints first.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from unigrpo.compose import compose
+from unigrpo.registry import ConfigError
+
+_USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code: 0 done, 1 failed, 2 a faulty configuration, 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(__doc__)
+        return 0
+    folders = [word.partition("=")[2] for word in words if word.startswith("folder=")]
+    try:
+        config = compose([word for word in words if not word.startswith("folder=")]).check()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USAGE
+    folder = Path(folders[-1] if folders else f"runs/train/{config.recipe}-s{config.seed}")
+    print(f"{config.recipe}, seed {config.seed}, {config.optim.updates} updates -> {folder}")
+    return _train(config, folder)
+
+
+def _train(config: Any, folder: Path) -> int:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from unigrpo.training.state import CheckpointError
+    from unigrpo.training.trainer import NonFiniteLoss, RatioGuardError, Stopped, run
+
+    asked: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns) as bar:
+            task = bar.add_task("training", total=config.optim.updates)
+
+            def show(event: dict[str, Any]) -> None:
+                numbers = event["metrics"]
+                text = f"reward {numbers['train/reward']:.3f}, strict {numbers['train/strict']:.3f}"
+                bar.update(task, completed=event["update"], description=text)
+
+            result = run(config, folder, progress=show, stop=lambda: bool(asked))
+    except Stopped as error:
+        print(f"{error}; the same command goes on from there")
+        return _INTERRUPTED
+    except (ConfigError, CheckpointError, NonFiniteLoss, RatioGuardError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USAGE if isinstance(error, ConfigError) else _FAILED
+    for name in ("geneval/strict", "geneval/official", "cfg/geneval/strict", "heldout/fidelity"):
+        print(f"{name} {result['metrics'][name]:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

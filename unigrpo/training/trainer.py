@@ -1,0 +1,427 @@
+"""Reinforcement learning of a unified model: rollout, reward, advantage, update, over and over.
+
+:func:`run` trains or resumes one configuration in one folder.  All randomness is keyed, so that a resumed run ends in
+the bytes of an uninterrupted one; what depends on the machine (seconds, memory) goes to files of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from unigrpo import registry
+from unigrpo.config import RunConfig
+from unigrpo.registry import ConfigError
+from unigrpo.evaluation import Evaluator
+from unigrpo.flow.schedule import time_points
+from unigrpo.models import checkpoint
+from unigrpo.models.policy import Modality
+from unigrpo.noise import EpisodeDraws, seed_of
+from unigrpo.objective.advantage import zero_variance
+from unigrpo.training import report_files, state
+from unigrpo.training.files import append_row, truncate_rows, write_json
+from unigrpo.training.loss import MinibatchLoss, minibatch_loss
+from unigrpo.trajectory import Cost, Score, Trajectory
+from unigrpo.walk import Rules, Walk, replay
+
+MODALITIES: tuple[Modality, ...] = ("text", "image")
+#: Updates between checkpoints: what a kill can lose.
+CHECKPOINT_EVERY = 10
+#: Updates between measurements of drift where no penalty needs the reference anyway.
+DRIFT_EVERY = 10
+#: The part of the clip band that |log-ratio| may take up before the first update.
+GUARD = 0.1
+
+
+class Stopped(Exception):
+    """The run was asked to stop; it is checkpointed and can be resumed."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss or gradient is not finite; the message says which, when and what to look at."""
+
+
+class RatioGuardError(RuntimeError):
+    """On-policy ratios are not 1: sampling and replay disagree by more than the clip band allows."""
+
+
+class Trainer:
+    """One run's moving parts: policy, reference, optimiser and the loop's steps."""
+
+    def __init__(self, config: RunConfig):
+        self.config = config.check()
+        precision = {"fp32": "no", "bf16": "bf16"}[config.optim.precision]
+        self.accelerator = Accelerator(mixed_precision=precision)
+        self.model = checkpoint.load(config.model.checkpoint)
+        if config.rollout.prompts % (config.rollout.minibatches * self.accelerator.num_processes):
+            raise ConfigError(
+                f"rollout.prompts={config.rollout.prompts}: must be a multiple of rollout.minibatches="
+                f"{config.rollout.minibatches} times the {self.accelerator.num_processes} processes"
+            )
+        device = self.accelerator.device
+        self.policy = self.model.policy.to(device)
+        self.model.autoencoder.to(device)  # type: ignore[attr-defined]
+        self.reference = self.model.reference()
+        self.world, self.reward = config.world, config.reward
+        self.evaluator = Evaluator(config, self.model)
+        self.watched = {name: registry.find("reward", name)() for name in ("proxy",)}
+        self.parameters = self._trained_parameters()
+        self.optimizer = self._optimizer()
+        self.points = time_points(config.sampler.steps, config.sampler.shift)
+        self.cost: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.guarded = False
+
+    def _trained_parameters(self) -> dict[Modality, list[torch.nn.Parameter]]:
+        """Trained parameters by modality; those of a modality of weight 0 are frozen."""
+        weights = {"text": self.config.modalities.text, "image": self.config.modalities.image}
+        found = {modality: list(self.policy.parameters_of(modality)) for modality in MODALITIES}
+        for modality, parameters in found.items():
+            for parameter in parameters:
+                parameter.requires_grad_(weights[modality] > 0)
+        return {modality: parameters for modality, parameters in found.items() if weights[modality] > 0}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        optim = self.config.optim
+        rates = {"text": optim.text_lr, "image": optim.image_lr}
+        groups = [{"params": found, "lr": rates[modality]} for modality, found in self.parameters.items()]
+        return torch.optim.AdamW(groups, betas=optim.betas, weight_decay=optim.weight_decay)
+
+    @contextmanager
+    def clock(self, phase: str) -> Any:
+        """Count the wall seconds of a phase."""
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - started
+
+    def rules(self, update: int) -> Rules:
+        """What the walks of one update share, its stochastic steps among it."""
+        config, tokenizer = self.config, self.model.tokenizer
+        drawn = random.Random(seed_of((config.seed, "window", update)))
+        trained = config.dynamics.stochastic and config.modalities.image > 0
+        return Rules(
+            points=self.points,
+            dynamics=config.dynamics,
+            stochastic=config.window(config.sampler.steps, update, drawn) if trained else (),
+            guidance=config.guidance,
+            temperature=config.sampler.temperature,
+            bos=tokenizer.bos,
+            eos=tokenizer.eos,
+            pad=tokenizer.pad,
+            context_grad=config.model.context_grad,
+        )
+
+    def prompts(self, update: int) -> list[Any]:
+        """The update's train prompts, spread evenly over the tasks; the same in every arm with this seed."""
+        drawn = random.Random(seed_of((self.config.seed, "prompts", update)))
+        by_task = list(self.world.prompts_by_task("train").values())
+        first = drawn.randrange(len(by_task))
+        turns = Counter((first + k) % len(by_task) for k in range(self.config.rollout.prompts))
+        chosen = [prompt for task, count in sorted(turns.items()) for prompt in drawn.sample(by_task[task], count)]
+        drawn.shuffle(chosen)
+        return chosen
+
+    @torch.no_grad()
+    def rollout(self, update: int, rules: Rules) -> list[Trajectory]:
+        """Sample this process's episodes, one trajectory per minibatch, so that replay sees the shapes of sampling."""
+        ranks = self.accelerator.num_processes
+        prompts, size = self.prompts(update), self.config.rollout.prompts // (self.config.rollout.minibatches * ranks)
+        chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        return [self._sample(chunk, update, rules) for chunk in chunks[self.accelerator.process_index :: ranks]]
+
+    def _sample(self, prompts: Sequence[Any], update: int, rules: Rules) -> Trajectory:
+        config = self.config
+        walk = Walk(self.policy, rules, len(prompts))
+        keys = [prompt.key for prompt in prompts]
+        draw = EpisodeDraws(
+            (config.seed, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise
+        )
+        with self.accelerator.autocast():
+            config.episode(walk, self.evaluator.encode(prompts), config.rollout.group_size, draw)
+        return Trajectory(
+            tuple(prompts), config.rollout.group_size, tuple(walk.segments), tuple(walk.scores), walk.cost
+        )
+
+    @torch.no_grad()
+    def judge(self, trajectories: Sequence[Trajectory]) -> tuple[Tensor, dict[str, float]]:
+        """Advantages [P, G] of a rollout, and what to log of its rewards."""
+        prompts = [prompt for trajectory in trajectories for prompt in trajectory.row_prompts]
+        latents = torch.cat([trajectory.image.latents for trajectory in trajectories])
+        pictures = self.model.autoencoder.decode(latents).cpu()
+        rewards = self.reward(pictures, prompts, self.world)
+        weights = torch.tensor(self.reward.component_weights, dtype=rewards.dtype)
+        grouped = rewards.unflatten(0, (-1, self.config.rollout.group_size))
+        verdicts = self.world.judge(pictures, prompts)
+        total = (grouped * weights).sum(-1)
+        metrics = {
+            "train/reward": total.mean().item(),
+            "train/reward_std": total.std(1, correction=0).mean().item(),
+            "train/zero_std_frac": zero_variance(grouped, weights).float().mean().item(),
+            "train/strict": fmean(verdict.strict for verdict in verdicts),
+            "train/official": fmean(verdict.official for verdict in verdicts),
+        }
+        for name, watched in self.watched.items():
+            metrics[f"train/{name}"] = watched(pictures, prompts, self.world)[:, 0].mean().item()
+        lengths = [t.thinking.mask.sum(1).float() for t in trajectories if t.thinking is not None]
+        metrics["train/thinking_length"] = torch.cat(lengths).mean().item() if lengths else 0.0
+        self.cost["images"] += len(prompts)
+        # Some strategies look at the whole batch, so every process sees all groups and keeps its own.
+        everywhere = self.accelerator.gather(grouped.to(self.accelerator.device)).cpu()
+        own = self.accelerator.process_index * len(grouped)
+        return self.config.advantage(everywhere, weights)[own : own + len(grouped)], metrics
+
+    def evaluate_in_loop(self) -> dict[str, float]:
+        """A small evaluation at guidance 1, between two updates."""
+        self.policy.eval()
+        found = self.evaluator(self.policy, 1.0, self.config.evaluation.loop_images_per_prompt)
+        self._count("eval", found.cost)
+        return {f"eval/{name}": value for name, value in found.metrics.items()}
+
+    def needs_reference(self, update: int) -> bool:
+        """Whether a penalty, or the periodic look at drift, wants the reference's scores in this update."""
+        config = self.config
+        penalised = (config.regularizer.weight > 0 and config.modalities.image > 0) or (
+            config.text_kl.weight > 0 and config.modalities.text > 0
+        )
+        return bool(penalised or update % DRIFT_EVERY == 0)
+
+    @torch.no_grad()
+    def refer(self, trajectory: Trajectory, rules: Rules) -> tuple[Score, ...]:
+        """The frozen reference's scores of a recorded batch."""
+        with self.accelerator.autocast():
+            walk = replay(self.reference, rules, trajectory, images=self.config.modalities.image > 0)
+        self._count("reference", walk.cost)
+        return tuple(walk.scores)
+
+    def learn(
+        self, trajectory: Trajectory, reference: Sequence[Score] | None, advantage: Tensor, rules: Rules
+    ) -> dict[str, float]:
+        """One optimiser step on one minibatch; what to log of it."""
+        modalities = self.config.modalities
+        with self.accelerator.autocast():
+            walk = replay(
+                self.policy,
+                rules,
+                trajectory,
+                images=modalities.image > 0,
+                train_text=modalities.text > 0 or rules.context_grad,
+            )
+        self._count("train", walk.cost)
+        found = minibatch_loss(self.config, trajectory, tuple(walk.scores), reference, advantage.to(self.accelerator.device))
+        self._guard(found)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(found.loss)
+        for modality, parameters in self.parameters.items():
+            self._share_gradients(parameters)
+            # Clipped apart, so that one modality's gradients never change the other's.
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.max_grad_norm)
+            found.metrics[f"grad/{modality}"] = norm.item()
+        self._check_finite(found.metrics | {"loss": found.loss.item()})
+        self.optimizer.step()
+        return found.metrics
+
+    def _share_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Average gradients over processes, after the whole backward pass: ragged texts cannot make ranks wait."""
+        if self.accelerator.num_processes > 1:
+            for parameter in parameters:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(gradient, "mean")
+
+    def _guard(self, found: MinibatchLoss) -> None:
+        """Before the first update the policy is the one that sampled: its ratios must be 1."""
+        if self.guarded:
+            return
+        self.guarded = True
+        found.metrics |= {"guard/text": found.text_deviation, "guard/image": found.image_deviation}
+        for modality, deviation in (("text", found.text_deviation), ("image", found.image_deviation)):
+            region = getattr(self.config, f"{modality}_trust_region")
+            band = min(getattr(region, "low", math.inf), getattr(region, "high", math.inf))
+            if deviation > GUARD * band:
+                raise RatioGuardError(
+                    f"before the first update the largest |log-ratio| of the {modality} policy is {deviation:.3g},"
+                    f" more than {GUARD:.0%} of its clip band {band:.3g}: sampling and replay disagree;"
+                    f" widen {modality}_trust_region or raise optim.precision"
+                )
+
+    def _check_finite(self, metrics: dict[str, float]) -> None:
+        bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
+        if bad:
+            listed = ", ".join(f"{name}={value}" for name, value in sorted(bad.items()))
+            raise NonFiniteLoss(
+                f"{listed}; the weights are those before this step. Look at optim.text_lr={self.config.optim.text_lr}"
+                f" and optim.image_lr={self.config.optim.image_lr}, the dynamics' noise and the reward"
+            )
+
+    def _count(self, kind: str, cost: Cost) -> None:
+        self.cost[f"nfe_{kind}"] += cost.nfe
+        self.cost["tokens"] += cost.tokens
+
+    def update(self, update: int) -> dict[str, float]:
+        """One rollout and the optimiser steps on it; what to log of it."""
+        config, rules = self.config, self.rules(update)
+        self.policy.train()
+        with self.clock("rollout"):
+            trajectories = self.rollout(update, rules)
+            for trajectory in trajectories:
+                self._count("rollout", trajectory.cost)
+        with self.clock("reward"):
+            advantages, metrics = self.judge(trajectories)
+        rows = advantages.flatten().split([len(t.row_prompts) for t in trajectories])
+        with self.clock("reference"):
+            wanted = self.needs_reference(update)
+            references = [self.refer(t, rules) if wanted else None for t in trajectories]
+        logged: dict[str, list[float]] = {}
+        with self.clock("update"):
+            for _ in range(config.rollout.epochs):
+                for trajectory, reference, advantage in zip(trajectories, references, rows, strict=True):
+                    for name, value in self.learn(trajectory, reference, advantage, rules).items():
+                        logged.setdefault(name, []).append(value)
+        return self._over_processes(metrics | {name: fmean(values) for name, values in logged.items()})
+
+    def _over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
+        if self.accelerator.num_processes == 1:
+            return metrics
+        own = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(metrics, self.accelerator.reduce(own, "mean").tolist(), strict=True))
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process wishes so; the same answer in all."""
+        return bool(self.accelerator.reduce(torch.tensor(float(wish), device=self.accelerator.device)) > 0)
+
+    def state(self) -> state.State:
+        """Everything that changes from update to update."""
+        names = {id(parameter): name for name, parameter in self.policy.named_parameters()}
+        tensors = {f"policy.{name}": tensor for name, tensor in self.policy.state_dict().items()}
+        tensors |= state.optimizer_tensors(self.optimizer, names)
+        facts = {"identity": self.config.identity(), "cost": dict(self.cost), "seconds": dict(self.seconds)}
+        return state.State(tensors, facts)
+
+    def restore(self, saved: state.State) -> int:
+        """Go back to a saved state; the number of updates done by then."""
+        if saved.facts["identity"] != self.config.identity():
+            raise state.CheckpointError("the checkpoint is of another configuration; use another folder")
+        weights = {n.removeprefix("policy."): t for n, t in saved.tensors.items() if n.startswith("policy.")}
+        self.policy.load_state_dict(weights)
+        state.restore_optimizer(self.optimizer, dict(self.policy.named_parameters()), saved.tensors)
+        self.cost, self.seconds = Counter(saved.facts["cost"]), Counter(saved.facts["seconds"])
+        self.guarded = True
+        return int(saved.facts["update"])
+
+
+def run(
+    config: RunConfig,
+    folder: Path,
+    *,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Train ``config`` in ``folder``, or go on where its checkpoint stands, then evaluate.
+
+    Args:
+        config: of the run.
+        folder: made if missing; holds metrics.jsonl, timing.jsonl, checkpoint/, and at the end evaluation.json,
+            per_prompt.jsonl, samples/, model/, cost.json and result.json.
+        progress: called after every update with ``update``, ``updates`` and ``metrics``.
+        stop: polled after every update; when true, the run is checkpointed and :class:`Stopped` raised.
+
+    Returns:
+        The content of result.json, which depends on the configuration alone.
+
+    Raises:
+        ConfigError: the configuration cannot run.
+        Stopped: as asked.
+        NonFiniteLoss: training diverged.
+        RatioGuardError: sampling and replay disagree.
+        CheckpointError: checkpoints exist, but none is whole.
+    """
+    return _Run(config, folder).go(progress, stop)
+
+
+class _Run:
+    """A trainer and its folder; only the main process writes."""
+
+    def __init__(self, config: RunConfig, folder: Path):
+        self.config, self.folder = config, folder
+        self.started, self.cpu = time.perf_counter(), time.process_time()
+        self.trainer = Trainer(config)
+        self.main = self.trainer.accelerator.is_main_process
+        saved = state.read_latest(folder / "checkpoint")
+        self.done = self.trainer.restore(saved) if saved else 0
+        self.trainer.accelerator.wait_for_everyone()
+        if self.main:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", config.to_dict())
+            for name in ("metrics.jsonl", "timing.jsonl"):
+                truncate_rows(folder / name, self.done)
+
+    def go(
+        self, progress: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool] | None
+    ) -> dict[str, Any]:
+        """Train what is left, evaluate, write the result."""
+        trainer, updates = self.trainer, self.config.optim.updates
+        for update in range(self.done, updates):
+            metrics = self.step(update)
+            if progress:
+                progress({"update": update + 1, "updates": updates, "metrics": metrics})
+            stopping = trainer.agreed(stop is not None and stop())
+            if stopping or ((update + 1) % CHECKPOINT_EVERY == 0 and update + 1 < updates):
+                self.clock_in()
+                if self.main:
+                    state.write(self.folder / "checkpoint", update + 1, trainer.state())
+            if stopping:
+                raise Stopped(f"checkpointed after update {update + 1} of {updates}")
+        result = self.finish() if self.main else {}
+        trainer.accelerator.wait_for_everyone()
+        return result
+
+    def step(self, update: int) -> dict[str, float]:
+        """One update and its rows in the logs."""
+        trainer, every = self.trainer, self.config.evaluation.every
+        before = Counter(trainer.seconds)
+        if self.main and every and update % every == 0:
+            with trainer.clock("evaluation"):
+                found = trainer.evaluate_in_loop()
+            append_row(self.folder / "metrics.jsonl", {"step": update, **found})
+        metrics = trainer.update(update)
+        if self.main:
+            counts = {f"cost/{name}": value for name, value in trainer.cost.items()}
+            append_row(self.folder / "metrics.jsonl", {"step": update, **metrics, **counts})
+            spent = {f"time/{name}": value for name, value in (trainer.seconds - before).items()}
+            append_row(self.folder / "timing.jsonl", {"step": update, **spent})
+        return metrics
+
+    def clock_in(self) -> None:
+        """Add the seconds since the last time to the totals, which survive a kill."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.trainer.seconds.update({"wall": wall - self.started, "cpu": cpu - self.cpu})  # type: ignore[arg-type]
+        self.started, self.cpu = wall, cpu
+
+    def finish(self) -> dict[str, Any]:
+        """Evaluate and write the final files, result.json last."""
+        result = report_files.write_final(self.trainer, self.folder)
+        self.clock_in()
+        seconds = {f"cost/{name}_s": value for name, value in self.trainer.seconds.items()}
+        write_json(self.folder / "cost.json", seconds | {"cost/peak_mb": peak_megabytes()})
+        write_json(self.folder / "result.json", result)
+        report_files.drop_checkpoints(self.folder)
+        return result
+
+
+def peak_megabytes() -> float:
+    """Largest memory so far: the GPU's if there is one, else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
