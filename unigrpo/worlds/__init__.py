@@ -33,12 +33,9 @@ class Shapes:
 
     def vocabulary(self) -> list[str]:
         """Every word of prompts and thinking texts, sorted."""
-        from unigrpo.worlds.shapes import grammar, prompts, thinking
+        from unigrpo.worlds.shapes.vocabulary import vocabulary
 
-        texts = [prompt.prompt for split in ("train", "test") for prompt in prompts.all_prompts(split)]
-        plans = [*grammar.PLACES, *grammar.COLOURS, *grammar.SHAPES]
-        marks = [thinking.VAGUE_COLOUR, thinking.VAGUE_SHAPE, thinking.STOP]
-        return sorted(prompts.words([*texts, *plans, *marks]))
+        return list(vocabulary())
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         """All prompts of a split, task by task: deterministic, the splits disjoint (see ``shapes.prompts``)."""

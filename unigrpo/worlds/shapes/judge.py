@@ -126,11 +126,11 @@ def detect(pixels: Floats) -> list[list[Found]]:
 def _segment(pixels: Floats) -> NDArray[np.bool_]:
     """Which pixels have which palette colour, [B, 6, 32, 32]: nearer to it than to grey and all others, and near."""
     flat = pixels.reshape(len(pixels), 3, PICTURE**2)
-    # |p - c|^2 - |p|^2, whose arg min over the palette and grey (0 there) is that of the distance
-    relative = (PALETTE**2).sum(1)[None, :, None] - 2 * np.einsum("kc,bcn->bkn", PALETTE, flat, optimize=True)
-    nearest = relative.min(1)
-    close = (nearest < 0) & (nearest + (flat**2).sum(1) <= COLOUR_RADIUS**2)
-    masks: NDArray[np.bool_] = (relative == nearest[:, None]) & close[:, None]
+    # |p|^2 - |p - c|^2: greatest for the nearest colour, and 0 for grey
+    closeness = 2 * (PALETTE @ flat) - (PALETTE**2).sum(1)[None, :, None]
+    best = closeness.max(1)
+    near = (best > 0) & ((flat**2).sum(1) - best <= COLOUR_RADIUS**2)
+    masks: NDArray[np.bool_] = (closeness == best[:, None]) & near[:, None]
     return masks.reshape(len(pixels), len(PALETTE), PICTURE, PICTURE)
 
 
@@ -142,15 +142,17 @@ def _components(masks: NDArray[np.bool_]) -> tuple[_Ints, _Ints, _Ints]:
     neighbourhood = np.zeros((3, 3, 3), dtype=bool)
     neighbourhood[1] = True
     stack = masks.reshape(-1, PICTURE, PICTURE)
-    labels, count = ndimage.label(stack, neighbourhood)
+    occupied = np.flatnonzero(stack.any((1, 2)))
+    labels, count = ndimage.label(stack[occupied], neighbourhood)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
-    slices = ndimage.find_objects(labels)
-    kept = [label for label in range(1, count + 1) if areas[label] >= MIN_AREA]
+    slices = ndimage.find_objects(labels) if count else []
+    areas[0] = 0  # the background
+    kept = np.flatnonzero(areas >= MIN_AREA)
     owners = np.zeros((len(kept), 2), dtype=np.int64)
     boxes = np.zeros((len(kept), 4), dtype=np.int64)
     for row, label in enumerate(kept):
         plane, rows, columns = slices[label - 1]
-        owners[row] = divmod(plane.start, masks.shape[1])
+        owners[row] = divmod(occupied[plane.start], masks.shape[1])
         boxes[row] = (columns.start, rows.start, columns.stop, rows.stop)
     return owners, areas[kept], boxes
 
@@ -200,7 +202,7 @@ def fidelity(pixels: Floats) -> Floats:
     """
     parts = quadrants(pixels).reshape(len(pixels) * 4, 3, QUADRANT**2)
     stencils = bank().reshape(-1, QUADRANT**2)
-    shared = parts @ stencils.T
+    shared = (parts.reshape(-1, QUADRANT**2) @ stencils.T).reshape(len(parts), 3, len(stencils))
     # |q - a c|^2 = |q|^2 - 2 c.(a q) + |c|^2 |a|^2 for coverage a and colour c; |q|^2 for the empty quadrant
     change = (PALETTE**2).sum(1)[None, :, None] * (stencils**2).sum(1)[None, None, :] - 2 * (PALETTE @ shared)
     squared = (parts**2).sum((1, 2)) + change.min((1, 2)).clip(max=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -200,8 +200,3 @@ def select(split: Split, counts: Sequence[int]) -> list[Prompt]:
             raise ValueError(f"{tag}: expected 0 to {len(prompts)} prompts of the {split} split, got {count}")
         chosen += prompts[:count]
     return chosen
-
-
-def words(texts: Iterable[str]) -> set[str]:
-    """The words of ``texts``."""
-    return {word for text in texts for word in text.split()}

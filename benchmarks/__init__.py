@@ -1,0 +1,1 @@
+"""Benchmarks: scoring pictures and measuring speed, outside of training."""

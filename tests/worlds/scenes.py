@@ -1,0 +1,76 @@
+"""Hypothesis generators of items, scenes, plans and prompts."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import strategies as st
+
+from unigrpo.worlds.shapes.examples import satisfying_scene
+from unigrpo.worlds.shapes.grammar import COLOURS, MARGIN, PLACES, QUADRANT, SHAPES, SIZES, Item, Scene
+from unigrpo.worlds.shapes.prompts import TASKS, Prompt, by_task
+from unigrpo.worlds.shapes.rules import Found
+from unigrpo.worlds.shapes.thinking import Plan, Planned
+
+
+@st.composite
+def items(draw: st.DrawFn, place: str) -> Item:
+    size = draw(st.sampled_from(SIZES))
+    left, top = PLACES[place]
+    offset = st.integers(MARGIN, QUADRANT - MARGIN - size)
+    return Item(
+        draw(st.sampled_from(SHAPES)),
+        draw(st.sampled_from(list(COLOURS))),
+        place,
+        size,
+        left + draw(offset),
+        top + draw(offset),
+    )
+
+
+def places(least: int = 1, most: int = 4) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(list(PLACES)), min_size=least, max_size=most, unique=True)
+
+
+@st.composite
+def scenes(draw: st.DrawFn, least: int = 1, most: int = 4) -> Scene:
+    return Scene(tuple(draw(items(place)) for place in draw(places(least, most))))
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    return tuple(
+        Planned(place, draw(st.sampled_from([*COLOURS, None])), draw(st.sampled_from([*SHAPES, None])))
+        for place in draw(places(0))
+    )
+
+
+@st.composite
+def prompts(draw: st.DrawFn, *tags: str) -> Prompt:
+    tag = draw(st.sampled_from(tags or TASKS))
+    every = by_task(draw(st.sampled_from(["train", "test"])))[tag]
+    return every[draw(st.integers(0, len(every) - 1))]
+
+
+@st.composite
+def right_scenes(draw: st.DrawFn, *tags: str) -> tuple[Prompt, Scene]:
+    """A prompt (of one of ``tags``) and a scene that meets it strictly."""
+    prompt = draw(prompts(*tags))
+    return prompt, satisfying_scene(prompt, random.Random(draw(st.integers(0, 2**32))))
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> tuple[float, float, float, float]:
+    """Boxes on a grid of half pixels, so that ties and boundaries occur."""
+    left, top = (draw(st.integers(0, 40)) / 2 for _ in range(2))
+    return left, top, left + draw(st.integers(2, 30)) / 2, top + draw(st.integers(2, 30)) / 2
+
+
+@st.composite
+def found(draw: st.DrawFn) -> Found:
+    return Found(
+        draw(st.sampled_from([*SHAPES, None])),
+        draw(st.sampled_from([*COLOURS, None])),
+        draw(boxes()),
+        draw(st.integers(0, 10)) / 10,
+    )
