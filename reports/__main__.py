@@ -1,0 +1,56 @@
+"""``python -m reports SWEEP``: write the report of a sweep's folder, or of the newest sweep of a grid."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Where sweeps lie unless told otherwise.
+SWEEPS = Path("runs/sweeps")
+
+
+def find(name: str) -> Path | None:
+    """The folder meant by ``name``: a path, a folder under ``runs/sweeps``, or the newest sweep of a grid there."""
+    for folder in (Path(name), SWEEPS / name):
+        if (folder / "sweep.json").is_file():
+            return folder
+    return max(
+        (path.parent for path in SWEEPS.glob(f"{name}-*/sweep.json") if path.parent.name.rpartition("-")[0] == name),
+        key=lambda folder: (_created(folder), folder.name),
+        default=None,
+    )
+
+
+def _created(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["created"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 on success, 2 where there is no such sweep, 1 where it cannot be read or written."""
+    parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
+    parser.add_argument("sweep", help="a sweep's folder, or the name of a grid or folder under runs/sweeps")
+    name = parser.parse_args(arguments).sweep
+    folder = find(name)
+    if folder is None:
+        known = sorted(path.parent.name for path in SWEEPS.glob("*/sweep.json"))
+        print(f"no sweep {name!r}; under {SWEEPS}: {', '.join(known) or 'none'}", file=sys.stderr)
+        return 2
+    from reports.collect import BrokenSweepError
+    from reports.pages import write_report
+
+    try:
+        print(write_report(folder))
+    except (BrokenSweepError, OSError) as error:
+        print(f"cannot write the report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,361 @@
+"""From the records of a sweep to everything that the pages state: intervals, comparisons, warnings, the verdict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from reports import statistics
+from reports.collect import Arm, Sweep
+from reports.metrics import METRICS, Better, digits, metric, number, p_value, phrase
+from reports.statistics import Comparison, Interval
+
+Status = Literal["difference shown", "no difference shown", "not testable", "nothing to compare"]
+
+#: Relative difference in velocity evaluations or CPU time from the baseline that is worth a warning.
+_UNEQUAL_COMPUTE = 0.1
+
+#: What a recorded commit ends with when files differed from it.
+_DIRTY = ("+", "dirty")
+
+#: In the verdict's sentence, more comparisons than this are counted instead of listed.
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``arm`` minus ``other`` on one metric."""
+
+    arm: str
+    other: str
+    metric: str
+    seeds: tuple[int, ...]
+    comparison: Comparison
+    floor: float
+    """The smallest corrected p within reach with this many pairs."""
+    decimals: int | None
+    """Digits that the metric is printed with."""
+    p_adjusted: float = 1.0
+    crossed: Interval | None = None
+    """Bootstrap over seeds and prompts."""
+    new_prompts: Interval | None = None
+    """These checkpoints on new prompts: clustered by prompt, nothing said about new training runs."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are corrected together."""
+
+    key: str
+    title: str
+    correction: str
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The one-sentence answer."""
+
+    status: Status
+    sentence: str
+
+
+@dataclass(frozen=True)
+class EqualProxy:
+    """One level of the proxy: gold score by ladder, and the paired difference of the first two ladders."""
+
+    level: float
+    gold: Mapping[str, Interval]
+    difference: Comparison | None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the pages print."""
+
+    sweep: Sweep
+    intervals: Mapping[str, Mapping[str, Interval]]
+    """Arm -> metric -> mean and interval over seeds; unstable arms are left out."""
+    families: tuple[Family, ...]
+    exploratory: Family
+    ladders: Mapping[str, tuple[tuple[float, str], ...]]
+    """Regularizer -> (weight, arm) in order of weight, where a grid has a ladder of weights."""
+    equal_proxy: tuple[EqualProxy, ...]
+    verdict: Verdict
+    warnings: tuple[str, ...]
+
+    def family(self, key: str) -> Family | None:
+        """The family called ``key``, if there is one."""
+        return next((family for family in self.families if family.key == key), None)
+
+    @property
+    def significant(self) -> frozenset[str]:
+        """Arms that differ from the baseline on the primary metric after correction."""
+        family = self.family("baseline")
+        return frozenset(p.arm for p in family.pairs if _shown(p, self.sweep.alpha)) if family else frozenset()
+
+
+def analyse(sweep: Sweep) -> Analysis:
+    """Compute everything; deterministic."""
+    families = tuple(family for family in _families(sweep) if family.pairs)
+    ladders = _ladders(sweep)
+    return Analysis(
+        sweep=sweep,
+        intervals={arm.name: _intervals(arm) for arm in sweep.arms if arm.done and not arm.unstable},
+        families=families,
+        exploratory=_exploratory(sweep),
+        ladders=ladders,
+        equal_proxy=tuple(_equal_proxy(sweep, ladders)),
+        verdict=_verdict(sweep, families),
+        warnings=tuple(_warnings(sweep, families)),
+    )
+
+
+def better(sweep: Sweep, name: str) -> Better:
+    """Which way is better: as declared for the primary metric, else as known."""
+    return ("higher" if sweep.higher_is_better else "lower") if name == sweep.primary else metric(name).better
+
+
+def _intervals(arm: Arm) -> dict[str, Interval]:
+    names = sorted({name for cell in arm.done for name in cell.metrics})
+    return {name: statistics.mean_interval(list(arm.values(name).values())) for name in names}
+
+
+def _families(sweep: Sweep) -> Iterator[Family]:
+    usable = [arm for arm in sweep.arms if arm.done and not arm.unstable]
+    trained = [arm for arm in usable if not arm.untouched]
+    baseline = next((arm for arm in usable if arm.name == sweep.baseline), None)
+    untouched = next((arm for arm in usable if arm.untouched), None)
+
+    def family(key: str, title: str, couples: Sequence[tuple[Arm, Arm]], *, prompts: bool) -> Family:
+        pairs = [pair for pair in (_pair(sweep, a, b, sweep.primary) for a, b in couples) if pair]
+        pairs = _corrected(pairs, sweep.correction)
+        return Family(
+            key, title, sweep.correction, tuple(_with_prompts(sweep, p) for p in pairs) if prompts else tuple(pairs)
+        )
+
+    if baseline is not None:
+        couples = [(arm, baseline) for arm in trained if arm is not baseline]
+        yield family("baseline", f"Against the baseline, {baseline.name}", couples, prompts=True)
+    if untouched is not None and untouched is not baseline:
+        couples = [(arm, untouched) for arm in trained]
+        yield family("untouched", "Against the untouched model", couples, prompts=True)
+    couples = [(b, a) for a, b in itertools.combinations(trained, 2)]
+    if len(couples) > 1:
+        yield family("pairs", "All pairs of trained arms", couples, prompts=False)
+
+
+def _pair(sweep: Sweep, arm: Arm, other: Arm, name: str) -> Pair | None:
+    mine, theirs = arm.values(name), other.values(name)
+    seeds = tuple(sorted(mine)) if other.untouched else tuple(sorted(mine.keys() & theirs.keys()))
+    if not seeds or not theirs:
+        return None
+    against = next(iter(theirs.values())) if other.untouched else [theirs[seed] for seed in seeds]
+    comparison = statistics.compare(
+        [mine[seed] for seed in seeds], against, higher_is_better=better(sweep, name) != "lower"
+    )
+    floor, decimals = statistics.smallest_p(len(seeds)), digits([*mine.values(), *theirs.values()])
+    return Pair(arm.name, other.name, name, seeds, comparison, floor, decimals)
+
+
+def _corrected(pairs: Sequence[Pair], correction: str) -> list[Pair]:
+    adjusted = statistics.adjust([pair.comparison.p for pair in pairs], correction)
+    return [
+        replace(pair, p_adjusted=p, floor=statistics.smallest_adjusted_p(len(pair.seeds), len(pairs), correction))
+        for pair, p in zip(pairs, adjusted, strict=True)
+    ]
+
+
+def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
+    """Add the intervals that resample prompts, where the primary metric is one of the two verdicts."""
+    field = {"geneval/strict": "strict", "geneval/official": "official"}.get(pair.metric)
+    arm, other = sweep.arm(pair.arm), sweep.arm(pair.other)
+    mine = {cell.seed: cell.prompts for cell in arm.done}
+    theirs = {cell.seed: cell.prompts for cell in other.done}
+    if other.untouched:
+        theirs = dict.fromkeys(pair.seeds, next(iter(theirs.values())))
+    tables = [(mine[seed], theirs[seed]) for seed in pair.seeds]
+    keys = sorted(tables[0][0])
+    if field is None or not keys or any(set(a) != set(keys) or set(b) != set(keys) for a, b in tables):
+        return pair
+    differences = np.array([[getattr(a[k], field) - getattr(b[k], field) for k in keys] for a, b in tables])
+    tags = [tables[0][0][key].tag for key in keys]
+    weighted = differences.mean(axis=0) * statistics.prompt_weights(tags) * len(keys)
+    return replace(
+        pair,
+        crossed=statistics.two_level_bootstrap(differences, tags),
+        new_prompts=statistics.mean_interval(weighted),
+    )
+
+
+def _exploratory(sweep: Sweep) -> Family:
+    """All other measures against the baseline, under one false-discovery correction."""
+    baseline = sweep.arm(sweep.baseline)
+    names = dict.fromkeys((*sweep.secondary, *(m.name for m in METRICS if m.group != "Cost")))
+    names.pop(sweep.primary, None)
+    pairs = [
+        pair
+        for name in names
+        for arm in sweep.trained
+        if arm is not baseline and not arm.unstable and not baseline.unstable
+        if (pair := _pair(sweep, arm, baseline, name)) is not None
+    ]
+    return Family(
+        "exploratory", "Other measures against the baseline (exploratory)", "bh", tuple(_corrected(pairs, "bh"))
+    )
+
+
+def _ladders(sweep: Sweep) -> dict[str, tuple[tuple[float, str], ...]]:
+    """Arms by weight of their regularizer, for each regularizer that comes with two weights or more."""
+    points: dict[str, dict[float, str]] = {}
+    free: list[str] = []
+    for arm in sweep.trained:
+        regularizer = arm.config.get("regularizer", {})
+        if weight := float(regularizer.get("weight", 0.0)):
+            points.setdefault(regularizer["name"], {}).setdefault(weight, arm.name)
+        elif regularizer:
+            free.append(arm.name)
+    # The arm without a penalty is the common end of every ladder.
+    common = {0.0: free[0]} if len(free) == 1 else {}
+    return {name: tuple(sorted((common | ladder).items())) for name, ladder in points.items() if len(ladder) > 1}
+
+
+def _equal_proxy(sweep: Sweep, ladders: Mapping[str, tuple[tuple[float, str], ...]]) -> Iterator[EqualProxy]:
+    """Gold at equal proxy: each seed's ladder is read at the same levels of the proxy score."""
+    gold = "geneval/strict" if sweep.primary == "heldout/proxy" else sweep.primary
+    curves: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    for name, ladder in ladders.items():
+        arms = [sweep.arm(arm) for _, arm in ladder]
+        values = [(arm.values("heldout/proxy"), arm.values(gold)) for arm in arms]
+        seeds = [s for s in sweep.seeds if all(s in proxy and s in score for proxy, score in values)]
+        if seeds:
+            curves[name] = {s: ([proxy[s] for proxy, _ in values], [score[s] for _, score in values]) for s in seeds}
+    if not curves:
+        return
+    means = [np.mean([x for x, _ in by_seed.values()], axis=0) for by_seed in curves.values()]
+    low, high = max(m.min() for m in means), min(m.max() for m in means)
+    if low >= high:
+        return
+    for level in (low + (high - low) * share for share in (0.25, 0.5, 0.75)):
+        read = {
+            name: {s: float(statistics.at_equal(x, y, [level])[0]) for s, (x, y) in by_seed.items()}
+            for name, by_seed in curves.items()
+        }
+        read = {name: {s: v for s, v in found.items() if np.isfinite(v)} for name, found in read.items()}
+        first, second = [*read.values(), {}, {}][:2]
+        common = sorted(first.keys() & second.keys())
+        yield EqualProxy(
+            level=float(level),
+            gold={name: statistics.mean_interval([*found.values()]) for name, found in read.items() if found},
+            difference=statistics.compare([first[s] for s in common], [second[s] for s in common]) if common else None,
+        )
+
+
+def _shown(pair: Pair, alpha: float) -> bool:
+    return pair.p_adjusted <= alpha
+
+
+def _verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
+    family = next((f for f in families if f.key == "baseline"), None)
+    if family is None:
+        return Verdict("nothing to compare", "No arm can be compared with the baseline yet.")
+    pairs = family.pairs
+    if any(_shown(pair, sweep.alpha) for pair in pairs):
+        status: Status = "difference shown"
+    elif any(pair.floor <= sweep.alpha for pair in pairs):
+        status = "no difference shown"
+    else:
+        status = "not testable"
+    sign = 1 if sweep.higher_is_better else -1
+    ranked = sorted(pairs, key=lambda p: -sign * p.comparison.difference.mean)
+    clauses = [_clause(pair, sweep) for pair in (ranked if len(ranked) <= _LISTED else ranked[:1])]
+    more = (
+        ""
+        if len(ranked) <= _LISTED
+        else (
+            f" (the largest of {len(ranked)} differences; {sum(_shown(p, sweep.alpha) for p in ranked)} are shown after"
+            f" correction)"
+        )
+    )
+    return Verdict(status, f"{phrase(sweep.primary).capitalize()}: {'; '.join(clauses)}{more}.")
+
+
+def _clause(pair: Pair, sweep: Sweep) -> str:
+    difference, couple, decimals = pair.comparison.difference, f"{pair.arm} − {pair.other}", pair.decimals
+    size = number(difference.mean, decimals, signed=True)
+    if difference.low is None or difference.high is None:
+        return f"{couple} is {size} in one seed, which says nothing about others"
+    low, high = (number(bound, decimals, signed=True) for bound in (difference.low, difference.high))
+    interval = f"95 % interval {low} to {high}"
+    if pair.floor > sweep.alpha:
+        corrected = "after correction " if statistics.smallest_p(len(pair.seeds)) <= sweep.alpha else ""
+        found = "excludes 0" if difference.excludes(0) else "includes 0"
+        return f"{couple} is {size} ({interval}, {found}; not testable {corrected}with n = {len(pair.seeds)})"
+    p = f"corrected exact p {p_value(pair.p_adjusted)}"
+    if _shown(pair, sweep.alpha):
+        return f"{couple} is {size} ({interval}, {p})"
+    return f"no difference shown for {couple}, {size} ({interval}, {p})"
+
+
+def _warnings(sweep: Sweep, families: Sequence[Family]) -> Iterator[str]:
+    yield from _cell_warnings(sweep)
+    shas = {str(cell.environment.get("git_sha")) for cell in sweep.cells if cell.environment.get("git_sha")}
+    for family in families:
+        short = [pair for pair in family.pairs if pair.floor > sweep.alpha]
+        if short and family.key in ("baseline", "untouched"):
+            n, m = min(len(pair.seeds) for pair in short), len(family.pairs)
+            needed = statistics.seeds_needed(sweep.alpha, m, family.correction)
+            rule = f" after Holm's correction over {m} comparisons" if m > 1 and family.correction == "holm" else ""
+            floor = p_value(max(pair.floor for pair in short))
+            yield (
+                f"Under-powered, {family.title[0].lower()}{family.title[1:]}: with n = {n} the smallest possible"
+                f" p{rule} is {floor}; {needed} seeds are needed to reach {sweep.alpha:g}."
+            )
+    if any(sha.endswith(_DIRTY) for sha in (sweep.git_sha, *shas)):
+        yield "The working tree had uncommitted changes: the commit alone does not give this code back."
+    if len(shas) > 1:
+        yield f"Cells ran on {len(shas)} different commits: {', '.join(sorted(sha[:10] for sha in shas))}."
+    yield from _compute_warnings(sweep)
+
+
+def _cell_warnings(sweep: Sweep) -> Iterator[str]:
+    wording = {
+        "missing": "not run or not finished",
+        "failed": "failed",
+        "broken": "cannot be read",
+        "excluded": "evaluated on another evaluation set than the rest: excluded, never paired",
+    }
+    for state, words in wording.items():
+        cells = [cell for cell in sweep.cells if cell.state == state]
+        if cells:
+            names = ", ".join(f"{cell.arm}/{cell.seed}" for cell in cells[:6]) + (", …" if len(cells) > 6 else "")
+            yield f"{len(cells)} of {len(sweep.cells)} cells {words}: {names}."
+    for arm in sweep.arms:
+        if arm.unstable:
+            yield f"{arm.name} is unstable (more than one seed failed): not averaged over its survivors."
+    if sweep.untouched is None or not sweep.untouched.done:
+        yield "The untouched model has no result: nothing says what training changed."
+
+
+def _compute_warnings(sweep: Sweep) -> Iterator[str]:
+    baseline = sweep.arm(sweep.baseline)
+    for words, names in {
+        "velocity evaluations in training": ("cost/nfe_rollout", "cost/nfe_train", "cost/nfe_reference"),
+        "CPU time": ("cost/cpu_s",),
+    }.items():
+        cost = {
+            arm.name: float(np.mean([sum(cell.metrics.get(name, 0.0) for name in names) for cell in arm.done]))
+            for arm in sweep.trained
+            if arm.done
+        }
+        usual = cost.get(baseline.name, 0.0)
+        unequal = {
+            name: value / usual for name, value in cost.items() if usual and abs(value / usual - 1) > _UNEQUAL_COMPUTE
+        }
+        if unequal:
+            listed = ", ".join(f"{name} {ratio:.2f}×" for name, ratio in unequal.items())
+            yield f"Unequal compute, {words} relative to {baseline.name}: {listed}."

@@ -1,0 +1,350 @@
+"""Read a sweep's folder into typed, frozen records; everything after this module is a function of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+State = Literal["done", "failed", "broken", "excluded", "missing"]
+
+#: Layout of ``sweep.json`` that this package reads.
+SWEEP_SCHEMA = 1
+
+
+class BrokenSweepError(ValueError):
+    """A sweep that cannot be read: the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One logged quantity of one run: ``steps`` [n] ascending and unique, ``values`` [n]."""
+
+    steps: Floats
+    values: Floats
+
+
+@dataclass(frozen=True)
+class PromptScore:
+    """Mean scores of the pictures of one test prompt."""
+
+    tag: str
+    strict: float
+    official: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One fixed picture of a finished run."""
+
+    key: str
+    prompt: str
+    tag: str
+    thinking: str
+    strict: bool
+    official: bool
+    reason: str
+    picture: bytes
+    """A PNG file's bytes."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell has no result."""
+
+    cause: str
+    message: str
+    step: int | None
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run; the fields with defaults are empty where it is not done."""
+
+    arm: str
+    seed: int
+    identity: str
+    state: State
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Final metrics, costs included under ``cost/``."""
+    updates: int = 0
+    history: Mapping[str, Series] = field(default_factory=dict)
+    prompts: Mapping[str, PromptScore] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    eval_set_hash: str = ""
+    guidance_scale: float | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The cells that differ only in their seed."""
+
+    name: str
+    overrides: tuple[str, ...]
+    untouched: bool
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def done(self) -> tuple[Cell, ...]:
+        """Cells that count, by seed."""
+        return tuple(cell for cell in self.cells if cell.state == "done")
+
+    @property
+    def unstable(self) -> bool:
+        """Whether more than one seed failed: such an arm is not averaged over its survivors."""
+        return sum(cell.state == "failed" for cell in self.cells) > 1
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration of its first finished cell; empty if none."""
+        return self.done[0].config if self.done else {}
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Seed -> final value, of the cells that have it."""
+        return {cell.seed: cell.metrics[metric] for cell in self.done if metric in cell.metrics}
+
+    def curves(self, metric: str) -> dict[int, Series]:
+        """Seed -> logged series, of the cells that have it."""
+        return {cell.seed: cell.history[metric] for cell in self.done if metric in cell.history}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything the report is made from."""
+
+    name: str
+    grid: str
+    question: str
+    recipe: str
+    baseline: str
+    primary: str
+    higher_is_better: bool
+    secondary: tuple[str, ...]
+    alpha: float
+    correction: str
+    command: tuple[str, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    """Baseline first, the untouched model second, then as declared."""
+    refused: tuple[tuple[str, str], ...]
+    created: str
+    git_sha: str
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, arm by arm."""
+        return tuple(cell for arm in self.arms for cell in arm.cells)
+
+    @property
+    def trained(self) -> tuple[Arm, ...]:
+        """The arms that trained."""
+        return tuple(arm for arm in self.arms if not arm.untouched)
+
+    @property
+    def untouched(self) -> Arm | None:
+        """The model before training."""
+        return next((arm for arm in self.arms if arm.untouched), None)
+
+    def arm(self, name: str) -> Arm:
+        """The arm called ``name``."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    @property
+    def eval_set_hash(self) -> str:
+        """The hash of the evaluation set that all counted cells share; empty if there is none."""
+        return next((cell.eval_set_hash for cell in self.cells if cell.state == "done"), "")
+
+
+def read(folder: Path) -> Sweep:
+    """Read the sweep in ``folder``.
+
+    Raises:
+        BrokenSweepError: ``sweep.json`` is missing, not JSON, of another schema or lacks a key.
+    """
+    path = folder / "sweep.json"
+    plan = _json(path)
+    if not isinstance(plan, dict) or plan.get("schema") != SWEEP_SCHEMA:
+        raise BrokenSweepError(f"{path}: expected an object with schema {SWEEP_SCHEMA}")
+    try:
+        return _sweep(folder, plan)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BrokenSweepError(f"{path}: missing or malformed entry ({type(error).__name__}: {error})") from error
+
+
+def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
+    root, baseline = folder / plan["root"], plan["baseline"]
+    arms = [
+        Arm(
+            name=arm["name"],
+            overrides=tuple(arm["overrides"]),
+            untouched=bool(arm["untouched"]),
+            cells=tuple(
+                _cell(root, arm["name"], int(seed), str(identity))
+                for seed, identity in sorted(arm["cells"].items(), key=lambda item: int(item[0]))
+            ),
+        )
+        for arm in plan["arms"]
+        if arm["cells"] or arm["name"] == baseline  # an arm that was refused has no cells and is listed as refused
+    ]
+    if baseline not in {arm.name for arm in arms}:
+        raise KeyError(f"baseline {baseline!r} is not an arm")
+    arms.sort(key=lambda arm: (arm.name != baseline, not arm.untouched))
+    return Sweep(
+        name=folder.resolve().name,
+        grid=plan["grid"],
+        question=plan["question"],
+        recipe=plan["recipe"],
+        baseline=baseline,
+        primary=plan["primary"]["metric"],
+        higher_is_better=not plan["primary"]["direction"].startswith(("min", "low", "down")),
+        secondary=tuple(plan["secondary"]),
+        alpha=float(plan["alpha"]),
+        correction=plan["correction"],
+        command=tuple(plan["command"]),
+        seeds=tuple(plan["seeds"]),
+        arms=tuple(_without_strangers(arms)),
+        refused=tuple((entry["arm"], entry["reason"]) for entry in plan["refused"]),
+        created=plan["created"],
+        git_sha=plan.get("git_sha") or "",
+    )
+
+
+def _without_strangers(arms: list[Arm]) -> Iterator[Arm]:
+    """Exclude cells evaluated on another set than most: their scores cannot be paired with the others'."""
+    hashes = Counter(cell.eval_set_hash for arm in arms for cell in arm.done)
+    usual = hashes.most_common(1)[0][0] if hashes else ""
+    for arm in arms:
+        cells = (
+            replace(c, state="excluded") if c.state == "done" and c.eval_set_hash != usual else c for c in arm.cells
+        )
+        yield replace(arm, cells=tuple(cells))
+
+
+def _cell(root: Path, arm: str, seed: int, identity: str) -> Cell:
+    folder = root / identity
+    if (folder / "DONE").exists():
+        try:
+            return _finished(folder, arm, seed, identity)
+        except (BrokenSweepError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            # Kept as a record: one damaged cell must not cost the report of all others.
+            message = str(error) if isinstance(error, BrokenSweepError) else f"{type(error).__name__}: {error}"
+            return Cell(arm, seed, identity, "broken", failure=Failure("broken files", message, None, ""))
+    if (folder / "failure.json").exists():
+        try:
+            record = _json(folder / "failure.json")
+            failure = Failure(record["cause"], record["message"], record.get("step"), record.get("traceback") or "")
+        except (BrokenSweepError, KeyError, TypeError, AttributeError) as error:
+            failure = Failure("unknown", f"failure.json is unreadable ({error})", None, "")
+        return Cell(arm, seed, identity, "failed", failure=failure)
+    return Cell(arm, seed, identity, "missing")
+
+
+def _finished(folder: Path, arm: str, seed: int, identity: str) -> Cell:
+    evaluation, result = _json(folder / "evaluation.json"), _json(folder / "result.json")
+    return Cell(
+        arm=arm,
+        seed=seed,
+        identity=identity,
+        state="done",
+        config=_json(folder / "config.json"),
+        environment=_optional(folder / "env.json"),
+        metrics=_numbers(evaluation["metrics"] | result["metrics"] | result["cost"] | _optional(folder / "cost.json")),
+        updates=int(result["updates"]),
+        history=_history(folder / "metrics.jsonl"),
+        prompts=_prompt_scores(folder / "per_prompt.jsonl"),
+        samples=tuple(_samples(folder / "samples")),
+        eval_set_hash=str(evaluation["eval_set_hash"]),
+        guidance_scale=evaluation.get("guidance_scale"),
+    )
+
+
+def _history(path: Path) -> dict[str, Series]:
+    rows: dict[str, dict[int, float]] = {}
+    for row in _rows(path):
+        step = int(row.pop("step"))
+        for name, value in _numbers(row).items():
+            # After a resume a step may come twice: the later row is the one that the run went on from.
+            rows.setdefault(name, {})[step] = value
+    series = {}
+    for name, points in rows.items():
+        steps = sorted(points)
+        series[name] = Series(np.array(steps, dtype=np.float64), np.array([points[s] for s in steps], dtype=np.float64))
+    return series
+
+
+def _prompt_scores(path: Path) -> dict[str, PromptScore]:
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in _rows(path):
+        rows.setdefault(str(row["prompt"]), []).append(row)
+    return {
+        key: PromptScore(
+            tag=str(group[0]["tag"]),
+            strict=float(np.mean([float(row["strict"]) for row in group])),
+            official=float(np.mean([float(row["official"]) for row in group])),
+        )
+        for key, group in rows.items()
+    }
+
+
+def _samples(folder: Path) -> Iterator[Sample]:
+    index = folder / "index.json"
+    for entry in _json(index) if index.exists() else ():
+        yield Sample(
+            key=Path(entry["file"]).stem,
+            prompt=entry["prompt"],
+            tag=entry["tag"],
+            thinking=entry.get("thinking") or "",
+            strict=bool(entry["strict"]),
+            official=bool(entry["official"]),
+            reason=entry.get("reason") or "",
+            picture=(folder / Path(entry["file"]).name).read_bytes(),
+        )
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    }
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return  # the torn last line of a run that was killed while writing
+            raise BrokenSweepError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = _json(path) if path.exists() else {}
+    return content
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BrokenSweepError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise BrokenSweepError(f"{path}: cannot be read as JSON ({error})") from error

@@ -1,0 +1,108 @@
+"""What the logged quantities are called, which way is better, and how many digits they deserve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower", "neither"]
+
+TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A final quantity: ``label`` within its ``group`` of columns, and which way is better."""
+
+    name: str
+    label: str
+    group: str
+    better: Better = "higher"
+
+    @property
+    def arrow(self) -> str:
+        """An arrow in the better direction, empty if there is none."""
+        return {"higher": "↑", "lower": "↓", "neither": ""}[self.better]
+
+    @property
+    def full_label(self) -> str:
+        """Group and label in one."""
+        return f"{self.group}: {self.label}"
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("geneval/strict", "strict", "Overall"),
+    Metric("geneval/official", "official", "Overall"),
+    *(Metric(f"geneval/strict/{task}", task.replace("_", " "), "Strict, by task") for task in TASKS),
+    Metric("heldout/fidelity", "fidelity", "Held out", "lower"),
+    Metric("heldout/proxy", "proxy", "Held out", "neither"),
+    Metric("heldout/extra_objects", "extra objects", "Held out", "lower"),
+    Metric("heldout/diversity", "diversity", "Held out"),
+    Metric("thinking/faithful", "faithful", "Thinking"),
+    Metric("thinking/length", "length", "Thinking", "neither"),
+    Metric("drift/latent_kl", "latent KL", "Drift", "neither"),
+    Metric("drift/velocity_mse", "velocity MSE", "Drift", "neither"),
+    Metric("drift/text_kl", "text KL", "Drift", "neither"),
+    Metric("cfg/geneval/strict", "strict", "Guided"),
+    Metric("cfg/geneval/official", "official", "Guided"),
+    Metric("cfg/heldout/fidelity", "fidelity", "Guided", "lower"),
+    Metric("cost/cpu_s", "CPU s", "Cost", "neither"),
+)
+
+COSTS: tuple[Metric, ...] = (
+    Metric("cost/cpu_s", "CPU s", "Cost", "lower"),
+    Metric("cost/wall_s", "wall s", "Cost", "lower"),
+    Metric("cost/nfe_rollout", "NFE rollout", "Cost", "lower"),
+    Metric("cost/nfe_train", "NFE training", "Cost", "lower"),
+    Metric("cost/nfe_reference", "NFE reference", "Cost", "lower"),
+    Metric("cost/nfe_eval", "NFE evaluation", "Cost", "lower"),
+    Metric("cost/images", "images", "Cost", "lower"),
+    Metric("cost/tokens", "tokens", "Cost", "lower"),
+    Metric("cost/peak_mb", "peak MB", "Cost", "lower"),
+)
+
+_KNOWN = {metric.name: metric for metric in (*METRICS, *COSTS)}
+_KNOWN |= {
+    f"geneval/official/{task}": Metric(f"geneval/official/{task}", task.replace("_", " "), "Official, by task")
+    for task in TASKS
+}
+
+
+def metric(name: str) -> Metric:
+    """The metric called ``name``; an unknown one keeps its name as label and counts as better when higher."""
+    return _KNOWN.get(name) or Metric(name, name, "Other")
+
+
+def phrase(name: str) -> str:
+    """The metric's name inside a sentence."""
+    known = {"geneval/strict": "strict overall score", "geneval/official": "official overall score"}
+    found = metric(name)
+    return known.get(name) or (name if found.group == "Other" else f"{found.label} ({found.group.lower()})")
+
+
+def digits(values: Iterable[float]) -> int | None:
+    """Decimals that suit a column of ``values``; None asks for scientific notation."""
+    largest = max((abs(value) for value in values), default=1.0)
+    if 0 < largest < 0.01:
+        return None
+    return 3 if largest == 0 or 0.1 <= largest < 2 else max(0, 2 - math.floor(math.log10(largest)))
+
+
+def number(value: float | None, decimals: int | None = 3, *, signed: bool = False) -> str:
+    """``value`` with thin-space thousands and a true minus; a dash for None."""
+    if value is None:
+        return "–"
+    sign = "+" if signed else ""
+    text = f"{value:{sign}.1e}" if decimals is None else f"{value:{sign},.{decimals}f}"
+    if decimals is not None and float(text.replace(",", "")) == 0:
+        text = text.lstrip("+-")
+    return text.replace(",", "\u2009").replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """A p-value with two significant digits, never 0."""
+    if p < 0.0001:
+        return "< 0.0001"
+    return f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

@@ -1,0 +1,291 @@
+"""The written forms of a report: HTML, Markdown, LaTeX, CSV, JSON and figure files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports import figures, tables
+from reports.analysis import Analysis, analyse
+from reports.collect import Sample, Sweep, read
+from reports.drawing import Mark, Panel, inline, marks
+from reports.metrics import number, p_value, phrase
+from reports.penalties import profiles
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "±": r"\,$\pm$\,",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "\u2009": r"\,",
+}
+
+
+_CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "uncorrected"}
+
+#: Families of more comparisons than this are folded.
+_UNFOLDED = 12
+
+#: States of a cell that the section on failures speaks about.
+_TROUBLE = ("failed", "broken", "excluded")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One arm's picture for one prompt."""
+
+    sample: Sample
+    source: str
+    """A data URI."""
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """The same prompts in every arm, one seed."""
+
+    seed: int
+    arms: tuple[str, ...]
+    rows: tuple[tuple[Sample, tuple[Tile | None, ...]], ...]
+    """A sample that names the prompt, and the arms' tiles."""
+
+
+def write_report(folder: Path) -> Path:
+    """Read the sweep in ``folder`` and replace ``folder/report`` by its report, whole or not at all.
+
+    Raises:
+        BrokenSweepError: the sweep cannot be read.
+    """
+    analysis = analyse(read(folder))
+    sections = _panels(analysis)
+    files = render(analysis, sections)
+    for panel in (panel for panels in sections.values() for panel in panels):
+        files[f"figures/{panel.name}.svg"] = panel.svg.encode()
+        files[f"figures/{panel.name}.png"] = panel.png
+    target, fresh = folder / "report", Path(tempfile.mkdtemp(prefix=".report-", dir=folder))
+    try:
+        fresh.chmod(0o755)
+        (fresh / "figures").mkdir()
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target / "report.html"
+
+
+def render(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dict[str, bytes]:
+    """File name -> content of everything but the figure files."""
+    context = _context(analysis, sections)
+    return {
+        "report.html": _template("report.html.j2", escape=True).render(context).encode(),
+        "report.md": _template("report.md.j2", escape=False).render(context).encode(),
+        "table.tex": _template("table.tex.j2", escape=False).render(context).encode(),
+        "cells.csv": tables.cells_csv(analysis.sweep).encode(),
+        "summary.json": tables.summary_json(analysis).encode(),
+    }
+
+
+def _panels(analysis: Analysis) -> dict[str, tuple[Panel, ...]]:
+    sweep = analysis.sweep
+    return {
+        "differences": tuple(figures.forests(analysis)),
+        "learning": tuple(figures.learning(sweep)),
+        "hacking": tuple(figures.hacking(sweep)),
+        "drift": tuple(figures.drift(analysis)),
+        "penalties": tuple(figures.penalties(sweep)),
+        "diagnostics": tuple(figures.diagnostics(sweep)),
+    }
+
+
+def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dict[str, Any]:
+    sweep = analysis.sweep
+    drawn = _drawn(sweep)
+    arms, differing = tables.config_differences(sweep)
+    return {
+        "analysis": analysis,
+        "sweep": sweep,
+        "primary": phrase(sweep.primary),
+        "correction_names": _CORRECTIONS,
+        "marks": drawn,
+        "trained_marks": [(name, mark) for name, mark in drawn if not sweep.arm(name).untouched],
+        "facts": _facts(analysis),
+        "sections": sections,
+        "main": tables.main_table(analysis),
+        "costs": tables.cost_table(analysis),
+        "seed_rows": tables.seed_rows(sweep),
+        "families": [(f, [tables.pair_row(p, sweep) for p in f.pairs]) for f in analysis.families],
+        "exploratory": [tables.pair_row(p, sweep) for p in analysis.exploratory.pairs],
+        "forests": _forests(analysis, sections["differences"]),
+        "equal_proxy": _equal_proxy_rows(analysis),
+        "grid": sample_grid(sweep),
+        "failures": [cell for cell in sweep.cells if cell.failure is not None],
+        "excluded": [cell for cell in sweep.cells if cell.state == "excluded"],
+        "config_arms": arms,
+        "config_rows": differing,
+        "environment": tables.environment(sweep),
+        "published": _published().get(sweep.grid),
+        "command": shlex.join(sweep.command),
+        "blocks": figures.PATH_BLOCKS,
+        "spread": _spread(sweep),
+        "contents": _contents(sections, sweep),
+        "style": _asset("style.css"),
+        "script": _asset("sort.js"),
+    }
+
+
+def _contents(sections: Mapping[str, Sequence[Panel]], sweep: Sweep) -> list[tuple[str, str]]:
+    titles = {
+        "scores": "Scores",
+        "differences": "Differences",
+        "learning": "Learning",
+        "hacking": "Reward against judge",
+        "drift": "Drift",
+        "penalties": "Penalties",
+        "diagnostics": "Diagnostics",
+        "samples": "Samples",
+        "cost": "Cost",
+        "failures": "Failures",
+        "methods": "Methods",
+        "reproduce": "Reproduce",
+    }
+    done = any(cell.state == "done" for cell in sweep.cells)
+    absent = {name for name, panels in sections.items() if not panels and name != "differences"}
+    absent |= set() if done else {"samples", "cost"}
+    absent |= set() if sweep.refused or any(c.state in _TROUBLE for c in sweep.cells) else {"failures"}
+    return [(name, title) for name, title in titles.items() if name not in absent]
+
+
+def _spread(sweep: Sweep) -> str:
+    """How unevenly latent KL weighs the steps of this sweep's schedule, in words."""
+    kl = next((p for p in profiles(sweep.trained) if p.kind != "velocity_mse" and p.weights.min() > 0), None)
+    if kl is None:
+        return ""
+    ratio = kl.weights[-1] / kl.weights[0]
+    return f"here latent KL weighs {ratio:.0f}× as much at t = {kl.times[-1]:.2g} as at t = 1"
+
+
+def _drawn(sweep: Sweep) -> list[tuple[str, Mark]]:
+    style = marks(sweep.arms)
+    return [(arm.name, style[arm.name]) for arm in sweep.arms if arm.done]
+
+
+def _facts(analysis: Analysis) -> list[tuple[str, str]]:
+    sweep = analysis.sweep
+    count = {state: sum(c.state == state for c in sweep.cells) for state in ("done", "failed")}
+    hours = sum(cell.metrics.get("cost/cpu_s", 0.0) for cell in sweep.cells if cell.state == "done") / 3600
+    return [
+        ("Seeds", str(len(sweep.seeds))),
+        ("Cells done", f"{count['done']} of {len(sweep.cells)}"),
+        ("Failed", str(count["failed"])),
+        ("CPU-hours", f"{hours:.2f}"),
+        ("Primary measure", f"{phrase(sweep.primary)}\u00a0{'↑' if sweep.higher_is_better else '↓'}"),
+        ("Baseline", sweep.baseline),
+    ]
+
+
+def _forests(analysis: Analysis, panels: Sequence[Panel]) -> dict[str, Any]:
+    """Forest plots by size: small ones are shown at once, those of many comparisons unfold with their table."""
+    by_family = list(zip(analysis.families, panels, strict=True))
+    return {
+        "small": [panel for family, panel in by_family if len(family.pairs) <= _UNFOLDED],
+        "large": {family.key: panel for family, panel in by_family if len(family.pairs) > _UNFOLDED},
+    }
+
+
+def _equal_proxy_rows(analysis: Analysis) -> list[tuple[str, list[str], str]]:
+    """(proxy level, gold per ladder, difference of the first two) in words."""
+    rows = []
+    for level in analysis.equal_proxy:
+        cells = []
+        for name in analysis.ladders:
+            gold = level.gold.get(name)
+            half = gold.half_width if gold else None
+            spread = "" if half is None else f" ±{number(half)}"
+            cells.append("–" if gold is None else f"{number(gold.mean)}{spread} (n = {gold.n})")
+        difference = ""
+        if level.difference is not None:
+            interval = level.difference.difference
+            difference = number(interval.mean, signed=True)
+            if interval.half_width is not None:
+                difference += f" ±{number(interval.half_width)}"
+            difference += f", exact p {p_value(level.difference.p)}"
+        rows.append((number(level.level), cells, difference))
+    return rows
+
+
+def sample_grid(sweep: Sweep) -> SampleGrid | None:
+    """Tiles of the seed that most arms have; the untouched model's one cell stands beside every seed."""
+    having = {
+        seed: sum(any(c.seed == seed and c.samples for c in arm.done) for arm in sweep.trained) for seed in sweep.seeds
+    }
+    if not having and sweep.untouched is None:
+        return None
+    seed = max(having, key=lambda s: (having[s], -s), default=0)
+    columns: dict[str, dict[str, Sample]] = {}
+    for arm in sweep.arms:
+        cell = next((c for c in arm.done if c.samples and (arm.untouched or c.seed == seed)), None)
+        if cell is not None:
+            columns[arm.name] = {sample.key: sample for sample in cell.samples}
+    titles = {key: sample for column in reversed(columns.values()) for key, sample in column.items()}
+    if not titles:
+        return None
+    order = [key for column in columns.values() for key in column]
+    rows = []
+    for key in dict.fromkeys(order):
+        tiles = [Tile(column[key], _data_uri(column[key])) if key in column else None for column in columns.values()]
+        rows.append((titles[key], tuple(tiles)))
+    return SampleGrid(seed, tuple(columns), tuple(rows))
+
+
+def _data_uri(sample: Sample) -> str:
+    return "data:image/png;base64," + base64.b64encode(sample.picture).decode("ascii")
+
+
+def _published() -> dict[str, Any]:
+    """Published findings by grid, shown beside ours."""
+    published: dict[str, Any] = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
+    return published
+
+
+def _asset(name: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _template(name: str, *, escape: bool) -> Any:
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=escape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "tex": lambda text: "".join(_TEX.get(c, c) for c in str(text)),
+        "md": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " "),
+        "picture": lambda panel: Markup(inline(panel)),
+    }
+    return environment.get_template(name)

@@ -1,0 +1,263 @@
+"""Tables as data, once, for HTML, Markdown and LaTeX; and the machine-readable forms of the results."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.analysis import Analysis, Pair, better
+from reports.collect import Sweep
+from reports.metrics import COSTS, METRICS, Metric, digits, metric, number, p_value
+from reports.statistics import Interval, iqm, smallest_p
+
+#: Layout of ``summary.json``; raised when a key changes its meaning or goes away.
+SUMMARY_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table: the text, the half-width of its interval, and the number to sort by."""
+
+    text: str
+    spread: str = ""
+    value: float | None = None
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm."""
+
+    arm: str
+    note: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Arms by metrics."""
+
+    columns: tuple[Metric, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Header of the header: each group of columns with its width."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = (column.group, found[-1][1] + 1)
+            else:
+                found.append((column.group, 1))
+        return found
+
+
+def main_table(analysis: Analysis) -> Table:
+    """All arms by all final measures that any of them has, the primary metric among them."""
+    names = [m.name for m in METRICS]
+    extra = [metric(analysis.sweep.primary)] if analysis.sweep.primary not in names else []
+    return _table(analysis, [*extra, *METRICS])
+
+
+def cost_table(analysis: Analysis) -> Table:
+    """All arms by what they cost, with the seconds of whatever phases were timed."""
+    known = {m.name for m in COSTS}
+    logged = sorted({name for found in analysis.intervals.values() for name in found if name.endswith("_s")} - known)
+    phases = [Metric(name, f"{name[5:-2]} s", "Seconds by phase", "lower") for name in logged if name[:5] == "cost/"]
+    return _table(analysis, [*COSTS, *phases])
+
+
+def _table(analysis: Analysis, wanted: Sequence[Metric]) -> Table:
+    intervals = analysis.intervals
+    columns = tuple(m for m in wanted if any(m.name in by_metric for by_metric in intervals.values()))
+    decimals = {m.name: digits([i[m.name].mean for i in intervals.values() if m.name in i]) for m in columns}
+    rows = []
+    for arm in analysis.sweep.arms:
+        done, planned = len(arm.done), len(arm.cells)
+        note = "unstable" if arm.unstable else f"n = {done}" if done == planned else f"n = {done} of {planned}"
+        if arm.name == analysis.sweep.baseline:
+            note += ", baseline"
+        found = intervals.get(arm.name, {})
+        bold = arm.name in analysis.significant
+        entries = tuple(
+            _entry(found.get(m.name), decimals[m.name], bold=bold and m.name == analysis.sweep.primary) for m in columns
+        )
+        rows.append(Row(arm.name, note, entries))
+    return Table(columns, tuple(rows))
+
+
+def _entry(interval: Interval | None, decimals: int | None, *, bold: bool) -> Entry:
+    if interval is None:
+        return Entry("–")
+    half = interval.half_width
+    spread = "" if half is None else f"±{number(half, decimals)}"
+    return Entry(number(interval.mean, decimals), spread, interval.mean, bold)
+
+
+@dataclass(frozen=True)
+class SeedRow:
+    """The primary metric of one arm, seed by seed."""
+
+    arm: str
+    values: tuple[str, ...]
+    mean: str
+    iqm: str
+
+
+def seed_rows(sweep: Sweep) -> list[SeedRow]:
+    """One row per trained arm; a dash where the cell has no result."""
+    rows = []
+    for arm in sweep.trained:
+        values = arm.values(sweep.primary)
+        found = [*values.values()]
+        mean = number(sum(found) / len(found)) if found and not arm.unstable else "–"
+        middle = number(iqm(found)) if found and not arm.unstable else "–"
+        rows.append(SeedRow(arm.name, tuple(number(values.get(seed)) for seed in sweep.seeds), mean, middle))
+    return rows
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """A comparison in words."""
+
+    name: str
+    metric: str
+    n: int
+    difference: str
+    interval: str
+    testable: bool
+    """Whether the test can reach the level before any correction; if not, ``p`` says so in words."""
+    p: str
+    p_adjusted: str
+    floor: str
+    """What the corrected test cannot go below, where that is above the level; else empty."""
+    effect: str
+    improved: str
+    correlation: str
+    crossed: str
+    new_prompts: str
+    bold: bool
+
+
+def pair_row(pair: Pair, sweep: Sweep) -> PairRow:
+    """Format ``pair``; where the floor is above alpha, the smallest possible p stands in for a p-value."""
+    comparison, n, decimals = pair.comparison, len(pair.seeds), pair.decimals
+    floor = smallest_p(n)
+    if floor > sweep.alpha:
+        p = adjusted = f"not testable with n = {n} (smallest possible p = {p_value(floor)})"
+    else:
+        p = p_value(comparison.p)
+        adjusted = p_value(pair.p_adjusted)
+    return PairRow(
+        name=f"{pair.arm} − {pair.other}",
+        metric=metric(pair.metric).full_label,
+        n=n,
+        difference=number(comparison.difference.mean, decimals, signed=True),
+        interval=_span(comparison.difference, decimals),
+        testable=floor <= sweep.alpha,
+        p=p,
+        p_adjusted=adjusted,
+        floor=f"smallest possible {p_value(pair.floor)}" if floor <= sweep.alpha < pair.floor else "",
+        effect=number(comparison.effect, 2, signed=True),
+        improved="–" if better(sweep, pair.metric) == "neither" else f"{comparison.improved}/{n}",
+        correlation=number(comparison.correlation, 2, signed=True),
+        crossed=_span(pair.crossed, decimals),
+        new_prompts=_span(pair.new_prompts, decimals),
+        bold=pair.p_adjusted <= sweep.alpha,
+    )
+
+
+def _span(interval: Interval | None, decimals: int | None) -> str:
+    if interval is None or interval.low is None or interval.high is None:
+        return "–"
+    return f"{number(interval.low, decimals, signed=True)} to {number(interval.high, decimals, signed=True)}"
+
+
+def config_differences(sweep: Sweep) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Arms with a configuration, and (dotted key, value per arm) for the keys in which they differ."""
+    flat = {arm.name: dict(_flatten(arm.config)) for arm in sweep.arms if arm.config}
+    keys = sorted({key for config in flat.values() for key in config} - {"seed"})
+    rows = []
+    for key in keys:
+        values = [json.dumps(config[key]).strip('"') if key in config else "–" for config in flat.values()]
+        if len(set(values)) > 1:
+            rows.append((key, values))
+    return list(flat), rows
+
+
+def environment(sweep: Sweep) -> list[tuple[str, str]]:
+    """(dotted key, value) of what the cells recorded of their environment, command lines apart."""
+    seen: dict[str, set[str]] = {}
+    for cell in sweep.cells:
+        for key, value in _flatten(cell.environment):
+            if not key.startswith("argv"):
+                seen.setdefault(key, set()).add(str(value))
+    return [(k, next(iter(v)) if len(v) == 1 else f"{len(v)} different values") for k, v in sorted(seen.items())]
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def cells_csv(sweep: Sweep) -> str:
+    """One line per cell: identity, state and all final measures."""
+    names = sorted({name for cell in sweep.cells for name in cell.metrics})
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["arm", "seed", "cell", "state", *names])
+    for cell in sweep.cells:
+        writer.writerow(
+            [cell.arm, cell.seed, cell.identity, cell.state, *(cell.metrics.get(name, "") for name in names)]
+        )
+    return buffer.getvalue()
+
+
+def summary_json(analysis: Analysis) -> str:
+    """The results for programs: schema, verdict, intervals by arm, every comparison, failures."""
+    sweep = analysis.sweep
+    families = {f.key: f for f in (*analysis.families, analysis.exploratory)}
+    summary = {
+        "schema": SUMMARY_SCHEMA,
+        "sweep": sweep.name,
+        "grid": sweep.grid,
+        "question": sweep.question,
+        "baseline": sweep.baseline,
+        "primary": {"metric": sweep.primary, "higher_is_better": sweep.higher_is_better},
+        "alpha": sweep.alpha,
+        "eval_set_hash": sweep.eval_set_hash,
+        "verdict": dataclasses.asdict(analysis.verdict),
+        "warnings": list(analysis.warnings),
+        "arms": {
+            arm.name: {
+                "untouched": arm.untouched,
+                "unstable": arm.unstable,
+                "done": len(arm.done),
+                "planned": len(arm.cells),
+                "iqm": iqm([*values.values()]) if (values := arm.values(sweep.primary)) else None,
+                "metrics": {m: dataclasses.asdict(i) for m, i in analysis.intervals.get(arm.name, {}).items()},
+            }
+            for arm in sweep.arms
+        },
+        "comparisons": {
+            key: {"correction": family.correction, "pairs": [dataclasses.asdict(pair) for pair in family.pairs]}
+            for key, family in families.items()
+        },
+        "equal_proxy": [dataclasses.asdict(level) for level in analysis.equal_proxy],
+        "failures": [
+            {"arm": c.arm, "seed": c.seed, "cell": c.identity, "state": c.state}
+            | {"cause": c.failure.cause if c.failure else None, "step": c.failure.step if c.failure else None}
+            for c in sweep.cells
+            if c.state != "done"
+        ],
+        "refused": [{"arm": arm, "reason": reason} for arm, reason in sweep.refused],
+    }
+    return json.dumps(summary, indent=1, sort_keys=True, allow_nan=False) + "\n"

@@ -1,0 +1,156 @@
+"""What is concluded from a sweep."""
+
+import json
+
+import numpy as np
+import pytest
+
+from reports.analysis import analyse
+from reports.collect import read
+from tests.reports.synthetic import ARMS, write_sweep
+
+
+@pytest.fixture(scope="module")
+def troubled_analysis(troubled):
+    return analyse(read(troubled))
+
+
+def pairs(analysis, key):
+    return {(pair.arm, pair.other): pair for pair in analysis.family(key).pairs}
+
+
+def edit(folder, **changes):
+    path = folder / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_families(finished):
+    analysis = analyse(read(finished))
+    assert set(pairs(analysis, "baseline")) == {("latent_kl", "none"), ("velocity_mse", "none")}
+    assert {arm for arm, _ in pairs(analysis, "untouched")} == {"none", "latent_kl", "velocity_mse"}
+    assert len(pairs(analysis, "pairs")) == 3
+
+
+def test_pairs_are_made_by_seed(troubled_analysis):
+    pair = pairs(troubled_analysis, "pairs")["velocity_mse", "latent_kl"]
+    assert pair.seeds == (0, 1, 3)
+    sweep = troubled_analysis.sweep
+    mine, theirs = (sweep.arm(name).values("geneval/strict") for name in ("velocity_mse", "latent_kl"))
+    assert pair.comparison.differences == pytest.approx([mine[s] - theirs[s] for s in pair.seeds])
+
+
+def test_the_untouched_model_is_a_constant(troubled_analysis):
+    sweep = troubled_analysis.sweep
+    pair = pairs(troubled_analysis, "untouched")["none", "untouched"]
+    constant = sweep.untouched.values("geneval/strict")[0]
+    values = sweep.arm("none").values("geneval/strict")
+    assert pair.comparison.difference.mean == pytest.approx(np.mean(list(values.values())) - constant)
+    assert pair.comparison.correlation is None
+    assert pair.seeds == (0, 1, 2, 3, 4, 5)
+
+
+def test_prompt_level_intervals_are_about_the_same_difference(finished):
+    pair = pairs(analyse(read(finished)), "baseline")["velocity_mse", "none"]
+    assert pair.crossed.mean == pytest.approx(pair.comparison.difference.mean)
+    assert pair.new_prompts.mean == pytest.approx(pair.comparison.difference.mean)
+    assert pair.new_prompts.n == 36
+
+
+def test_trouble_is_said(troubled_analysis):
+    text = "\n".join(troubled_analysis.warnings)
+    assert "failed: velocity_mse/4" in text
+    assert "not finished: latent_kl/5" in text
+    assert "another evaluation set than the rest: excluded, never paired: latent_kl/2" in text
+    assert "Under-powered, against the baseline, none: with n = 4" in text
+    assert "7 seeds are needed" in text
+    assert "Unequal compute, velocity evaluations in training relative to none: latent_kl 1.20×" in text
+
+
+def test_six_seeds_cannot_carry_two_comparisons_under_holm(finished):
+    verdict = analyse(read(finished)).verdict
+    assert verdict.status == "not testable"
+    assert "not testable after correction with n = 6" in verdict.sentence
+
+
+def test_a_clear_difference_is_shown(tmp_path):
+    arms = {name: ARMS[name] for name in ("none", "velocity_mse")}
+    arms["velocity_mse"] = (*arms["velocity_mse"][:1], 0.8, *arms["velocity_mse"][2:])
+    analysis = analyse(read(write_sweep(tmp_path, arms=arms, updates=2)))
+    assert analysis.verdict.status == "difference shown"
+    assert analysis.significant == {"velocity_mse"}
+    assert analysis.family("pairs") is None  # it would only repeat the one comparison
+
+
+def test_no_difference_shown_is_a_verdict(tmp_path):
+    arms = {"none": ARMS["none"], "same": ARMS["none"]}
+    analysis = analyse(read(write_sweep(tmp_path, arms=arms, updates=2)))
+    assert analysis.verdict.status == "no difference shown"
+    assert "no difference shown for same − none" in analysis.verdict.sentence
+    assert not analysis.significant
+
+
+def test_lower_is_better_counts_the_other_way(tmp_path):
+    folder = write_sweep(tmp_path, updates=2)
+    edit(folder, primary={"metric": "heldout/fidelity", "direction": "min"})
+    pair = pairs(analyse(read(folder)), "baseline")["latent_kl", "none"]
+    assert pair.comparison.difference.mean < 0
+    assert pair.comparison.improved == 6
+
+
+def test_an_arm_with_two_failures_is_unstable_and_not_averaged(tmp_path):
+    analysis = analyse(read(write_sweep(tmp_path, failed=[("latent_kl", 1), ("latent_kl", 2)], updates=2)))
+    assert "latent_kl" not in analysis.intervals
+    assert set(pairs(analysis, "baseline")) == {("velocity_mse", "none")}
+    assert any("latent_kl is unstable" in warning for warning in analysis.warnings)
+
+
+def test_nothing_to_compare(tmp_path):
+    everything = [(arm, seed) for arm in ARMS for seed in range(2)]
+    analysis = analyse(read(write_sweep(tmp_path, seeds=[0, 1], missing=everything, updates=2)))
+    assert analysis.verdict.status == "nothing to compare"
+    assert analysis.families == ()
+
+
+def test_untouched_as_baseline_is_compared_once(tmp_path):
+    folder = write_sweep(tmp_path, updates=2)
+    edit(folder, baseline="untouched")
+    analysis = analyse(read(folder))
+    assert len(pairs(analysis, "baseline")) == 3
+    assert analysis.family("untouched") is None
+
+
+def test_code_that_differs_is_said(tmp_path):
+    folder = write_sweep(tmp_path, seeds=[0, 1], updates=2)
+    (tmp_path / "cells" / "none0" / "env.json").write_text('{"git_sha": "fedcba9876543210+"}')
+    warnings = "\n".join(analyse(read(folder)).warnings)
+    assert "uncommitted changes" in warnings
+    assert "2 different commits" in warnings
+
+
+def test_ladder_and_gold_at_equal_proxy(ladder):
+    analysis = analyse(read(ladder))
+    assert [weight for weight, _ in analysis.ladders["latent_kl"]] == [0, 0.003, 0.01, 0.03]
+    assert analysis.ladders["velocity_mse"][0] == (0, "none")
+    levels = [entry.level for entry in analysis.equal_proxy]
+    assert levels == sorted(levels)
+    assert len(levels) == 3
+    for entry in analysis.equal_proxy:
+        seeds = entry.difference.difference.n
+        assert seeds <= 6
+        if all(gold.n == seeds for gold in entry.gold.values()):
+            golds = entry.gold["latent_kl"].mean - entry.gold["velocity_mse"].mean
+            assert entry.difference.difference.mean == pytest.approx(golds)
+    assert analysis.verdict.sentence.count("−") < 6  # many arms are counted, not listed
+
+
+def test_no_ladder_without_two_weights(finished):
+    analysis = analyse(read(finished))
+    assert analysis.ladders == {}
+    assert analysis.equal_proxy == ()
+
+
+def test_exploratory_measures_are_corrected_together(finished):
+    family = analyse(read(finished)).exploratory
+    assert "geneval/strict" not in {pair.metric for pair in family.pairs}
+    assert family.correction == "bh"
+    assert all(pair.p_adjusted >= pair.comparison.p for pair in family.pairs)
