@@ -44,7 +44,7 @@ def judge_accuracy(count: int, noise: float, seed: int = 0) -> tuple[list[float]
 
 
 def proxy_agreement(count: int, noise: float, seed: int = 0) -> tuple[float, float, float]:
-    """Share of pictures on which proxy > 0.5 agrees with the official verdict; mean proxy of right and wrong ones."""
+    """Share of pictures on which proxy > 0.5 agrees with the strict verdict; mean proxy of right and wrong ones."""
     import torch
 
     from unigrpo.rewards import ProxyReward
@@ -53,7 +53,7 @@ def proxy_agreement(count: int, noise: float, seed: int = 0) -> tuple[float, flo
     examples = warmup_examples(rng, count, plan_corruption=0.6, misdrawn=0.4)
     prompts: Sequence[Prompt] = [example.prompt for example in examples]
     pictures = _noisy(np.stack([example.picture for example in examples]), noise, rng)
-    right = np.array([verdict.official for verdict in judge(pictures, prompts)])
+    right = np.array([verdict.strict for verdict in judge(pictures, prompts)])
     scores = ProxyReward()(torch.from_numpy(pictures), prompts, None)[:, 0].numpy()
     # nothing may be right under heavy noise, and a mean over nothing is no number
     means = [float(scores[rows].mean()) if rows.any() else 0.0 for rows in (right, ~right)]

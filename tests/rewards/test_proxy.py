@@ -46,15 +46,38 @@ def doubts(draw) -> tuple[torch.Tensor, torch.Tensor]:
 @given(right_scenes("single_object", "two_object", "counting", "colors", "color_attr"))
 def test_a_classifier_without_doubt_is_sure_of_right_scenes(right):
     prompt, scene = right
-    assert probability(*certain(scene), [prompt]).item() == 1
-    assert probability(*certain(scene.remove(scene.items[0])), [prompt]).item() == 0
+    for verdict in ("strict", "official"):
+        assert probability(*certain(scene), [prompt], verdict).item() == 1
+        assert probability(*certain(scene.remove(scene.items[0])), [prompt], verdict).item() == 0
 
 
 @given(right_scenes("single_object", "two_object", "colors", "color_attr"), st.integers(0, 2**32))
-def test_extra_objects_cost_nothing_unless_they_are_counted(right, seed):
+def test_extra_objects_cost_all_under_the_strict_rule_and_nothing_under_the_official_one(right, seed):
     prompt, scene = right
     crowded = scene.add(random_item(random.Random(seed), scene.free_places[0]))
-    assert probability(*certain(crowded), [prompt]).item() == 1
+    assert probability(*certain(crowded), [prompt], "strict").item() == 0
+    assert probability(*certain(crowded), [prompt], "official").item() == 1
+
+
+@given(doubts(), prompts())
+def test_the_strict_rule_is_the_sum_over_all_pictures_that_meet_it(doubt, prompt):
+    shapes, colours = (each[0] for each in doubt)
+    chances = [
+        shapes[:, SHAPES.index(one["class"])] * (colours[:, list(COLOURS).index(one["color"])] if "color" in one else 1)
+        for one in prompt.include
+    ]
+    wanted = sorted(k for k, one in enumerate(prompt.include) for _ in range(one["count"]))
+    relation = next((one["position"][0] for one in prompt.include if "position" in one), None)
+    expected = 0.0
+    for picture in itertools.product((*range(len(chances)), None), repeat=4):
+        if sorted(k for k in picture if k is not None) != wanted:
+            continue
+        if relation is not None:
+            (x0, y0), (x1, y1) = ([*PLACES.values()][picture.index(k)] for k in (0, 1))
+            if not {"left of": x1 < x0, "right of": x1 > x0, "above": y1 < y0, "below": y1 > y0}[relation]:
+                continue
+        expected += math.prod(float(shapes[i, -1] if k is None else chances[k][i]) for i, k in enumerate(picture))
+    assert probability(*doubt, [prompt]).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_position_looks_at_the_places():
@@ -76,7 +99,7 @@ def test_counting_is_the_poisson_binomial(doubt, prompt):
         math.prod(p if i in chosen else 1 - p for i, p in enumerate(chances))
         for chosen in itertools.combinations(range(4), one["count"])
     )
-    assert probability(*doubt, [prompt]).item() == pytest.approx(expected, abs=1e-6)
+    assert probability(*doubt, [prompt], "official").item() == pytest.approx(expected, abs=1e-6)
 
 
 @given(doubts(), prompts("color_attr"))
@@ -85,7 +108,7 @@ def test_two_clauses_take_the_best_pair_of_places(doubt, prompt):
     columns = [(SHAPES.index(one["class"]), list(COLOURS).index(one["color"])) for one in prompt.include]
     chances = [shapes[:, shape] * colours[:, colour] for shape, colour in columns]
     expected = max(float(chances[0][i] * chances[1][j]) for i, j in itertools.permutations(range(4), 2))
-    assert probability(*doubt, [prompt]).item() == pytest.approx(expected, abs=1e-6)
+    assert probability(*doubt, [prompt], "official").item() == pytest.approx(expected, abs=1e-6)
 
 
 @given(st.lists(st.tuples(doubts(), prompts()), min_size=1, max_size=5))

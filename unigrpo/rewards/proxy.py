@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unigrpo.registry import register
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 @register("reward", "proxy", source="this project: a learned scorer in miniature, meant to be hackable")
 @dataclass(frozen=True)
 class ProxyReward:
-    """Probability, by a small CNN that looks at one quadrant at a time, that GenEval's official rule is met.
+    """Probability, by a small CNN that looks at one quadrant at a time, that the prompt is met."""
 
-    Like that rule it asks only for presence (except in counting), so extra objects cost nothing.
-    """
+    verdict: Literal["strict", "official"] = "strict"
+    """``strict`` asks that all other quadrants be empty; ``official`` asks only for presence (except in counting), which
+    the text policy learns to game."""
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -51,19 +52,23 @@ class ProxyReward:
         if len(pictures) != len(prompts):
             raise ValueError(f"expected one prompt per picture, got {len(prompts)} prompts, {len(pictures)} pictures")
         shapes, colours = classify(pictures)
-        return probability(shapes, colours, prompts)[:, None]
+        return probability(shapes, colours, prompts, self.verdict)[:, None]
 
 
-def probability(shapes: Tensor, colours: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+def probability(
+    shapes: Tensor, colours: Tensor, prompts: Sequence[Prompt], verdict: Literal["strict", "official"] = "strict"
+) -> Tensor:
     """Probability [B] that each prompt is met, places being independent.
 
-    Counting is the Poisson-binomial probability of exactly the number asked for.  Every other task is the best way to
-    put one or two clauses into places: the maximum over placements that satisfy the relation, if there is one.
+    Strict: the sum over all ways to put what was asked for into places, the other places empty.  Official: counting is
+    the probability of exactly the number asked for whatever else there is, and every other task the best way to put one
+    or two clauses into places, the maximum over placements that satisfy the relation.
 
     Args:
         shapes: [B, 4, 6] probabilities of each shape, and of none, in each place.
         colours: [B, 4, 6] probabilities of each colour.
         prompts: B prompts.
+        verdict: which of the judge's two rules is estimated.
 
     Raises:
         ValueError: a prompt that is not of one of the six tasks' forms.
@@ -72,26 +77,41 @@ def probability(shapes: Tensor, colours: Tensor, prompts: Sequence[Prompt]) -> T
 
     if not prompts:
         return shapes.new_zeros(0)
-    ones = shapes.new_ones(*shapes.shape[:2], 1)
+    empty, ones = shapes[:, :, -1], shapes.new_ones(*shapes.shape[:2], 1)
     # a clause without a colour, and a prompt without a second clause, take the certain last column
     shapes, colours = torch.cat((shapes, ones), 2), torch.cat((colours, ones), 2)
     rows = [_question(prompt) for prompt in prompts]
     shape, colour, allowed, count = (torch.tensor(column, device=shapes.device) for column in zip(*rows, strict=True))
     every = torch.arange(len(prompts), device=shapes.device)[:, None]
     clauses = (shapes.mT[every, shape] * colours.mT[every, colour]).unbind(1)
-    placed = (clauses[0][:, :, None] * clauses[1][:, None, :] * allowed).flatten(1).amax(1)
-    counted = _poisson_binomial(clauses[0]).gather(1, count[:, None])[:, 0]
-    return placed.where(count == 0, counted)
+    pairs = clauses[0][:, :, None] * clauses[1][:, None, :] * allowed
+    if verdict == "official":
+        counted = _counts(clauses[0], 1 - clauses[0]).gather(1, count[:, None])[:, 0]
+        return pairs.flatten(1).amax(1).where(count == 0, counted)
+    counted = _counts(clauses[0], empty).gather(1, count.clamp(min=1)[:, None])[:, 0]
+    elsewhere = empty[:, None, None, :].where(_elsewhere(empty.shape[1]).to(empty.device), 1.0).prod(-1)
+    return (pairs * elsewhere).flatten(1).sum(1).where(shape[:, 1] < shapes.shape[2] - 1, counted)
 
 
-def _poisson_binomial(p: Tensor) -> Tensor:
-    """Probabilities [B, n + 1] of the number of successes of independent trials with probabilities [B, n]."""
+def _counts(success: Tensor, failure: Tensor) -> Tensor:
+    """Probabilities [B, n + 1] that k of n independent places succeed and the others fail, each given as [B, n].
+
+    With ``failure = 1 - success`` this is the Poisson-binomial distribution.
+    """
     from torch.nn.functional import pad
 
-    counts = p.new_ones(len(p), 1)
-    for success in p[:, :, None].unbind(1):
-        counts = pad(counts * (1 - success), (0, 1)) + pad(counts * success, (1, 0))
+    counts = success.new_ones(len(success), 1)
+    for hit, miss in zip(success[:, :, None].unbind(1), failure[:, :, None].unbind(1), strict=True):
+        counts = pad(counts * miss, (0, 1)) + pad(counts * hit, (1, 0))
     return counts
+
+
+def _elsewhere(places: int) -> Tensor:
+    """[n, n, n] bool: whether the third place is neither the first nor the second."""
+    import torch
+
+    first, second, third = torch.meshgrid(*(torch.arange(places),) * 3, indexing="ij")
+    return (third != first) & (third != second)
 
 
 _Question = tuple[tuple[int, int], tuple[int, int], list[list[float]], int]

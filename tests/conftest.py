@@ -1,0 +1,17 @@
+"""Settings of the whole suite: repeatable Hypothesis runs, one thread."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from hypothesis import HealthCheck, Phase, settings
+
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("default", derandomize=True, max_examples=40, **COMMON)
+settings.register_profile("nightly", max_examples=1000, **COMMON)
+# Seeded bugs are to be found, not explained: no shrinking.
+settings.register_profile(
+    "mutants", derandomize=True, max_examples=40, phases=[Phase.explicit, Phase.generate], **COMMON
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
