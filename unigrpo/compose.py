@@ -78,6 +78,7 @@ def _read_recipe(path: Path, name: str) -> dict[str, Any]:
     return {**data, "config": plain | {"recipe": path.stem}}
 
 
+@functools.cache
 def parse(text: str) -> Override:
     """Parse one override.
 
@@ -158,8 +159,8 @@ def layered(layers: Sequence[Sequence[str]], recipe: str) -> list[str]:
         parsed = [parse(text) for text in layer]
         name, before = _split([override.text for override in kept], recipe)
         current = _chosen(load_recipe(name)["config"], before)
-        picked = {o.key: o.value for o in parsed if slot_of(o.key) and not o.values}
-        gone = {key for key, value in picked.items() if current[key]["name"] != value}
+        picked = _chosen(current, parsed)
+        gone = {key for key in picked if slot_of(key) and picked[key]["name"] != current[key]["name"]}
         kept = [o for o in kept if o.root not in gone] + parsed
     return [override.text for override in kept]
 
@@ -187,9 +188,9 @@ def _chosen(plain: Mapping[str, Any], parsed: Sequence[Override]) -> dict[str, A
         if not isinstance(override.value, str):
             names = nearest("", registry.strategies(slot))
             raise ConfigError(f"{override.text}: expected the name of a strategy{names}")
-        strategy = registry.find(slot, override.value)
-        if chosen[override.key]["name"] != override.value:
-            chosen[override.key] = _node(strategy, override.value)
+        strategy: Any = registry.find(slot, override.value)
+        if chosen[override.key]["name"] != strategy.name:
+            chosen[override.key] = _node(strategy)
     return chosen
 
 
@@ -200,9 +201,9 @@ def _flat_keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from (k for k in _flat_keys(value, f"{prefix}{key}.") if prefix or k != f"{key}.name")
 
 
-def _node(strategy: type, name: str) -> dict[str, Any]:
+def _node(strategy: Any) -> dict[str, Any]:
     """The plain form of a strategy with its defaults; a field without one is Hydra's ``???``."""
-    node: dict[str, Any] = {"name": name}
+    node: dict[str, Any] = {"name": strategy.name}
     for field in dataclasses.fields(strategy):
         if field.default is not dataclasses.MISSING:
             value = field.default
@@ -222,8 +223,9 @@ def _compose(recipe: str, plain: Mapping[str, Any], chosen: Mapping[str, Any], p
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     _store(plain, chosen, {o.key for o in parsed if slot_of(o.key)})
-    # `+group=x` on a group that always has a choice means `group=x`.
-    texts = [o.text.lstrip("+") if slot_of(o.key) else o.text for o in parsed]
+    # By its own name, whether a path named it; and `+group=x` means `group=x`, since a group always has a choice.
+    picked = {o.key for o in parsed if slot_of(o.key) and o.kind != "delete"}
+    texts = [f"{o.key}={chosen[o.key]['name']}" if o.key in picked else o.text for o in parsed]
     try:
         with initialize(version_base=_VERSION, config_path=None):
             composed = hydra_compose(_PRIMARY, texts)

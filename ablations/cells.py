@@ -1,0 +1,238 @@
+"""The cell store: a cell's folder says everything about the cell, and a chain of claims says whose it is.
+
+Attempt n of a cell is the file ``claims/n.json``.  Creating it exclusively is the only way to get attempt n, and
+nothing deletes it, so of any number of processes, on any number of machines, exactly one gets each attempt.  A later
+attempt is allowed when the last one was released or is stale: its process is dead (same machine), or it has not touched
+its file for :data:`STALE` seconds.  A cell is done when ``DONE`` holds the digest of ``result.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ablations.files import append_row, last_row, now, read_json, write_json, write_text
+
+#: Seconds between two signs of life of a running cell.
+BEAT = 20.0
+#: Seconds without one after which another process may take the cell over.
+STALE = 4 * BEAT
+
+#: What outlives a fresh start of a cell: the history of its attempts.
+_HISTORY = ("claims", "events.jsonl", "log.txt")
+
+
+class State(StrEnum):
+    """Where a cell stands, read from its folder."""
+
+    MISSING = "missing"
+    """To be run, from its checkpoint if there is one."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """The folder of one cell; it need not exist yet."""
+
+    path: Path
+
+    def state(self) -> State:
+        """Where the cell stands."""
+        if self.is_done():
+            return State.DONE
+        if self.claimed():
+            return State.RUNNING
+        return State.FAILED if (self.path / "failure.json").exists() else State.MISSING
+
+    def is_done(self) -> bool:
+        """Whether ``DONE`` vouches for ``result.json``."""
+        try:
+            return (self.path / "DONE").read_text(encoding="utf-8").strip() == _digest(self.path / "result.json")
+        except FileNotFoundError:
+            return False
+
+    def claimed(self) -> bool:
+        """Whether a living process has the cell."""
+        last = self.attempts()
+        return last > 0 and not _is_over(self._claim_path(last))
+
+    def attempts(self) -> int:
+        """How many attempts there have been, the present one included."""
+        try:
+            names = os.listdir(self.path / "claims")
+        except FileNotFoundError:
+            return 0
+        return max((int(stem) for name in names if (stem := name.partition(".")[0]).isdigit()), default=0)
+
+    def claim(self) -> Claim | None:
+        """Get the next attempt, or None if the cell is done or another process has it.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if self.is_done() or self.claimed():
+            return None
+        (self.path / "claims").mkdir(parents=True, exist_ok=True)
+        number = self.attempts() + 1
+        holder = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process": _process(os.getpid()),
+            "since": time.time(),
+        }
+        try:
+            with self._claim_path(number).open("x", encoding="utf-8") as file:
+                json.dump(holder, file)
+        except FileExistsError:
+            return None
+        except OSError:  # a full disk: nobody may wait for an attempt that never began
+            self._claim_path(number).unlink(missing_ok=True)
+            raise
+        claim = Claim(self, number)
+        if self.is_done():  # it was finished between the look and the claim
+            claim.release("done")
+            return None
+        claim.event("claimed")
+        return claim
+
+    def failure(self) -> dict[str, Any] | None:
+        """What ``failure.json`` says, if the last attempt failed."""
+        found: dict[str, Any] | None = read_json(self.path / "failure.json")
+        return found
+
+    def signature(self) -> str:
+        """Changes whenever the cell is finished or fails anew; empty while it has done neither."""
+        end = self._end()
+        return _digest(end) if end else ""
+
+    def ended(self) -> float:
+        """When the cell was finished or failed, in seconds since 1970; 0 while it has done neither."""
+        end = self._end()
+        return end.stat().st_mtime if end else 0.0
+
+    def _end(self) -> Path | None:
+        return next((path for name in ("DONE", "failure.json") if (path := self.path / name).exists()), None)
+
+    def got_further(self) -> bool:
+        """Whether the last attempt wrote a checkpoint."""
+        try:
+            begun = json.loads(self._claim_path(self.attempts()).read_text(encoding="utf-8"))["since"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return False
+        saved = (self.path / "checkpoint").rglob("state.json")
+        return any(path.stat().st_mtime >= begun for path in saved)
+
+    def results(self) -> dict[str, float]:
+        """The final metrics and costs, by name."""
+        final = read_json(self.path / "result.json") or {}
+        spent = read_json(self.path / "cost.json") or {}
+        return {**final.get("metrics", {}), **final.get("cost", {}), **spent}
+
+    def last_row(self) -> dict[str, Any]:
+        """The latest row of ``metrics.jsonl``."""
+        return last_row(self.path / "metrics.jsonl")
+
+    def _claim_path(self, number: int) -> Path:
+        return self.path / "claims" / f"{number}.json"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on a cell: attempt ``number``.  Only its holder writes in the cell's folder."""
+
+    cell: CellFolder
+    number: int
+
+    @property
+    def lost(self) -> bool:
+        """Whether a later attempt has begun, so that this one must not write any more."""
+        return self.cell.attempts() != self.number
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        os.utime(self.cell._claim_path(self.number))
+
+    def reset(self) -> None:
+        """Forget results, checkpoint and failure of former attempts, for a fresh start."""
+        for path in self.cell.path.iterdir():
+            if path.name not in _HISTORY:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def forget_failure(self) -> None:
+        """Take the failure of a former attempt away; its place in the history is ``events.jsonl``."""
+        (self.cell.path / "failure.json").unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Vouch for ``result.json``, the last act of an attempt that succeeded.
+
+        Raises:
+            RuntimeError: the claim was lost, so that another process may be at work in the folder.
+        """
+        if self.lost:
+            raise RuntimeError(f"attempt {self.number} of {self.cell.path.name} was taken over")
+        self.event("done")
+        write_text(self.cell.path / "DONE", _digest(self.cell.path / "result.json") + "\n")
+        self.release("done")
+
+    def fail(self, cause: str, message: str, traceback: str, step: int) -> None:
+        """Write ``failure.json`` and give the cell up.
+
+        Args:
+            cause: ``exception``, ``non_finite``, ``oom``, ``killed`` or ``config``.
+            message: one line for tables.
+            traceback: the full story.
+            step: the last update that was reported.
+        """
+        if not self.lost:
+            failure = {"cause": cause, "message": message, "traceback": traceback, "step": step, "attempt": self.number}
+            write_json(self.cell.path / "failure.json", failure)
+            self.event("failed", cause=cause, message=message)
+        self.release("failed")
+
+    def release(self, outcome: str) -> None:
+        """End the attempt, so that the cell can be claimed again at once."""
+        path = self.cell._claim_path(self.number)
+        write_json(path, (read_json(path) or {}) | {"released": outcome, "until": time.time()})
+
+    def event(self, event: str, **details: Any) -> None:
+        """Add a row to the cell's history."""
+        row = {"time": now(), "event": event, "attempt": self.number, "pid": os.getpid(), **details}
+        append_row(self.cell.path / "events.jsonl", row)
+
+
+def _is_over(path: Path) -> bool:
+    """Whether the attempt in the file ``path`` was released or is stale."""
+    holder = read_json(path) or {}
+    if "released" in holder:
+        return True
+    if holder.get("host") == socket.gethostname() and holder.get("process"):
+        # The machine knows, however long a suspended laptop gave no sign of life; the start time tells a living
+        # process from a stranger with the same number.
+        return _process(int(holder["pid"])) != holder["process"]
+    try:
+        return time.time() - path.stat().st_mtime > STALE
+    except FileNotFoundError:
+        return False
+
+
+def _process(pid: int) -> str:
+    """The start time of the living process ``pid``; empty if there is none, or the system does not tell (no /proc)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

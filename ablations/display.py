@@ -1,0 +1,190 @@
+"""What a sweep shows: a live table on a terminal, plain lines elsewhere, and the plan."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.cells import CellFolder, State
+from ablations.controller import Controller
+from ablations.plan import Cell, Plan
+from ablations.record import sweep_folder
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+#: Seconds between two lines about running cells where there is no live table.
+QUIET = 30.0
+
+
+def plan_text(plan: Plan, cells: list[Cell], root: Path, where: str) -> str:
+    """The plan with the state of every cell."""
+    folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
+    states = {cell_id: folder.state() for cell_id, folder in folders.items()}
+    counts = ", ".join(f"{number} {state.value}" for state, number in Counter(states.values()).items())
+    grid = plan.grid
+    lines = [
+        f"question  {grid.question}",
+        f"compares  {grid.primary['metric']} ({grid.primary['direction']}) with {plan.baseline},"
+        f" paired by seed, alpha {grid.alpha:g}, correction {grid.correction}",
+        f"recipe    {plan.recipe}",
+        f"folder    {sweep_folder(root, plan)}",
+        f"launcher  {where}",
+        "",
+        *(f"  {states[cell.id].value:<8} {cell.id}  {cell.name}" for cell in cells),
+        "",
+        f"{len(cells)} cells: {counts or 'none'}",
+    ]
+    costs = (folder.results().get("cost/wall_s") for folder in folders.values() if folder.is_done())
+    spent = [cost for cost in costs if cost]
+    if spent:
+        lines.append(f"finished cells took {duration(sum(spent) / len(spent))} each")
+    lines += [f"refused   {arm.name}: {reason}" for arm in plan.arms for reason in arm.refused]
+    lines += [f"note      {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """``75 s``, ``12 min`` or ``3.2 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def time_left(controller: Controller, places: int) -> str:
+    """How long the rest will take, from the cells that finished here; empty before the first."""
+    if not controller.seconds:
+        return ""
+    each = sum(controller.seconds) / len(controller.seconds)
+    now = time.monotonic()
+    begun = sum(min(each, now - controller.started[cell_id]) for cell_id in controller.mine)
+    return f"about {duration((each * len(controller.pending()) - begun) / max(1, places))} left"
+
+
+class PlainView:
+    """One line for each cell that ends, and now and then one about those that run."""
+
+    def __init__(self, metric: str, places: int) -> None:
+        self.metric = metric
+        self.places = places
+        self._spoke = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text, flush=True)
+        self._spoke = time.monotonic()
+
+    def settled(self, cell: Cell, controller: Controller) -> None:
+        """Print how a cell ended."""
+        ended = len(controller.states) - len(controller.pending())
+        self.say(f"[{ended}/{len(controller.states)}] {cell.name} {_ending(cell, controller, self.metric)}")
+
+    def refresh(self, controller: Controller) -> None:
+        """Print what runs, if nothing was printed for a while."""
+        if time.monotonic() - self._spoke > QUIET:
+            running = ", ".join(_progress(cell_id, controller) for cell_id in controller.mine) or "waiting for others"
+            self.say("; ".join(filter(None, [running, time_left(controller, self.places)])))
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class LiveView:
+    """A table of arms and states that stays in place, with failures printed above it."""
+
+    def __init__(self, metric: str, places: int) -> None:
+        self.metric = metric
+        self.places = places
+        self._live: Live | None = None
+        self._drawn = 0.0
+        self._controller: Controller | None = None
+
+    def say(self, text: str) -> None:
+        """Print a line above the table."""
+        assert self._live is not None
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def settled(self, cell: Cell, controller: Controller) -> None:
+        """Print a failure."""
+        if controller.states[cell.id] is State.FAILED:
+            self.say(f"{cell.name} {_ending(cell, controller, self.metric)}")
+
+    def refresh(self, controller: Controller) -> None:
+        """Draw the table anew, once a second."""
+        self._controller = controller
+        if self._live is not None and time.monotonic() - self._drawn > 1:
+            self._drawn = time.monotonic()
+            self._live.update(self._table(controller), refresh=True)
+
+    def _table(self, controller: Controller) -> Table:
+        from rich.markup import escape
+        from rich.table import Table
+
+        ended = len(controller.states) - len(controller.pending())
+        left = time_left(controller, self.places)
+        table = Table("arm", *(state.value for state in State), self.metric, "running now")
+        table.caption = f"{ended} of {len(controller.states)} cells" + (f", {left}" if left else "")
+        for arm, cells in _by_arm(controller):
+            counts = Counter(controller.states[cell.id] for cell in cells)
+            scores = [
+                score
+                for cell in cells
+                if controller.states[cell.id] is State.DONE
+                and (score := controller.folder(cell.id).results().get(self.metric)) is not None
+            ]
+            table.add_row(
+                escape(arm),
+                *(str(counts[state] or "") for state in State),
+                f"{sum(scores) / len(scores):.3f}" if scores else "",
+                escape(", ".join(_progress(cell.id, controller) for cell in cells if cell.id in controller.mine)),
+            )
+        return table
+
+    def __enter__(self) -> LiveView:
+        from rich.live import Live
+
+        self._live = Live(auto_refresh=False)
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._live is not None
+        if self._controller is not None:
+            self._live.update(self._table(self._controller))
+        self._live.stop()
+
+
+def make_view(metric: str, places: int) -> PlainView | LiveView:
+    """The live table if someone watches, plain lines otherwise."""
+    return LiveView(metric, places) if sys.stdout.isatty() else PlainView(metric, places)
+
+
+def _by_arm(controller: Controller) -> Iterator[tuple[str, list[Cell]]]:
+    arms: dict[str, list[Cell]] = {}
+    for cell in controller.cells:
+        arms.setdefault(cell.arm, []).append(cell)
+    yield from arms.items()
+
+
+def _progress(cell_id: str, controller: Controller) -> str:
+    cell = controller.by_id[cell_id]
+    row = controller.folder(cell_id).last_row()
+    reward = f" reward {row['train/reward']:.2f}" if "train/reward" in row else ""
+    return f"{cell.name} {row.get('step', 0)}/{cell.config.optim.updates}{reward}"
+
+
+def _ending(cell: Cell, controller: Controller, metric: str) -> str:
+    if controller.states[cell.id] is State.FAILED:
+        failure: dict[str, Any] = controller.folder(cell.id).failure() or {}
+        return f"failed ({failure.get('cause')}): {failure.get('message')}; see {controller.root / cell.id}"
+    score = controller.folder(cell.id).results().get(metric)
+    took = f" in {duration(time.monotonic() - controller.started[cell.id])}" if cell.id in controller.started else ""
+    return "done" + ("" if score is None else f", {metric} {score:.3f}") + took

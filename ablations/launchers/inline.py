@@ -1,0 +1,64 @@
+"""Launcher ``inline``: cells run one after another in this process, for a debugger and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ablations.worker import Job, run_cell
+from unigrpo.registry import register
+
+
+@register("launcher", "inline", source="submitit's debug executor, without the debugger")
+@dataclass(frozen=True)
+class Inline:
+    """One cell at a time, in this process; its output goes to the terminal."""
+
+    def session(self, runner: str, interrupted: Callable[[], bool]) -> InlineSession:
+        """Open a session."""
+        return InlineSession(interrupted)
+
+    def places(self) -> int:
+        """One."""
+        return 1
+
+    def describe(self) -> str:
+        """Say where cells run."""
+        return "inline: in this process, one after another"
+
+
+@dataclass
+class InlineSession:
+    """A job has ended when ``start`` returns."""
+
+    interrupted: Callable[[], bool]
+    ended: list[tuple[Job, int]] = field(default_factory=list)
+
+    def free(self) -> int:
+        """One place, unless a job waits to be collected."""
+        return 0 if self.ended else 1
+
+    def start(self, job: Job) -> None:
+        """Run the job to its end."""
+        self.ended.append((job, run_cell(job, self.interrupted)))
+
+    def running(self) -> int:
+        """Jobs that ended and were not collected."""
+        return len(self.ended)
+
+    def poll(self, seconds: float) -> list[tuple[Job, int]]:
+        """Collect what ended."""
+        ended, self.ended = self.ended, []
+        return ended
+
+    def stop(self) -> None:
+        """Nothing to do: the running job polls ``interrupted``."""
+
+    def kill(self) -> None:
+        """Nothing to do: a second Ctrl-C raises KeyboardInterrupt in the job itself."""
+
+    def __enter__(self) -> InlineSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

@@ -1,0 +1,135 @@
+"""Launcher ``local``: a process for every cell, on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.forkserver as forkserver
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+
+from ablations.worker import Job, run_in_process
+from unigrpo.registry import ConfigError, register
+
+
+@register("launcher", "local", source="own pool; submitit's local executor has no limit on parallel jobs")
+@dataclass(frozen=True)
+class Local:
+    """A pool of processes, one thread and at most one GPU each."""
+
+    workers: int = 0
+    """Cells at a time; 0 means one for each visible GPU, or without GPUs one for each usable CPU core."""
+
+    def __post_init__(self) -> None:
+        """Check the number of workers.
+
+        Raises:
+            ConfigError: it is negative.
+        """
+        if self.workers < 0:
+            raise ConfigError(f"launcher.workers={self.workers}: expected 0 or more")
+
+    def session(self, runner: str, interrupted: Callable[[], bool]) -> LocalSession:
+        """Start the server that workers are forked from."""
+        # Read when libraries are imported, hence before the server imports them.  Threads of several workers that
+        # wait for each other on shared cores are slower by an order of magnitude than one thread each.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([runner.partition(":")[0], "ablations.worker"])
+        # The server imports for seconds before it sets its own handlers; Ctrl-C must not end it, nor its workers.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        forkserver.ensure_running()
+        signal.signal(signal.SIGINT, before)
+        gpus: list[str | None] = [*visible_gpus()] or [None]
+        return LocalSession(context, [gpus[i % len(gpus)] for i in range(self.places())])
+
+    def places(self) -> int:
+        """How many cells run at a time."""
+        return self.workers or len(visible_gpus()) or usable_cores()
+
+    def describe(self) -> str:
+        """Say how many cells run at a time, and on what."""
+        gpus = len(visible_gpus())
+        return f"local: {self.places()} at a time, {f'{gpus} GPUs' if gpus else 'on CPU'}"
+
+
+@dataclass
+class LocalSession:
+    """``places`` holds the GPU of every free place (None on a CPU)."""
+
+    context: multiprocessing.context.ForkServerContext
+    places: list[str | None]
+    jobs: dict[ForkServerProcess, tuple[Job, str | None]] = field(default_factory=dict)
+
+    def free(self) -> int:
+        """Places without a worker."""
+        return len(self.places)
+
+    def start(self, job: Job) -> None:
+        """Fork a worker for the job."""
+        gpu = self.places.pop(0)
+        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        process = self.context.Process(target=run_in_process, args=(job, environment), name=job.cell_id)
+        process.start()
+        self.jobs[process] = (job, gpu)
+
+    def running(self) -> int:
+        """Workers alive or not collected."""
+        return len(self.jobs)
+
+    def poll(self, seconds: float) -> list[tuple[Job, int]]:
+        """Collect workers that ended."""
+        if not self.jobs:
+            time.sleep(seconds)
+            return []
+        wait([process.sentinel for process in self.jobs], timeout=seconds)
+        ended = []
+        for process in [process for process in self.jobs if process.exitcode is not None]:
+            job, gpu = self.jobs.pop(process)
+            self.places.append(gpu)
+            ended.append((job, process.exitcode or 0))
+            process.close()
+        return ended
+
+    def stop(self) -> None:
+        """Send SIGTERM, which a worker answers with a checkpoint."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        for process in self.jobs:
+            if process.exitcode is None and process.pid is not None:
+                os.kill(process.pid, number)
+
+    def __enter__(self) -> LocalSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        for process in self.jobs:
+            process.join()
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """Identifiers of the GPUs that this process may use, without importing torch."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [gpu.strip() for gpu in listed.split(",") if gpu.strip() and gpu.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return [str(i) for i, line in enumerate(answer.stdout.splitlines()) if line.startswith("GPU ")]

@@ -1,0 +1,70 @@
+"""The sweep's own folder: ``sweep.json``, what the report and the mirror read."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ablations.cells import CellFolder
+from ablations.files import git_sha, now, read_json, write_json
+from ablations.plan import SCHEMA, Plan, digest
+
+
+def sweep_folder(root: Path, plan: Plan) -> Path:
+    """Where the sweep's own files are."""
+    return root / "sweeps" / plan.sweep_id
+
+
+def write_sweep(root: Path, plan: Plan, command: str) -> Path:
+    """Write ``sweep.json`` and return its folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = sweep_folder(root, plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    (root / "cells").mkdir(exist_ok=True)
+    before = read_json(folder / "sweep.json") or {}
+    grid = plan.grid
+    record = {
+        "schema": SCHEMA,
+        "grid": grid.name,
+        "question": grid.question,
+        "recipe": plan.recipe,
+        "baseline": plan.baseline,
+        "primary": dict(grid.primary),
+        "secondary": list(grid.secondary),
+        "comparisons": list(plan.comparisons),
+        "alpha": grid.alpha,
+        "correction": grid.correction,
+        "seeds": list(plan.seeds),
+        "notes": list(plan.notes),
+        "arms": [
+            {
+                "name": arm.name,
+                "overrides": list(arm.overrides),
+                "untouched": arm.untouched,
+                "cells": {str(cell.config.seed): cell.id for cell in plan.cells_of(arm)},
+            }
+            for arm in plan.arms
+        ],
+        "refused": [{"arm": arm.name, "reason": "; ".join(arm.refused)} for arm in plan.arms if arm.refused],
+        "root": os.path.relpath(root / "cells", folder),
+    }
+    # A sweep keeps its first date and command while it stays what it is, so that nothing downstream is made again.
+    same = {key: value for key, value in before.items() if key not in _OCCASION} == record
+    occasion = before if same else {"command": shlex.split(command), "created": now(), "git_sha": git_sha()}
+    record |= {key: occasion[key] for key in _OCCASION}
+    if record != before:
+        write_json(folder / "sweep.json", record)
+    return folder
+
+
+_OCCASION = ("command", "created", "git_sha")
+
+
+def state_digest(folder: Path, cells: Sequence[CellFolder]) -> str:
+    """Changes whenever the sweep, or the end of any of its cells, does."""
+    return digest({"sweep": read_json(folder / "sweep.json"), "cells": [cell.signature() for cell in cells]}, 16)

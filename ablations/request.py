@@ -1,0 +1,163 @@
+"""The command line of the sweeper: reserved keys here, everything else is an override of RunConfig."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ablations.grid import Grid, check_seeds, grids, load_grid
+from ablations.launchers import Launcher
+from unigrpo.compose import recipes
+from unigrpo.config import RunConfig, build_strategy, slot_of
+from unigrpo.registry import ConfigError, nearest, strategies
+
+#: Reserved key -> what it means.
+RESERVED = {
+    "grid": "which question: a name of --list, or a path that ends in .yaml",
+    "seeds": "5 takes the first five of the grid's seeds (and goes on counting), [3,4,7] takes these",
+    "dry_run": "true: show the plan and touch nothing (also --dry-run, -n)",
+    "launcher": "local (default) or inline; launcher.workers=2",
+    "rerun": "missing (default), failed (those too), all (done ones too, from the start), none (report only)",
+    "only": "run only the cells whose arm:seed matches this glob",
+    "action": "run (default), plan, status or report",
+    "root": "folder of cells, sweeps and mlflow.db (default: runs)",
+    "tracker": "mlflow (default) or none",
+}
+_CHOICES = {
+    "rerun": ("missing", "failed", "all", "none"),
+    "action": ("run", "plan", "status", "report"),
+    "tracker": ("mlflow", "none"),
+}
+
+USAGE = """usage: python -m ablations.sweep grid=NAME [key=value ...]
+       python -m ablations.sweep --list | --help
+
+Runs every cell (arm x seed) of a grid that is not done yet, mirrors it to MLflow and writes the report.
+The same command again runs only what is missing."""
+
+EXIT_CODES = """exit codes:
+  0    all cells are done and the report is written
+  1    some cells failed or are missing, a folder could not be written, or the report failed
+  2    a mistake in the command or the grid; nothing was run
+  3    reserved for budgets
+  130  interrupted: cells were checkpointed, the same command goes on"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command, understood."""
+
+    grid: Grid
+    seeds: tuple[int, ...] | None
+    launcher: Launcher
+    rerun: str
+    only: str
+    action: str
+    root: Path
+    tracker: str
+    overrides: tuple[str, ...]
+
+
+def read(arguments: Sequence[str]) -> Request:
+    """Understand a command line.
+
+    Raises:
+        ConfigError: a mistake in it, with the nearest valid spelling.
+    """
+    values: dict[str, str] = {}
+    launcher: dict[str, Any] = {"name": "local"}
+    overrides = []
+    for argument in arguments:
+        if argument in ("-n", "--dry-run"):
+            argument = "dry_run=true"
+        key, equals, value = argument.partition("=")
+        if key.startswith("launcher."):
+            launcher[key.partition(".")[2]] = yaml.safe_load(value)
+        elif key in RESERVED and equals:
+            values[key] = value
+        else:
+            overrides.append(_override(argument))
+    for key, choices in _CHOICES.items():
+        if values.get(key, choices[0]) not in choices:
+            raise ConfigError(f"{key}: unknown {values[key]!r}{nearest(values[key], choices)}")
+    if "grid" not in values:
+        raise ConfigError(f"which grid? grid=NAME{nearest('', grids())}")
+    grid = load_grid(values["grid"])
+    return Request(
+        grid=grid,
+        seeds=_seeds(values["seeds"], grid.seeds) if "seeds" in values else None,
+        launcher=build_strategy("launcher", launcher | {"name": values.get("launcher", "local")}, "launcher"),
+        rerun=values.get("rerun", "missing"),
+        only=values.get("only", "*"),
+        action="plan" if _flag("dry_run", values.get("dry_run", "false")) else values.get("action", "run"),
+        root=Path(values.get("root", "runs")),
+        tracker=values.get("tracker", "mlflow"),
+        overrides=tuple(overrides),
+    )
+
+
+def help_text() -> str:
+    """What ``--help`` prints."""
+    reserved = "\n".join(f"  {key:<9} {what}" for key, what in RESERVED.items())
+    keys = [f.name for f in dataclasses.fields(RunConfig)]
+    slotted = "\n".join(f"  {key:<19} {' | '.join(strategies(slot))}" for key in keys if (slot := slot_of(key)))
+    rest = ", ".join(key for key in keys if not slot_of(key) and key != "seed")
+    return f"""{USAGE}
+
+keys of the sweeper:
+{reserved}
+
+everything else overrides the configuration of every arm: group=strategy, a.b=value, +a=value, ~a;
+a=1,2 or a=choice(x,y) or a=range(1,4) adds an axis
+{slotted}
+  {rest}
+
+grids: {", ".join(grids())}
+recipes: {", ".join(recipes())}
+
+{EXIT_CODES}"""
+
+
+def list_text() -> str:
+    """What ``--list`` prints."""
+    lines = []
+    for name in grids():
+        grid = load_grid(name)
+        arms = ", ".join(grid.arms)
+        lines.append(f"grid={name}\n  {grid.question}\n  recipe {grid.recipe}; arms {arms}; {len(grid.seeds)} seeds")
+    return "\n".join(lines)
+
+
+def _override(argument: str) -> str:
+    """``argument``, if it overrides something that RunConfig has."""
+    root = argument.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0]
+    keys = [f.name for f in dataclasses.fields(RunConfig)]
+    if root not in keys or ("=" not in argument and not argument.startswith("~")):
+        if "=" not in argument:
+            raise ConfigError(f"{argument!r} is no key=value; see --help")
+        raise ConfigError(f"unknown key {root!r}{nearest(root, [*RESERVED, *keys])}")
+    return argument
+
+
+def _seeds(text: str, listed: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
+    except yaml.YAMLError:
+        value = text
+    if isinstance(value, list):
+        return check_seeds(tuple(value))
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"seeds: expected a number of seeds or a list of them, got {text!r}")
+    unlisted = (seed for seed in range(value + len(listed)) if seed not in listed)
+    return tuple([*listed, *unlisted][:value])
+
+
+def _flag(key: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ConfigError(f"{key}: expected true or false, got {text!r}")
+    return text.lower() == "true"

@@ -1,0 +1,298 @@
+"""MLflow as a mirror of the files: one writer, whole cells at a time, never a point twice, never a reason to fail.
+
+A cell is mirrored when it has ended, into a run of its own; ``mlflow.json`` in the sweep's folder remembers it only
+after its last point was written.  A run that is found in MLflow without being remembered was cut short: it is deleted
+and written again, so a chart can never hold a point twice.  MLflow is imported only when there is something to mirror.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ablations.cells import CellFolder, State
+from ablations.files import read_json, read_rows, write_json
+from ablations.plan import SCHEMA, Cell, Plan
+
+#: Seconds between two batches.
+PAUSE = 3.0
+#: Configuration keys that every run shows as parameters, whether or not the arms differ in them.
+HEADLINES = (
+    "recipe", "optim.updates", "optim.text_lr", "optim.image_lr", "rollout.prompts", "rollout.group_size",
+    "sampler.steps", "reward.name", "guidance.name", "dynamics.name", "window.name", "model.checkpoint",
+)  # fmt: skip
+#: The page of an experiment with its cells side by side.  In its usual order MLflow folds them under the sweep's run;
+#: and of this order the ten runs that it draws at first are of all arms.
+VIEW = "/#/experiments/{}/runs?searchFilter=params.arm%20!%3D%20%22%22&orderByKey=tags.%60seed%60&orderByAsc=true"
+_METRICS_PER_BATCH = 1000
+
+
+class Mirror:
+    """Mirrors the cells of one sweep from a background thread; every fault ends in one line of warning."""
+
+    def __init__(self, root: Path, folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
+        self.root = root
+        self.folder = folder
+        self.plan = plan
+        self.say = say
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failed = False
+
+    def wake(self) -> None:
+        """Say that a cell has ended; returns at once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def finish(self, report: Path | None = None) -> None:
+        """Mirror what is left, and the report, before returning."""
+        self._closed.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._sync(report)
+
+    def how_to_look(self) -> str:
+        """The command that opens the store, and the address at which all cells show at once."""
+        experiment = _Memory(self.folder / "mlflow.json", self.uri).experiment
+        if self.uri.startswith("sqlite:"):
+            return f"mlflow ui --backend-store-uri {self.uri}\n  then http://127.0.0.1:5000{VIEW.format(experiment)}"
+        return _public(self.uri) + (VIEW.format(experiment) if self.uri.startswith("http") else "")
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._closed.is_set() or self._failed:
+                return
+            self._sync(None)
+            self._closed.wait(PAUSE)
+
+    def _sync(self, report: Path | None) -> None:
+        try:
+            with _lock(self.root / "mlflow.lock"):
+                store = _Memory(self.folder / "mlflow.json", self.uri)
+                todo = list(self._todo(store))
+                published = _tree_digest(report) if report else store.report
+                if todo or published != store.report:
+                    _Writer(self.plan, self.root, self.uri, store).write(todo, report, published)
+        except Exception as error:  # whatever MLflow, its database or its server comes up with
+            if not self._failed:
+                first = _public(next(iter(str(error).strip().splitlines()), ""))[:200]
+                self.say(f"warning: MLflow: {type(error).__name__}: {first}; the same command catches up later")
+            self._failed = True
+
+    def _todo(self, store: _Memory) -> Iterator[tuple[Cell, CellFolder]]:
+        for cell in self.plan.cells():
+            folder = CellFolder(self.root / "cells" / cell.id)
+            if folder.state() in (State.DONE, State.FAILED) and store.cells.get(cell.id) != folder.signature():
+                yield cell, folder
+
+
+class _Memory:
+    """What ``mlflow.json`` remembers of one store."""
+
+    def __init__(self, path: Path, uri: str) -> None:
+        self.path = path
+        self._key = hashlib.sha256(uri.encode()).hexdigest()[:12]
+        self._all: dict[str, Any] = read_json(path) or {}
+        database = Path(uri.removeprefix("sqlite:///"))
+        if uri.startswith("sqlite:///") and not database.exists():
+            self._all.pop(self._key, None)
+        own = self._all.get(self._key) or {"experiment": "", "parent": "", "report": "", "cells": {}}
+        self.cells: dict[str, str] = own["cells"]
+        """Cell id -> signature of what was mirrored."""
+        self.experiment: str = own["experiment"]
+        self.parent: str = own["parent"]
+        self.report: str = own["report"]
+
+    def save(self) -> None:
+        names = ("experiment", "parent", "report", "cells")
+        self._all[self._key] = {name: getattr(self, name) for name in names}
+        write_json(self.path, self._all)
+
+
+class _Writer:
+    """The calls to MLflow, through a client with explicit run ids."""
+
+    def __init__(self, plan: Plan, root: Path, uri: str, memory: _Memory) -> None:
+        # Before the import, which would otherwise report its use; and a server that is down is to be noticed soon.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        from mlflow.tracking import MlflowClient
+
+        self.plan = plan
+        self.root = root
+        self.memory = memory
+        self.client = MlflowClient(tracking_uri=uri)
+        self.experiment = memory.experiment = self._experiment(uri)
+        self.configs = {arm.name: _flat(arm.config.to_dict()) for arm in plan.arms}
+        names = set().union(*self.configs.values())
+        trained = [config for arm, config in self.configs.items() if arm != plan.arms[0].name]
+        self.shown = {n for n in names if len({str(config.get(n)) for config in trained}) > 1} | set(HEADLINES)
+
+    def write(self, cells: list[tuple[Cell, CellFolder]], report: Path | None, published: str) -> None:
+        """Mirror ``cells`` and the report."""
+        self._find_parent()
+        leftovers = self._children()
+        for cell, folder in cells:
+            for run_id in leftovers.get(cell.id, ()):
+                self.client.delete_run(run_id)
+            signature = folder.signature()
+            self._cell(cell, folder)
+            self.memory.cells[cell.id] = signature
+            self.memory.save()
+        if report is not None and published != self.memory.report:
+            self.client.log_artifacts(self.memory.parent, str(report), "report")
+            self.memory.report = published
+            self.memory.save()
+        self.client.set_terminated(self.memory.parent)
+
+    def _experiment(self, uri: str) -> str:
+        name = f"unigrpo/{self.plan.grid.name}"
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        # Beside the database, not in whatever folder the command was started from.
+        artifacts = (self.root / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
+        tags = {"grid.question": self.plan.grid.question, "primary_metric": self.plan.grid.primary["metric"]}
+        return str(self.client.create_experiment(name, artifact_location=artifacts, tags=tags))
+
+    def _find_parent(self) -> None:
+        """The run of the sweep: the remembered one, or one that was made but not remembered, or a new one."""
+        query = f"tags.sweep_id = '{self.plan.sweep_id}' and tags.kind = 'sweep'"
+        found = [run.info.run_id for run in self._search(query)]
+        if self.memory.parent not in found:
+            self.memory.parent, self.memory.report, self.memory.cells = "", "", {}
+        if not found:
+            tags = {"sweep_id": self.plan.sweep_id, "kind": "sweep", "baseline": self.plan.baseline}
+            run = self.client.create_run(self.experiment, run_name=self.plan.sweep_id, tags=tags)
+            found = [run.info.run_id]
+        self.memory.parent = self.memory.parent or found[0]
+        self.client.log_artifact(self.memory.parent, str(self.memory.path.parent / "sweep.json"))
+
+    def _children(self) -> dict[str, list[str]]:
+        """Cell id -> its runs under the parent."""
+        children: dict[str, list[str]] = {}
+        for run in self._search(f"tags.`mlflow.parentRunId` = '{self.memory.parent}'"):
+            children.setdefault(run.data.tags.get("cell_id", ""), []).append(run.info.run_id)
+        return children
+
+    def _search(self, query: str) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _cell(self, cell: Cell, folder: CellFolder) -> None:
+        from mlflow.entities import Param
+
+        done = folder.is_done()
+        name = f"{cell.arm}/s{cell.config.seed}"
+        ended = folder.ended()
+        begun = ended - folder.results().get("cost/wall_s", 0.0)
+        run = self.client.create_run(self.experiment, int(begun * 1000), self._tags(cell, folder), run_name=name)
+        run_id = run.info.run_id
+        config = self.configs[cell.arm]
+        shown = {"arm": cell.arm, "seed": str(cell.config.seed)} | {
+            k: str(config[k]) for k in self.shown if k in config
+        }
+        self.client.log_batch(run_id, params=[Param(_safe(key), value) for key, value in sorted(shown.items())])
+        points = _points(folder, cell.config.optim.updates)
+        for start in range(0, len(points), _METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_BATCH])
+        for file in ("config.json", "env.json", "result.json", "evaluation.json", "failure.json", "log.txt"):
+            if (folder.path / file).exists():
+                self.client.log_artifact(run_id, str(folder.path / file))
+        if done:
+            self._images(run_id, folder.path, cell.config.optim.updates)
+        self.client.set_terminated(run_id, "FINISHED" if done else "FAILED", int(ended * 1000))
+
+    def _tags(self, cell: Cell, folder: CellFolder) -> dict[str, str]:
+        evaluation = read_json(folder.path / "evaluation.json") or {}
+        environment = read_json(folder.path / "env.json") or {}
+        tags = {
+            "mlflow.parentRunId": self.memory.parent,
+            "arm": cell.arm,
+            "seed": str(cell.config.seed),
+            "cell_id": cell.id,
+            "sweep_id": self.plan.sweep_id,
+            "kind": "cell",
+            "baseline": str(cell.arm == self.plan.baseline).lower(),
+            "git_sha": str(environment.get("git_sha", "")),
+            "eval_set_hash": str(evaluation.get("eval_set_hash", "")),
+            "schema_version": str(SCHEMA),
+            "attempt": str(folder.attempts()),
+        }
+        failure = folder.failure()
+        return tags | ({"status_detail": f"{failure['cause']}: {failure['message']}"[:1000]} if failure else {})
+
+    def _images(self, run_id: str, folder: Path, step: int) -> None:
+        from PIL import Image
+
+        for sample in read_json(folder / "samples" / "index.json") or []:
+            path = folder / "samples" / str(sample["file"])
+            with Image.open(path) as image:
+                self.client.log_image(run_id, image.convert("RGB"), key=f"samples/{_safe(path.stem)}", step=step)
+
+
+def _points(folder: CellFolder, updates: int) -> list[Any]:
+    """Every number of a cell as MLflow metrics: of several rows for one step and name the last one counts."""
+    from mlflow.entities import Metric
+
+    last: dict[tuple[int, str], float] = {}
+    rows = [row for name in ("metrics.jsonl", "timing.jsonl") for row in read_rows(folder.path / name)]
+    for row in [*rows, {"step": updates} | folder.results()]:
+        step = int(row.get("step", 0))
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float) and abs(value) < float("inf"):
+                last[step, _safe(name)] = float(value)
+    when = int(folder.ended() * 1000)
+    return [Metric(name, value, when, step) for (step, name), value in sorted(last.items())]
+
+
+def _public(text: str) -> str:
+    """``text`` without the user names and passwords of its addresses."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def _safe(name: str) -> str:
+    """``name`` with what MLflow does not allow in names replaced."""
+    return re.sub(r"[^\w\-./: ]", "_", name)[:250]
+
+
+def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _tree_digest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    state = "".join(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files)
+    return hashlib.sha256(state.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One writer for a root: the database must not be created, nor a cell mirrored, by two at once."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,182 @@
+"""Runs one cell: claims it, trains and evaluates, and leaves in its folder what came of it.
+
+Nothing that goes wrong in a cell leaves this module as an exception; the outcome is an exit code for the controller,
+the details are in the cell's folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.metadata
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from ablations.cells import BEAT, CellFolder, Claim
+from ablations.files import git_sha, write_json
+from unigrpo.config import RunConfig
+from unigrpo.registry import ConfigError
+
+#: The function that trains and evaluates one run.
+RUNNER = "unigrpo.training.trainer:run"
+
+_PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "numpy", "scipy", "safetensors")
+
+#: Faults of the place that is written to, not of the cell.
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+class Outcome(IntEnum):
+    """How an attempt ended, as the exit code of a worker."""
+
+    DONE = 0
+    FAILED = 10
+    STOPPED = 11
+    """It was asked to stop, and has written a checkpoint."""
+    BUSY = 12
+    """Another process has the cell, or has finished it."""
+    STORAGE = 13
+    """The folder cannot be written: disk full or read-only."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know; picklable."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    """The plain form of the cell's RunConfig."""
+    fresh: bool = False
+    """Whether to throw away what former attempts left."""
+    runner: str = RUNNER
+    """``module:function`` with the signature of ``unigrpo.training.trainer.run``."""
+
+    @property
+    def cell_id(self) -> str:
+        """The name of the cell's folder."""
+        return self.folder.name
+
+
+def run_cell(job: Job, stop: Callable[[], bool]) -> Outcome:
+    """Run one cell in this process.
+
+    Args:
+        job: the cell.
+        stop: polled after each update; true asks for a checkpoint and an end.
+    """
+    cell = CellFolder(job.folder)
+    try:
+        if job.fresh and cell.is_done():
+            (cell.path / "DONE").unlink()
+        claim = cell.claim()
+        return Outcome.BUSY if claim is None else _attempt(claim, job, stop)
+    except OSError as error:
+        print(f"cell {job.cell_id}: {error}", file=sys.stderr, flush=True)
+        return Outcome.STORAGE
+
+
+def run_in_process(job: Job, environment: Mapping[str, str]) -> None:
+    """Entry point of a worker process; exits with an :class:`Outcome`.
+
+    SIGTERM asks for a checkpoint and an end.  SIGINT is ignored: Ctrl-C reaches the whole process group, and what it
+    means is for the controller to say.
+    """
+    asked = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    os.environ.update(environment)
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        log = os.open(job.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    except OSError:
+        sys.exit(Outcome.STORAGE)
+    sys.exit(run_cell(job, asked.is_set))
+
+
+def _attempt(claim: Claim, job: Job, stop: Callable[[], bool]) -> Outcome:
+    reached = {"step": 0}
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(claim, ended), daemon=True).start()
+    try:
+        if job.fresh:
+            claim.reset()
+        claim.forget_failure()
+        write_json(claim.cell.path / "env.json", environment())
+        run = _load(job.runner)
+        run(
+            RunConfig.from_dict(job.config),
+            claim.cell.path,
+            progress=lambda report: reached.update(step=int(report["update"])),
+            stop=lambda: stop() or claim.lost,
+        )
+        claim.finish()
+        return Outcome.DONE
+    except BaseException as error:
+        return _explain(claim, error, reached["step"])
+    finally:
+        ended.set()
+
+
+def _explain(claim: Claim, error: BaseException, step: int) -> Outcome:
+    """Write down why an attempt ended early."""
+    if type(error).__name__ == "Stopped" or isinstance(error, KeyboardInterrupt):
+        claim.release("stopped")
+        return Outcome.STOPPED
+    if claim.lost:
+        return Outcome.BUSY
+    traceback.print_exception(error)
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        claim.release("storage")
+        return Outcome.STORAGE
+    message = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    claim.fail(_cause(error), message, "".join(traceback.format_exception(error)), step)
+    return Outcome.FAILED
+
+
+def _cause(error: BaseException) -> str:
+    # By name, since the classes live in torch and in the runner, and this module imports neither.
+    name, text = type(error).__name__, str(error)
+    if name == "NonFiniteLoss":
+        return "non_finite"
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in text:
+        return "oom"
+    return "config" if isinstance(error, ConfigError) else "exception"
+
+
+def _beat(claim: Claim, ended: threading.Event) -> None:
+    while not ended.wait(BEAT):
+        try:
+            claim.beat()
+        except OSError:
+            return
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on besides its configuration, and where it was made."""
+    return {
+        "git_sha": git_sha(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+    }
+
+
+def _load(runner: str) -> Callable[..., dict[str, Any]]:
+    module, _, function = runner.partition(":")
+    loaded: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), function)
+    return loaded

@@ -1,0 +1,79 @@
+"""A trainer that trains nothing: the contract of ``unigrpo.training.trainer.run`` in a few milliseconds a cell.
+
+What a cell does is told by a JSON file beside the cells' folder, ``behaviour.json``: sleep per update, cells that fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Stopped(Exception):
+    pass
+
+
+class NonFiniteLoss(RuntimeError):
+    pass
+
+
+def _write(path: Path, value: Any) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value))
+    temporary.replace(path)
+
+
+def run(config, folder, *, progress=None, stop=None):
+    behaviour = {}
+    told = folder.parent.parent / "behaviour.json"
+    if told.exists():
+        behaviour = json.loads(told.read_text())
+    _write(folder / "config.json", config.to_dict())
+    state = folder / "checkpoint" / "state.json"
+    state.parent.mkdir(exist_ok=True)
+    saved = json.loads(state.read_text()) if state.exists() else {"update": 0, "digest": config.regularizer.name}
+    update, digest = saved["update"], saved["digest"]
+    with (folder.parent.parent / "starts.txt").open("a") as file:
+        file.write(f"{folder.name} {update}\n")
+    while update < config.optim.updates:
+        time.sleep(behaviour.get("sleep", 0.0))
+        _misbehave(behaviour.get(f"{config.regularizer.name}:{config.seed}"), update, folder)
+        digest = hashlib.sha256(f"{digest} {config.seed} {update}".encode()).hexdigest()
+        row = {"step": update, "train/reward": int(digest[:4], 16) / 65536}
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        update += 1
+        _write(state, {"update": update, "digest": digest})
+        if progress is not None:
+            progress({"update": update, "updates": config.optim.updates, "metrics": row})
+        if stop is not None and stop():
+            raise Stopped
+    score = int(hashlib.sha256(digest.encode()).hexdigest()[:4], 16) / 65536
+    result = {"metrics": {"geneval/strict": score}, "cost": {"cost/wall_s": 1.0}, "updates": update}
+    _write(folder / "evaluation.json", {"metrics": result["metrics"], "eval_set_hash": "e5", "guidance_scale": 2.0})
+    _write(folder / "result.json", result)
+    return result
+
+
+def _misbehave(how: str | None, update: int, folder: Path) -> None:
+    if how == "raise":
+        raise ValueError("told to <fail>")
+    if how == "nan" and update == 1:
+        raise NonFiniteLoss("the loss is nan")
+    if how == "full":
+        with open("/dev/full", "w") as file:
+            file.write("x")
+    if how == "die":
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "die_once" and update == 2 and not (folder / "died").exists():
+        import os
+        import signal
+
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ablations.grid import UNTOUCHED, Grid, grids, load_grid
+from ablations.plan import Cell, make_plan
+from unigrpo.compose import compose
+from unigrpo.config import RunConfig
+from unigrpo.registry import ConfigError
+
+
+def plan_of(*overrides, grid="kl_vs_mse", seeds=None):
+    return make_plan(load_grid(grid), overrides, seeds)
+
+
+def grid_of(**changes):
+    base = {
+        "name": "mine",
+        "question": "?",
+        "recipe": "unigrpo",
+        "baseline": "a",
+        "primary": {"metric": "geneval/strict", "direction": "max"},
+        "arms": {"a": ("regularizer=none",), "b": ("regularizer=velocity_mse",)},
+    }
+    return Grid(**base | changes)
+
+
+@pytest.mark.parametrize("name", grids())
+def test_every_shipped_grid_can_be_planned(name):
+    plan = plan_of(grid=name)
+    assert not [arm.refused for arm in plan.arms if arm.refused]
+    assert plan.arms[0].untouched
+    assert plan.arms[0].config.optim.updates == 0
+    assert len(plan.cells()) == (len(plan.arms) - 1) * len(plan.seeds) + 1
+
+
+def test_kl_vs_mse_is_nineteen_cells_seed_by_seed():
+    cells = plan_of().cells()
+    assert len(cells) == len({cell.id for cell in cells}) == 19
+    assert [cell.arm for cell in cells[:5]] == [UNTOUCHED, "none", "latent_kl", "velocity_mse", "none"]
+    assert [cell.config.seed for cell in cells[1:]] == sorted(cell.config.seed for cell in cells[1:])
+
+
+def test_only_planned_comparisons_count_for_the_correction():
+    arms = {name: (f"optim.image_lr={rate}",) for name, rate in (("a", 1e-4), ("b", 2e-4), ("c", 3e-4))}
+    everything, one = (make_plan(grid_of(arms=arms, comparisons=names)) for names in ((), ("c",)))
+    assert (everything.comparisons, one.comparisons) == (["b", "c"], ["c"])
+    assert any("cannot show any difference" in note for note in everything.notes)
+    assert one.notes == ()
+    with pytest.raises(ConfigError, match="comparisons: no arm is called 'd'"):
+        grid_of(arms=arms, comparisons=("d",))
+
+
+OVERRIDES = ["optim.updates=3", "guidance.scale=1.5,3", "rollout.prompts=4,6", "sampler.steps=6"]
+
+
+@functools.cache
+def ordered_plan():
+    return plan_of(*OVERRIDES, grid="cfg_vs_cfg_free")
+
+
+@settings(max_examples=4)
+@given(st.permutations(OVERRIDES))
+def test_a_plan_is_deterministic_and_independent_of_the_order_of_overrides(order):
+    first, again = ordered_plan(), plan_of(*order, grid="cfg_vs_cfg_free")
+    assert first.sweep_id == again.sweep_id
+    assert [(cell.name, cell.id) for cell in first.cells()] == [(cell.name, cell.id) for cell in again.cells()]
+
+
+def test_adding_seeds_changes_no_existing_cell():
+    few, many = plan_of(seeds=(0, 1)), plan_of(seeds=(0, 1, 2, 9))
+    assert {cell.name: cell.id for cell in few.cells()}.items() <= {cell.name: cell.id for cell in many.cells()}.items()
+    assert few.sweep_id == many.sweep_id
+
+
+def leaves(value, path=()):
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from leaves(item, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def test_the_hash_ignores_the_recipe_and_changes_with_every_other_key():
+    plain = compose(["guidance=cfg", "regularizer=latent_kl", "text_kl=k3"]).to_dict()
+    reference = Cell("a", RunConfig.from_dict(plain)).id
+    ids = set()
+    for path in leaves(plain):
+        changed = json.loads(json.dumps(plain))
+        *parents, last = path
+        node = changed
+        for key in parents:
+            node = node[key]
+        if last == "name":
+            continue
+        old = node[last]
+        if isinstance(old, bool):
+            node[last] = not old
+        elif isinstance(old, int | float):
+            node[last] = old * 2 + 1
+        elif isinstance(old, list):
+            node[last] = [item + 1 for item in old]
+        else:
+            continue
+        try:
+            ids.add(Cell("a", RunConfig.from_dict(changed)).id)
+        except ConfigError:  # the changed value is out of range; the key is covered by no run either
+            continue
+        assert reference not in ids, path
+    assert len(ids) > 25
+    other = dataclasses.replace(RunConfig.from_dict(plain), recipe="flow_grpo")
+    assert Cell("a", other).id == reference
+
+
+def test_the_hash_is_of_values_and_not_of_their_spelling():
+    assert Cell("a", compose(["regularizer=latent_kl", "regularizer.weight=1"])).id == (
+        Cell("b", compose(["regularizer=latent_kl", "regularizer.weight=1.0"])).id
+    )
+
+
+def test_an_axis_crosses_the_arms_that_have_its_key():
+    plan = plan_of("regularizer.weight=1,2")
+    assert [arm.name for arm in plan.arms] == [
+        UNTOUCHED,
+        "none",
+        "latent_kl@weight=1",
+        "latent_kl@weight=2",
+        "velocity_mse@weight=1",
+        "velocity_mse@weight=2",
+    ]
+    assert plan.baseline == "latent_kl@weight=1"
+    assert any("splits the baseline" in note for note in plan.notes)
+
+
+def test_axes_zip_and_exclude_of_a_grid_file():
+    grid = grid_of(
+        axes={"rollout.prompts": (4, 6), "regularizer.weight": (1.0, 2.0)},
+        zip={"optim.text_lr": (1e-4, 2e-4), "optim.image_lr": (3e-4, 4e-4)},
+        exclude=({"arm": "a", "rollout.prompts": 6},),
+    )
+    plan = make_plan(grid)
+    by_name = {arm.name: arm.config for arm in plan.arms}
+    assert len([name for name in by_name if name.startswith("a@")]) == 2
+    assert len([name for name in by_name if name.startswith("b@")]) == 8
+    assert not any(name.startswith("a@") and "prompts=6" in name for name in by_name)
+    rates = {(config.optim.text_lr, config.optim.image_lr) for name, config in by_name.items() if name != UNTOUCHED}
+    assert rates == {(1e-4, 3e-4), (2e-4, 4e-4)}
+
+
+def test_an_override_goes_to_the_arms_whose_strategy_has_the_field():
+    weights = {
+        arm.name: getattr(arm.config.regularizer, "weight", None) for arm in plan_of("regularizer.weight=9").arms
+    }
+    assert (weights["latent_kl"], weights["velocity_mse"], weights["none"]) == (9.0, 9.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("regularizer.wieght=3", "did you mean 'weight'?"),
+        ("optim.update=3", "did you mean 'optim.updates'?"),
+        ("reward=prox", "did you mean 'proxy'?"),
+        ("seed=3", "the sweeper sets it"),
+        ("regularizer=none", "one and the same configuration"),
+        ("dynamics=ode", "no arm can run"),
+    ],
+)
+def test_a_mistake_is_an_error_of_the_plan(override, expected):
+    with pytest.raises(ConfigError) as caught:
+        plan_of(override)
+    assert expected in str(caught.value)
+
+
+def test_an_impossible_arm_is_refused_with_the_reason_and_the_others_are_kept():
+    plan = plan_of("dynamics=flow_sde,ode")
+    refused = {arm.name: arm.refused for arm in plan.arms if arm.refused}
+    assert set(refused) == {f"{arm}@dynamics=ode" for arm in ("none", "latent_kl", "velocity_mse")}
+    assert any("use regularizer=velocity_mse" in reason for reason in refused["latent_kl@dynamics=ode"])
+    assert len(plan.cells()) == 19
+    assert plan.baseline == "latent_kl@dynamics=flow_sde"
+
+
+@pytest.mark.parametrize(("arms", "seeds", "warned"), [(2, 5, True), (2, 6, False), (3, 6, True), (3, 7, False)])
+def test_too_few_seeds_for_the_test_are_told_before_any_time_is_spent(arms, seeds, warned):
+    lines = {f"w{i}": (f"optim.updates={i + 1}",) for i in range(arms)}
+    notes = make_plan(grid_of(arms=lines, baseline="w0"), seeds=tuple(range(seeds))).notes
+    assert any("cannot show any difference" in note for note in notes) == warned
+
+
+def test_without_a_correction_the_number_of_comparisons_does_not_count():
+    lines = {f"w{i}": (f"optim.updates={i + 1}",) for i in range(4)}
+    assert make_plan(grid_of(arms=lines, baseline="w0", correction="none")).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"baseline": "bb"}, "did you mean 'b'?"),
+        ({"arms": {}}, "expected at least one"),
+        ({"arms": {"a": (), UNTOUCHED: ()}}, "is always there"),
+        ({"primary": {"metric": "m", "direction": "up"}}, "max or min"),
+        ({"correction": "hol"}, "did you mean 'holm'?"),
+        ({"alpha": 1.5}, "between 0 and 1"),
+        ({"seeds": (1, 1)}, "distinct"),
+        ({"zip": {"a": (1,), "b": (1, 2)}}, "equal length"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(changes, expected):
+    with pytest.raises(ConfigError) as caught:
+        grid_of(**changes)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("question: x\nbaselin: y", "unknown key 'baselin'; did you mean 'baseline'?"),
+        ("question: x", "the key 'recipe' is missing"),
+        ("- 1", "expected a mapping"),
+        ("a: [", "grid"),
+        ("question: [1]\nrecipe: u\nbaseline: a\nprimary: {}\narms: {}", "question: expected a str"),
+        ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {a: 3}", "arms.a: expected a list"),
+    ],
+)
+def test_a_grid_file_is_read_with_care(tmp_path, text, expected):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_grid(str(path))
+    assert expected in str(caught.value)
