@@ -139,8 +139,8 @@ def _families(sweep: Sweep) -> Iterator[Family]:
         )
 
     if baseline is not None:
-        couples = [(arm, baseline) for arm in trained if arm is not baseline]
-        yield family("baseline", f"Against the baseline, {baseline.name}", couples, prompts=True)
+        couples = [(arm, baseline) for arm in trained if arm.name in sweep.planned]
+        yield family("baseline", f"Against the baseline, {baseline.name}, as planned", couples, prompts=True)
     if untouched is not None and untouched is not baseline:
         couples = [(arm, untouched) for arm in trained]
         yield family("untouched", "Against the untouched model", couples, prompts=True)
@@ -306,7 +306,7 @@ def _warnings(sweep: Sweep, families: Sequence[Family]) -> Iterator[str]:
     shas = {str(cell.environment.get("git_sha")) for cell in sweep.cells if cell.environment.get("git_sha")}
     for family in families:
         short = [pair for pair in family.pairs if pair.floor > sweep.alpha]
-        if short and family.key in ("baseline", "untouched"):
+        if short and family.key == "baseline":
             n, m = min(len(pair.seeds) for pair in short), len(family.pairs)
             needed = statistics.seeds_needed(sweep.alpha, m, family.correction)
             rule = f" after Holm's correction over {m} comparisons" if m > 1 and family.correction == "holm" else ""

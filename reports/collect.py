@@ -132,6 +132,8 @@ class Sweep:
     primary: str
     higher_is_better: bool
     secondary: tuple[str, ...]
+    planned: tuple[str, ...]
+    """Arms whose comparison with the baseline was declared before the runs; the others are exploratory."""
     alpha: float
     correction: str
     command: tuple[str, ...]
@@ -210,6 +212,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         primary=plan["primary"]["metric"],
         higher_is_better=not plan["primary"]["direction"].startswith(("min", "low", "down")),
         secondary=tuple(plan["secondary"]),
+        planned=tuple(plan["comparisons"]),
         alpha=float(plan["alpha"]),
         correction=plan["correction"],
         command=tuple(plan["command"]),

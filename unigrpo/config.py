@@ -63,7 +63,7 @@ class RolloutConfig:
 class OptimConfig:
     """AdamW with one learning rate per modality (typed parameter groups)."""
 
-    updates: int = 80
+    updates: int = 60
     """Rollouts; 0 leaves the model untouched."""
     text_lr: float = 1e-4
     image_lr: float = 1e-4
@@ -183,10 +183,20 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
         "evaluation.steps": config.evaluation.steps,
         "evaluation.temperature": config.evaluation.temperature,
         "evaluation.images_per_prompt": config.evaluation.images_per_prompt,
+        "evaluation.loop_images_per_prompt": config.evaluation.loop_images_per_prompt,
     }
+    at_least_0 = {
+        "optim.updates": config.optim.updates,
+        "optim.text_lr": config.optim.text_lr,
+        "optim.image_lr": config.optim.image_lr,
+        "optim.weight_decay": config.optim.weight_decay,
+        "evaluation.every": config.evaluation.every,
+        "evaluation.guidance_scale": config.evaluation.guidance_scale,
+    }
+    at_least_1 = {"sampler.shift": config.sampler.shift, "evaluation.shift": config.evaluation.shift}
     yield from (f"{name}={value}: expected a value above 0" for name, value in positive.items() if value <= 0)
-    if config.sampler.shift < 1:
-        yield f"sampler.shift={config.sampler.shift}: expected at least 1"
+    yield from (f"{name}={value}: expected 0 or more" for name, value in at_least_0.items() if value < 0)
+    yield from (f"{name}={value}: expected at least 1" for name, value in at_least_1.items() if value < 1)
     if config.rollout.group_size < 2:
         yield f"rollout.group_size={config.rollout.group_size}: a group of one has no relative advantage; use 2 or more"
     if config.rollout.minibatches > 0 and config.rollout.prompts % config.rollout.minibatches:
@@ -194,8 +204,6 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
             f"rollout.minibatches={config.rollout.minibatches}: must divide rollout.prompts={config.rollout.prompts}"
             " so that no group is split"
         )
-    if config.optim.updates < 0:
-        yield f"optim.updates={config.optim.updates}: expected 0 or more"
     if config.optim.precision not in ("fp32", "bf16"):
         yield f"optim.precision={config.optim.precision!r}: expected 'fp32' or 'bf16'"
 
@@ -244,7 +252,7 @@ def build_strategy(slot_name: str, value: Any, path: str) -> Any:
         return value
     if isinstance(value, str):
         value = {"name": value}
-    if not isinstance(value, Mapping) or "name" not in value:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ConfigError(f"{path}: expected a strategy name or a mapping with 'name', got {value!r}")
     cls = registry.find(slot_name, value["name"])
     return build(cls, {key: item for key, item in value.items() if key != "name"}, path)
@@ -259,7 +267,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             return None
         return _convert(next(arg for arg in args if arg is not type(None)), value, path)
     if origin is typing.Literal:
-        if value not in args:
+        if not any(type(value) is type(arg) and value == arg for arg in args):  # True == 1 == 1.0
             raise ConfigError(f"{path}: expected one of {', '.join(map(str, args))}, got {value!r}{_near(value, args)}")
         return value
     if origin is tuple:

@@ -53,6 +53,7 @@ def write_sweep(
     updates: int = 60,
     grid: str = "kl_vs_mse",
     spread: float = 0.02,
+    planned: Sequence[str] | None = None,
 ) -> Path:
     """Write ``root/cells`` and ``root/sweeps/<grid>-0badcafe``; return the sweep's folder."""
     folder = root / "sweeps" / f"{grid}-0badcafe"
@@ -83,6 +84,7 @@ def write_sweep(
             "baseline": "none",
             "primary": {"metric": "geneval/strict", "direction": "maximize"},
             "secondary": ["heldout/fidelity", "heldout/proxy", "drift/latent_kl"],
+            "comparisons": [arm for arm in arms if arm != "none"] if planned is None else list(planned),
             "alpha": 0.05,
             "correction": "holm",
             "command": ["python", "-m", "ablations.sweep", f"grid={grid}"],

@@ -61,7 +61,7 @@ def test_trouble_is_said(troubled_analysis):
     assert "failed: velocity_mse/4" in text
     assert "not finished: latent_kl/5" in text
     assert "another evaluation set than the rest: excluded, never paired: latent_kl/2" in text
-    assert "Under-powered, against the baseline, none: with n = 4" in text
+    assert "Under-powered, against the baseline, none, as planned: with n = 4" in text
     assert "7 seeds are needed" in text
     assert "Unequal compute, velocity evaluations in training relative to none: latent_kl 1.20×" in text
 
@@ -70,6 +70,14 @@ def test_six_seeds_cannot_carry_two_comparisons_under_holm(finished):
     verdict = analyse(read(finished)).verdict
     assert verdict.status == "not testable"
     assert "not testable after correction with n = 6" in verdict.sentence
+
+
+def test_one_planned_comparison_is_not_corrected_for_the_others(tmp_path):
+    analysis = analyse(read(write_sweep(tmp_path, planned=["velocity_mse"], updates=2)))
+    (pair,) = analysis.family("baseline").pairs
+    assert (pair.arm, pair.floor) == ("velocity_mse", 2 / 2**6)
+    assert analysis.verdict.status != "not testable"
+    assert {p.arm for p in analysis.family("untouched").pairs} == {"none", "latent_kl", "velocity_mse"}
 
 
 def test_a_clear_difference_is_shown(tmp_path):
@@ -113,7 +121,7 @@ def test_nothing_to_compare(tmp_path):
 
 def test_untouched_as_baseline_is_compared_once(tmp_path):
     folder = write_sweep(tmp_path, updates=2)
-    edit(folder, baseline="untouched")
+    edit(folder, baseline="untouched", comparisons=list(ARMS))
     analysis = analyse(read(folder))
     assert len(pairs(analysis, "baseline")) == 3
     assert analysis.family("untouched") is None
