@@ -116,8 +116,9 @@ def find(slot: str, name: str) -> type:
             cls: type = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{slot}={name}: cannot import it ({error})") from error
-        if not dataclasses.is_dataclass(cls):
-            raise ConfigError(f"{slot}={name}: expected a registered dataclass, got {cls!r}")
+        # A subclass that is not registered itself would be recorded under the name of its base.
+        if cls not in strategies(slot).values():
+            raise ConfigError(f"{slot}={name}: expected a registered dataclass of this slot, got {cls!r}")
         if not cls.__module__.startswith("unigrpo."):
             # By its path it can be found again from the plain form, in a process that never imported its module.
             cls.slot, cls.name = slot, name  # type: ignore[attr-defined]
@@ -142,10 +143,11 @@ def listing() -> list[Mapping[str, Any]]:
 def main() -> None:
     """Print every slot with its strategies."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console()
-    table = Table("slot", "strategy", "fields = defaults", "what", "source")
+    names = (Column("slot", no_wrap=True), Column("strategy", no_wrap=True))
+    table = Table(*names, "fields = defaults", "what", "source")
     last = ""
     for row in listing():
         fields = "\n".join(f"{name}: {kind} = {default!r}" for name, (kind, default) in row["fields"].items())

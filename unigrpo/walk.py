@@ -110,8 +110,8 @@ class Walk:
         for k in range(limit):
             logits, context = self.policy.extend_text(context, token[:, None], saying[:, None])
             heap = (logits[:, 0].float() / rules.temperature).softmax(-1).cumsum(-1)
-            # The last sum is 1 only up to rounding: a draw above it takes the last token.
-            token = (heap < uniform[:, k, None]).sum(-1).clamp(max=heap.shape[-1] - 1)
+            # The last sum is 1 only up to rounding: a draw beyond it takes the last token.
+            token = (heap <= uniform[:, k, None]).sum(-1).clamp(max=heap.shape[-1] - 1)
             token = token.where(saying, rules.pad)
             tokens.append(token)
             masks.append(saying)

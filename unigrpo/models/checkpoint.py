@@ -62,7 +62,10 @@ def load(checkpoint: str) -> UnifiedModel:
     """
     folder = folder_of(checkpoint)
     policy = MoTPolicy(MoTConfig.from_dict(json.loads((folder / CONFIG).read_text())))
-    policy.load_state_dict(_read(folder / WEIGHTS))
+    try:
+        policy.load_state_dict(_read(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise ValueError(f"{folder / WEIGHTS}: does not fit {CONFIG} ({error})") from error
     policy.eval()
     if (folder / AUTOENCODER).is_file():
         weights = _read(folder / AUTOENCODER)
@@ -76,12 +79,16 @@ def load(checkpoint: str) -> UnifiedModel:
 
 
 def save(folder: Path, model: UnifiedModel) -> None:
-    """Write a checkpoint with a :class:`TinyAutoencoder`."""
-    assert isinstance(model.autoencoder, TinyAutoencoder)
+    """Write a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(model.policy.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
     save_file({name: w.contiguous() for name, w in model.policy.state_dict().items()}, folder / WEIGHTS)
-    save_file({name: w.contiguous() for name, w in model.autoencoder.state_dict().items()}, folder / AUTOENCODER)
+    autoencoder = model.autoencoder
+    if isinstance(autoencoder, DiffusersAutoencoder):
+        autoencoder.model.save_pretrained(folder / "vae")
+    else:
+        assert isinstance(autoencoder, TinyAutoencoder)
+        save_file({name: w.contiguous() for name, w in autoencoder.state_dict().items()}, folder / AUTOENCODER)
     model.tokenizer.save(folder / TOKENIZER)
 
 

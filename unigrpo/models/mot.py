@@ -250,8 +250,6 @@ class MoTPolicy(PreTrainedModel):
             nn.init.normal_(module.weight, std=0.02 if self.config.hidden_size > 512 else 0.05)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, DecoderLayer) and module.modulation is not None:
-            nn.init.zeros_(module.modulation.weight)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -38,6 +38,8 @@ from unigrpo.trajectory import Cost, Score, Trajectory
 from unigrpo.walk import Rules, Walk, replay
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
+#: What is counted, under ``cost/``: velocity evaluations by purpose, pictures of rollouts, text tokens walked.
+COUNTED = ("nfe_rollout", "nfe_train", "nfe_reference", "nfe_eval", "images", "tokens")
 #: Updates between checkpoints: what a kill can lose.
 CHECKPOINT_EVERY = 10
 #: Updates between measurements of drift where no penalty needs the reference anyway.
@@ -63,8 +65,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig):
         self.config = config.check()
-        precision = {"fp32": "no", "bf16": "bf16"}[config.optim.precision]
-        self.accelerator = Accelerator(mixed_precision=precision)
+        self.accelerator = Accelerator()
         self.model = checkpoint.load(config.model.checkpoint)
         if config.rollout.prompts % (config.rollout.minibatches * self.accelerator.num_processes):
             raise ConfigError(
@@ -81,7 +82,7 @@ class Trainer:
         self.parameters = self._trained_parameters()
         self.optimizer = self._optimizer()
         self.points = time_points(config.sampler.steps, config.sampler.shift)
-        self.cost: Counter[str] = Counter()
+        self.cost = Counter(dict.fromkeys(COUNTED, 0))
         self.seconds: Counter[str] = Counter()
         self.guarded = False
 
@@ -99,6 +100,11 @@ class Trainer:
         rates = {"text": optim.text_lr, "image": optim.image_lr}
         groups = [{"params": found, "lr": rates[modality]} for modality, found in self.parameters.items()]
         return torch.optim.AdamW(groups, betas=optim.betas, weight_decay=optim.weight_decay)
+
+    def autocast(self) -> torch.autocast:
+        """Forward passes in the run's precision; accelerate's own allows one precision per process, not per run."""
+        low = self.config.optim.precision == "bf16"
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=low)
 
     @contextmanager
     def clock(self, phase: str) -> Any:
@@ -149,7 +155,7 @@ class Trainer:
         draw = EpisodeDraws(
             (config.seed, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise
         )
-        with self.accelerator.autocast():
+        with self.autocast():
             config.episode(walk, self.evaluator.encode(prompts), config.rollout.group_size, draw)
         return Trajectory(
             tuple(prompts), config.rollout.group_size, tuple(walk.segments), tuple(walk.scores), walk.cost
@@ -201,7 +207,7 @@ class Trainer:
     @torch.no_grad()
     def refer(self, trajectory: Trajectory, rules: Rules) -> tuple[Score, ...]:
         """The frozen reference's scores of a recorded batch."""
-        with self.accelerator.autocast():
+        with self.autocast():
             walk = replay(self.reference, rules, trajectory, images=self.config.modalities.image > 0)
         self._count("reference", walk.cost)
         return tuple(walk.scores)
@@ -211,7 +217,7 @@ class Trainer:
     ) -> dict[str, float]:
         """One optimiser step on one minibatch; what to log of it."""
         modalities = self.config.modalities
-        with self.accelerator.autocast():
+        with self.autocast():
             walk = replay(
                 self.policy,
                 rules,
@@ -297,6 +303,13 @@ class Trainer:
         own = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.accelerator.device)
         return dict(zip(metrics, self.accelerator.reduce(own, "mean").tolist(), strict=True))
 
+    def pool_cost(self) -> None:
+        """Move the counts of all processes to the main one."""
+        own = torch.tensor(list(self.cost.values()), dtype=torch.float64, device=self.accelerator.device)
+        total = self.accelerator.reduce(own).tolist() if self.accelerator.num_processes > 1 else own.tolist()
+        main = self.accelerator.is_main_process
+        self.cost = Counter({name: int(count) * main for name, count in zip(self.cost, total, strict=True)})
+
     def agreed(self, wish: bool) -> bool:
         """Whether any process wishes so; the same answer in all."""
         return bool(self.accelerator.reduce(torch.tensor(float(wish), device=self.accelerator.device)) > 0)
@@ -316,7 +329,10 @@ class Trainer:
         weights = {n.removeprefix("policy."): t for n, t in saved.tensors.items() if n.startswith("policy.")}
         self.policy.load_state_dict(weights)
         state.restore_optimizer(self.optimizer, dict(self.policy.named_parameters()), saved.tensors)
-        self.cost, self.seconds = Counter(saved.facts["cost"]), Counter(saved.facts["seconds"])
+        if self.accelerator.is_main_process:
+            # In the order of an uninterrupted run: JSON has sorted the names, and rows of metrics are compared as bytes.
+            self.cost = Counter({name: saved.facts["cost"][name] for name in self.cost})
+            self.seconds = Counter(saved.facts["seconds"])
         self.guarded = True
         return int(saved.facts["update"])
 
@@ -396,6 +412,7 @@ class _Run:
                 found = trainer.evaluate_in_loop()
             append_row(self.folder / "metrics.jsonl", {"step": update, **found})
         metrics = trainer.update(update)
+        trainer.pool_cost()
         if self.main:
             counts = {f"cost/{name}": value for name, value in trainer.cost.items()}
             append_row(self.folder / "metrics.jsonl", {"step": update, **metrics, **counts})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unigrpo.registry import register
 
@@ -54,6 +54,15 @@ class Shapes:
         from unigrpo.worlds.shapes.prompts import select
 
         return select(split, counts)
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        """Say why the test split cannot give the prompts that an evaluation asks for."""
+        counts = config.evaluation.prompts_per_task
+        try:
+            if not self.select_prompts("test", counts):
+                yield "evaluation.prompts_per_task: expected at least one prompt"
+        except ValueError as error:
+            yield f"evaluation.prompts_per_task: {error}"
 
     def render(self, scene: Scene) -> NDArray[np.float32]:
         """The picture [3, 32, 32] in [-1, 1] of ``scene``."""

@@ -1,0 +1,1 @@
+"""What the design saves, measured: guidance-free rollouts, one context per picture, one prompt per group."""

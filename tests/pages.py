@@ -1,0 +1,195 @@
+"""Reads the repository's Markdown pages and tries their commands, each in a variant that takes seconds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from tests.reports import synthetic
+
+ROOT = Path(__file__).parent.parent
+_FOLDERS = ("unigrpo", "ablations", "benchmarks", "reports", "tests")
+PAGES = [ROOT / "README.md", *sorted(page for name in _FOLDERS for page in (ROOT / name).rglob("*.md"))]
+
+#: Appended to a training's command.
+SMALL_ROLLOUT = ["rollout.prompts=2", "rollout.group_size=2", "rollout.minibatches=1"]
+SMALL_RUN = [
+    *SMALL_ROLLOUT,
+    "optim.updates=1",
+    "evaluation.prompts_per_task=[1,1,1,1,1,1]",
+    "evaluation.images_per_prompt=2",
+]
+
+
+def name_of(page: Path) -> str:
+    """A page's path in the repository."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The fenced blocks of a page in one of ``languages``; ``""`` is none."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [block for language, block in found if language in languages]
+
+
+def tables(page: Path) -> Iterator[list[list[str]]]:
+    """The tables of a page: rows of cells, the header first, without the line below it."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for is_table, rows in groupby(lines, lambda line: line.startswith("|")):
+        if is_table:
+            cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+            yield [cells[0], *cells[2:]]
+
+
+def table(page: Path, *header: str) -> list[list[str]]:
+    """The rows of the page's table whose header begins with ``header``."""
+    return next(rows[1:] for rows in tables(page) if tuple(rows[0][: len(header)]) == header)
+
+
+def code(cell: str) -> list[str]:
+    """What a cell sets as code."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The commands of a page's bash blocks, as words; ``a && b`` are two."""
+    found = []
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            found += [list(part) for joint, part in groupby(words, lambda word: word == "&&") if not joint]
+    return found
+
+
+def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try a command in ``folder``; fails if that fails, or if there is no way to try it.
+
+    What a command starts in the environment that the README sets up is started in the one that runs the tests.
+    """
+    monkeypatch.chdir(folder)
+    program, *rest = words
+    match [program.removeprefix(".venv/bin/"), *rest]:
+        case ["python3", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
+            pass
+        case ["pip", "install", "-c", "constraints.txt", *what]:
+            _check_install(what)
+        case ["tox", *arguments]:
+            _check_tox(arguments)
+        case ["pytest", *paths]:
+            assert all((ROOT / path).exists() for path in paths)
+        case ["mlflow", "ui", *arguments]:
+            _check_mlflow(arguments)
+        case ["python", "-m", "tests.mutants"]:
+            assert (ROOT / "tests/mutants/__main__.py").is_file()  # run by tox
+        case ["python", "-m", module, *arguments] if module in _TRIERS:
+            _TRIERS[module](arguments, folder, monkeypatch)
+        case _:
+            pytest.fail(f"no way to try {shlex.join(words)!r}: teach {name_of(Path(__file__))} one")
+
+
+def run(module: str, arguments: Sequence[str], folder: Path) -> str:
+    """Run a module in a process of its own, in ``folder``; its output."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _check_install(what: Sequence[str]) -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    for name in what:
+        local = re.fullmatch(r"\.(?:\[(\w+)\])?", name)
+        if local and local[1]:
+            assert local[1] in project["optional-dependencies"]
+        assert local or name == "-e" or name in pinned, name
+
+
+def _check_tox(arguments: Sequence[str]) -> None:
+    environments = re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text(), re.MULTILINE)
+    match arguments:
+        case []:
+            pass
+        case ["-e", environment]:
+            assert environment in environments
+        case ["-e", environment, "--", path]:
+            assert environment in environments
+            assert (ROOT / path).exists()
+        case _:
+            pytest.fail(f"no way to try tox {shlex.join(arguments)!r}")
+
+
+def _check_mlflow(arguments: Sequence[str]) -> None:
+    import click
+    from mlflow.cli import cli
+
+    command = cli.get_command(click.Context(cli), "ui")
+    assert command is not None
+    command.make_context("ui", list(arguments))  # parses the options without starting the server
+
+
+def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
+    from unigrpo.train import main
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main([*arguments, *SMALL_RUN, f"folder={folder / 'run'}"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (folder / "run" / "result.json").is_file()
+
+
+def _try_sweep(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
+    from ablations.sweep import main
+
+    assert main([*arguments, "dry_run=true"]) == 0
+    assert not list(folder.iterdir())
+
+
+def _try_warmup(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unigrpo.config import EvaluationConfig
+    from unigrpo.training import warmup
+
+    small = EvaluationConfig(prompts_per_task=(1,) * 6, images_per_prompt=2)
+    monkeypatch.setattr(warmup, "EvaluationConfig", lambda: small)
+    warmup.main([*arguments, "autoencoder_steps=2", "steps=2", "examples=64"])
+    assert (folder / arguments[0] / "model.safetensors").is_file()
+
+
+def _try_reports(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
+    from reports.__main__ import main
+
+    written = synthetic.write_sweep(folder / "runs", seeds=range(2), updates=4)
+    if "/" in arguments[0]:
+        written.rename(folder / arguments[0])
+    assert main(arguments) == 0
+
+
+def _try_speed(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
+    from benchmarks.speed.__main__ import main
+
+    main([*arguments, *SMALL_ROLLOUT, "--repeats", "2"])
+
+
+def _try_listing(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
+    assert "velocity_mse" in run("unigrpo.registry", arguments, folder)
+
+
+_TRIERS: dict[str, Callable[[Sequence[str], Path, pytest.MonkeyPatch], None]] = {
+    "unigrpo.train": _try_train,
+    "unigrpo.training.warmup": _try_warmup,
+    "unigrpo.registry": _try_listing,
+    "ablations.sweep": _try_sweep,
+    "reports": _try_reports,
+    "benchmarks.speed": _try_speed,
+}

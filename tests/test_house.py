@@ -1,0 +1,52 @@
+"""The house: what is installed and shipped is what pyproject.toml says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+
+
+@pytest.mark.parametrize("wanted", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"])
+def test_the_tested_set_lies_in_the_ranges(wanted):
+    requirement = Requirement(wanted)
+    pins = [pin for pin in PINS if pin.name == requirement.name.lower()]
+    assert pins
+    for pin in pins:
+        (version,) = pin.specifier
+        assert version.operator == "=="
+        assert requirement.specifier.contains(version.version)
+
+
+def test_the_constraints_fit_every_machine():
+    assert all(pin.url is None for pin in PINS)
+    assert [str(pin) for pin in PINS if pin.name == "torch"] == ["torch==2.13.0"]
+    assert "://" not in (ROOT / "constraints.txt").read_text()
+
+
+def test_ci_can_be_started():
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_the_wheel_holds_the_data_that_the_code_reads(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    data = {".yaml", ".j2", ".css", ".js", ".json", ".safetensors", ".typed"}
+    for package in ("unigrpo", "ablations", "benchmarks", "reports"):
+        there = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*") if path.suffix in data}
+        assert there <= packed
+    assert "unigrpo/py.typed" in packed
+    assert "unigrpo/rewards/proxy.safetensors" in packed
+    assert "ablations/grids/kl_vs_mse.yaml" in packed
+    assert not [name for name in packed if name.startswith("tests/")]

@@ -1,0 +1,139 @@
+"""Short runs of the real trainer: two prompts, two samples each, three denoising steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unigrpo.compose import load_recipe
+from unigrpo.config import RunConfig
+from unigrpo.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """A reward that tells any two pictures apart, as no judge does with those of a random model."""
+
+    component_names = ("red",)
+    component_weights = (1.0,)
+
+    def __call__(self, pictures: torch.Tensor, prompts: Any, world: Any) -> torch.Tensor:
+        return 10 * pictures[:, 0].mean((1, 2))[:, None]
+
+
+#: The folder of a tiny random model; set by the fixture.
+CHECKPOINT = ""
+
+BASE: dict[str, Any] = {
+    "sampler": {"steps": 3},
+    "rollout": {"prompts": 2, "group_size": 2, "minibatches": 1},
+    "optim": {"updates": 3, "text_lr": 1e-3, "image_lr": 1e-3},
+    "evaluation": {"prompts_per_task": [1] * 6, "images_per_prompt": 1, "steps": 2},
+    "episode": {"name": "single_round", "max_thinking": 8},
+    "window": {"name": "random_window", "size": 1, "low": 0, "high": 2},
+    "reward": Brightness(),
+    "text_trust_region": {"name": "ppo_clip", "low": 0.2, "high": 0.2},
+    "image_trust_region": {"name": "ppo_clip", "low": 0.02, "high": 0.02},
+    "regularizer": {"name": "velocity_mse", "weight": 0.1},
+    "text_kl": {"name": "k3", "weight": 0.1},
+}
+
+
+def config_of(**changes: Any) -> RunConfig:
+    """The short run with some sections replaced, field by field where both are mappings of one strategy."""
+    data = {"model": {"checkpoint": CHECKPOINT}} | BASE
+    for key, value in changes.items():
+        old = data.get(key)
+        merge = isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name"))
+        data[key] = {**old, **value} if merge else value
+    return RunConfig.from_dict(data)
+
+
+def recipe_of(name: str) -> RunConfig:
+    """A shipped recipe in the short run's sizes (but with its own steps, windows, ratios and penalties)."""
+    plain = dict(load_recipe(name)["config"])
+    plain |= {"model": {"checkpoint": CHECKPOINT}, "reward": Brightness(), "episode": BASE["episode"]}
+    shared = plain["rollout"]["shared_noise"]
+    plain |= {"rollout": {**BASE["rollout"], "shared_noise": shared}, "evaluation": BASE["evaluation"]}
+    return RunConfig.from_dict(plain)
+
+
+def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def digest_of(module: torch.nn.Module) -> str:
+    sha = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        sha.update(tensor.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def trained(config: RunConfig, updates: int) -> dict[str, torch.Tensor]:
+    """The policy's weights after some updates, without any evaluation."""
+    trainer = Trainer(config)
+    for update in range(updates):
+        trainer.update(update)
+    return weights_of(trainer.policy)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def product(folder: Path) -> dict[str, bytes]:
+    """What a finished run leaves, byte for byte; what tells of time and memory is left out."""
+    ignored = {"cost.json", "timing.jsonl"}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ignored)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def in_a_fork(action: Callable[[], object]) -> int:
+    """Do something in a process of its own; 0 if it ended well, else its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitpid(pid, 0)[1]
+
+
+def killed(status: int) -> bool:
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+class Fate:
+    """Counts what the training code does (calls and returns, of C functions too), and kills the process at one of it."""
+
+    def __init__(self, at: int | None = None):
+        self.at, self.count = at, 0
+
+    def __enter__(self) -> Fate:
+        sys.setprofile(self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _look(self, frame: Any, event: str, argument: Any) -> None:
+        if "unigrpo/training/" in frame.f_code.co_filename:
+            self.count += 1
+            if self.count == self.at:
+                os.kill(os.getpid(), signal.SIGKILL)
