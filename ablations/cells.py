@@ -100,7 +100,7 @@ class CellFolder:
             raise
         claim = Claim(self, number)
         if self.is_done():  # it was finished between the look and the claim
-            claim.release("done")
+            claim.release("not needed")
             return None
         claim.event("claimed")
         return claim
@@ -180,7 +180,6 @@ class Claim:
         """
         if self.lost:
             raise RuntimeError(f"attempt {self.number} of {self.cell.path.name} was taken over")
-        self.event("done")
         write_text(self.cell.path / "DONE", _digest(self.cell.path / "result.json") + "\n")
         self.release("done")
 
@@ -196,11 +195,11 @@ class Claim:
         if not self.lost:
             failure = {"cause": cause, "message": message, "traceback": traceback, "step": step, "attempt": self.number}
             write_json(self.cell.path / "failure.json", failure)
-            self.event("failed", cause=cause, message=message)
-        self.release("failed")
+        self.release("failed", cause=cause, message=message)
 
-    def release(self, outcome: str) -> None:
+    def release(self, outcome: str, **details: Any) -> None:
         """End the attempt, so that the cell can be claimed again at once."""
+        self.event(outcome, **details)
         path = self.cell._claim_path(self.number)
         write_json(path, (read_json(path) or {}) | {"released": outcome, "until": time.time()})
 

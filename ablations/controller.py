@@ -17,6 +17,9 @@ from ablations.worker import RUNNER, Job, Outcome
 #: Seconds between looks at cells that another controller has.
 LOOK = 1.0
 
+#: ``rerun=`` -> the ends that do not count.
+_REDONE = {"failed": (State.FAILED,), "all": (State.FAILED, State.DONE)}
+
 
 class View(Protocol):
     """What the controller tells about its progress."""
@@ -59,18 +62,14 @@ class Controller:
     def __post_init__(self) -> None:
         self.by_id: Mapping[str, Cell] = {cell.id: cell for cell in self.cells}
         self._retried: set[str] = set()
-        self._fresh: set[str] = set()
-        self._old_failures: dict[str, str] = {}
         self._looked: dict[str, float] = {}
+        # Cell id -> signature of an end that does not count, since it is to be tried again.
+        self._redo: dict[str, str] = {}
         for cell_id in self.by_id:
-            state = self.folder(cell_id).state()
-            if state is State.DONE and self.rerun == "all":
-                self._fresh.add(cell_id)
-                state = State.MISSING
-            elif state is State.FAILED and self.rerun in ("failed", "all"):
-                self._old_failures[cell_id] = self.folder(cell_id).signature()
-                if self.rerun == "all":
-                    self._fresh.add(cell_id)
+            folder = self.folder(cell_id)
+            state = folder.state()
+            if state in _REDONE.get(self.rerun, ()):
+                self._redo[cell_id] = folder.signature()
                 state = State.MISSING
             self.states[cell_id] = state
 
@@ -117,16 +116,14 @@ class Controller:
         """Settle a cell that another controller ended; start it in ``session`` if it is to be had."""
         folder = self.folder(cell_id)
         state = folder.state()
-        if state is State.FAILED and folder.signature() == self._old_failures.get(cell_id):
-            state = State.MISSING
-        if state is State.DONE and cell_id in self._fresh:
+        if state in (State.DONE, State.FAILED) and folder.signature() == self._redo.get(cell_id):
             state = State.MISSING
         if state is State.MISSING and session is not None:
             self.mine.add(cell_id)
             self.started[cell_id] = time.monotonic()
             self.states[cell_id] = State.RUNNING
-            job = Job(folder.path, self.by_id[cell_id].config.to_dict(), cell_id in self._fresh, self.runner)
-            session.start(job)
+            fresh = self.rerun == "all" and cell_id in self._redo
+            session.start(Job(folder.path, self.by_id[cell_id].config.to_dict(), fresh, self.runner))
             return
         self._looked[cell_id] = time.monotonic()
         self._settle(cell_id, state)
@@ -141,8 +138,7 @@ class Controller:
         if not known and not stopping:
             self._died(cell_id, code)
         elif known and code != Outcome.BUSY:
-            self._fresh.discard(cell_id)
-            self._old_failures.pop(cell_id, None)
+            self._redo.pop(cell_id, None)
         state = folder.state()
         if state is State.DONE:
             self.seconds.append(time.monotonic() - self.started[cell_id])
@@ -158,7 +154,7 @@ class Controller:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if again:
             self._retried.add(cell_id)
-            self._fresh.discard(cell_id)
+            self._redo.pop(cell_id, None)
             claim.release("killed")
             self.view.say(f"{self.by_id[cell_id].name}: its process {how}; it goes on from its checkpoint")
         else:

@@ -147,7 +147,9 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
             seeds = [seed for seed in xs if seed in ys and (xs[seed] > 0 or not log)]
             mark = style[arm.name]
             if arm.untouched and log and ys:
+                # It has not drifted, but for rounding, which a logarithmic axis would blow up.
                 axes.axhline(next(iter(ys.values())), color=mark.colour, linestyle=":", linewidth=1, label=arm.name)
+                continue
             if not seeds:
                 continue
             x, y = [xs[s] for s in seeds], [ys[s] for s in seeds]
@@ -256,6 +258,7 @@ def _by_step(sweep: Sweep, name: str, title: str) -> Iterator[Panel]:
             return
         axes.set(xlabel="denoising step (0 = noisiest)", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.ticklabel_format(axis="y", useOffset=False)
         yield finish(figure, axes, _slug(name), title, f"{title}; mean over updates, interval over seeds, per arm.")
 
 

@@ -132,4 +132,5 @@ def visible_gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(i) for i, line in enumerate(answer.stdout.splitlines()) if line.startswith("GPU ")]
+    # A GPU's own line starts with it; those of its MIG instances are indented.
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in answer.stdout.splitlines()))]

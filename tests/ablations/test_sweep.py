@@ -194,9 +194,9 @@ def test_the_driver_is_asked_for_gpus_where_nothing_restricts_them(monkeypatch, 
     tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\necho '  MIG'\necho 'GPU 1: A (UUID: GPU-2)'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert visible_gpus() == []  # no shell on this PATH: a driver that cannot answer has no GPUs
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert visible_gpus() == ["0", "1"]
+    tool.unlink()
+    assert visible_gpus() == []
 
 
 def test_on_a_terminal_a_table_shows_arms_and_states(sandbox, monkeypatch, capsys):
@@ -257,8 +257,9 @@ def test_random_kills_lose_nothing(sandbox, tmp_path):
     _, errors = last.communicate(timeout=120)
     assert last.returncode == 0, errors
     assert sandbox.results() == undisturbed.results()
-    done = [row for path in sandbox.root.glob("cells/*/events.jsonl") for row in path.read_text().splitlines()]
-    assert sum(json.loads(row)["event"] == "done" for row in done) == 7
+    for history in sandbox.root.glob("cells/*/events.jsonl"):
+        events = Counter(json.loads(row)["event"] for row in history.read_text().splitlines())
+        assert events["done"] <= 1 <= events["claimed"]
 
 
 def workers(sandbox) -> list[int]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
 from unigrpo.models.autoencoder import Autoencoder, DiffusersAutoencoder, TinyAutoencoder
 from unigrpo.models.configuration import MoTConfig
@@ -82,13 +83,13 @@ def save(folder: Path, model: UnifiedModel) -> None:
     """Write a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(model.policy.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
-    save_file({name: w.contiguous() for name, w in model.policy.state_dict().items()}, folder / WEIGHTS)
+    _write(folder / WEIGHTS, model.policy)
     autoencoder = model.autoencoder
     if isinstance(autoencoder, DiffusersAutoencoder):
         autoencoder.model.save_pretrained(folder / "vae")
     else:
         assert isinstance(autoencoder, TinyAutoencoder)
-        save_file({name: w.contiguous() for name, w in autoencoder.state_dict().items()}, folder / AUTOENCODER)
+        _write(folder / AUTOENCODER, autoencoder)
     model.tokenizer.save(folder / TOKENIZER)
 
 
@@ -98,6 +99,11 @@ def digest(folder: Path) -> str:
     for name in (WEIGHTS, AUTOENCODER):
         sha.update((folder / name).read_bytes())
     return sha.hexdigest()
+
+
+def _write(path: Path, module: torch.nn.Module) -> None:
+    # Not save_file, which hides a full disk behind an error of its own.
+    path.write_bytes(serialise({name: weight.contiguous() for name, weight in module.state_dict().items()}))
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
