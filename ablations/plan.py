@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablations.grid import UNTOUCHED, Grid, check_seeds
+from unigrpo.checkpoints import digest_of
 from unigrpo.compose import compose, known_keys, layered, parse, unknown_key
 from unigrpo.config import RunConfig, slot_of
 from unigrpo.registry import ConfigError
@@ -29,8 +30,9 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits that only the configuration decides."""
-        return digest({"schema": SCHEMA, "config": self.config.identity()}, 12)
+        """Twelve hexadecimal digits that the configuration and the weights it starts from decide, and nothing else."""
+        weights = digest_of(self.config.model.checkpoint)
+        return digest({"schema": SCHEMA, "config": self.config.identity(), "weights": weights}, 12)
 
     @property
     def name(self) -> str:

@@ -75,6 +75,7 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
     What a command starts in the environment that the README sets up is started in the one that runs the tests.
     """
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     program, *rest = words
     match [program.removeprefix(".venv/bin/"), *rest]:
         case ["python3", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:

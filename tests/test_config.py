@@ -114,7 +114,12 @@ def test_identity_is_all_but_the_recipes_name():
     assert one.identity() == {key: value for key, value in one.to_dict().items() if key != "recipe"}
     whole = one.to_dict()
     assert all(changed(whole, path) != whole for path in leaves(whole))
-    for data in ({"seed": 1}, {"sampler": {"shift": 2.0}}, {"dynamics": {"name": "flow_sde", "a": 0.7}}, {"reward": "proxy"}):
+    for data in (
+        {"seed": 1},
+        {"sampler": {"shift": 2.0}},
+        {"dynamics": {"name": "flow_sde", "a": 0.7}},
+        {"reward": "proxy"},
+    ):
         assert RunConfig.from_dict(data).identity() != one.identity()
 
 
@@ -123,7 +128,10 @@ REFUSED = [
     ({"optim": {"text_lrr": 1.0}}, "unknown key 'optim.text_lrr'; did you mean 'text_lr'?"),
     ({"dynamics": "flow_sdee"}, "unknown dynamics 'flow_sdee'; did you mean 'flow_sde'?"),
     ({"dynamics": {"name": "flow_sde", "aa": 1.0}}, "unknown key 'dynamics.aa'"),
-    ({"dynamics": {"name": "flow_sde", "reduction": "meen"}}, "dynamics.reduction: expected one of mean, sum, got 'meen'"),
+    (
+        {"dynamics": {"name": "flow_sde", "reduction": "meen"}},
+        "dynamics.reduction: expected one of mean, sum, got 'meen'",
+    ),
     ({"dynamics": {"name": "flow_sde", "reduction": "meen"}}, "did you mean 'mean'?"),
     ({"dynamics": {"name": "flow_sde", "a": "big"}}, "dynamics.a: expected float, got 'big'"),
     ({"dynamics": {"name": "flow_sde", "a": True}}, "dynamics.a: expected float, got True"),

@@ -255,7 +255,9 @@ def test_p46_masked_places_carry_no_gradient_and_no_nan():
     other = tiny.policy()
     log_prob = replay(other, rules(), trajectory, images=False).scores[1].log_prob
     log_prob[mask].sum().backward()
-    for mine, theirs in zip(gradients, (p.grad for p in other.parameters_of("text") if p.grad is not None), strict=True):
+    for mine, theirs in zip(
+        gradients, (p.grad for p in other.parameters_of("text") if p.grad is not None), strict=True
+    ):
         assert torch.equal(mine, theirs)
 
 

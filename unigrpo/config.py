@@ -165,7 +165,7 @@ class RunConfig:
 
 
 def slot_of(key: str) -> str | None:
-    """The slot behind the configuration key ``key`` (``text_trust_region`` -> ``trust_region``), None if it has none."""
+    """The slot behind the key ``key`` (``text_trust_region`` -> ``trust_region``), None if it has none."""
     for f in dataclasses.fields(RunConfig):
         if f.name == key:
             return f.metadata.get("slot")
@@ -210,7 +210,7 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        named = {"name": value.name} if hasattr(type(value), "slot") else {}
+        named = {"name": getattr(value, "name", "")} if hasattr(value, "slot") else {}
         return named | {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

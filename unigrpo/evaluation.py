@@ -161,9 +161,7 @@ class Evaluator:
                 "proxy": proxy[row],
                 "reason": verdict.reason,
             }
-            for row, (prompt, verdict) in enumerate(
-                zip(prompts, self.world.judge(pictures, prompts), strict=True)
-            )
+            for row, (prompt, verdict) in enumerate(zip(prompts, self.world.judge(pictures, prompts), strict=True))
         ]
 
     def _metrics(self, rows: Sequence[Mapping[str, Any]], pictures: Tensor, images_per_prompt: int) -> dict[str, float]:

@@ -136,7 +136,9 @@ def listing() -> list[Mapping[str, Any]]:
                 for f in dataclasses.fields(cls)
             }
             summary = (cls.__doc__ or "").strip().splitlines()[0]
-            rows.append({"slot": slot, "name": name, "summary": summary, "source": cls.source, "fields": fields})
+            rows.append(
+                {"slot": slot, "name": name, "summary": summary, "source": getattr(cls, "source", ""), "fields": fields}
+            )
     return rows
 
 

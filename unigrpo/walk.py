@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unigrpo.flow.dynamics import Ode
 from unigrpo.models.policy import Context, Policy
 from unigrpo.trajectory import (
     Cost,
@@ -30,6 +31,9 @@ from unigrpo.trajectory import (
     TextSegment,
     Trajectory,
 )
+
+#: Outside the window.
+_EULER = Ode()
 
 #: Keyed draws: (what is drawn, shape of one row) -> [B, *shape].  What: (segment index, "text"), (segment index,
 #: "initial") or (segment index, "step", step index); text draws are uniform, the others standard normal.
@@ -137,7 +141,7 @@ class Walk:
                 scores.append(self._score(recorded[-1], velocity, transition))
                 x = recorded[-1].x_next
             else:
-                x = x - float(points[k] - points[k + 1]) * velocity
+                x = _EULER.transition(x, velocity, points[k], points[k + 1], points[1]).mean
         segment = ImageSegment(tuple(recorded), x)
         self._record(segment, ImageScore(tuple(scores)))
         return segment
@@ -192,9 +196,7 @@ class Walk:
         if self.unconditional is None or not self.rules.guidance.guides(float(t)):
             return velocity
         self.cost += Cost(nfe=x.shape[0])
-        return self.rules.guidance.combine(
-            velocity, self.policy.velocity(self._seen(self.unconditional), x, t).float()
-        )
+        return self.rules.guidance.combine(velocity, self.policy.velocity(self._seen(self.unconditional), x, t).float())
 
     def _seen(self, context: Context) -> Context:
         return context if self.rules.context_grad else context.detach()

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import platform
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +79,13 @@ def phases(config: RunConfig, repeats: int) -> dict[str, Quartiles]:
     trainer = Trainer(config)
     found: dict[str, list[float]] = {}
     for update in range(repeats + 1):
-        before = Counter(trainer.seconds)
+        before = dict(trainer.seconds)
         trainer.update(update)
-        spent = trainer.seconds - before
+        spent = {name: seconds - before.get(name, 0.0) for name, seconds in trainer.seconds.items()}
         bench = Bench.prepare(trainer, update)
         with trainer.clock("replay"):
             bench.replay()
-        spent["replay"] = trainer.seconds["replay"] - before["replay"]
+        spent["replay"] = trainer.seconds["replay"] - before.get("replay", 0.0)
         spent["backward and step"] = spent.pop("update") - spent["replay"]
         if update:
             for name, seconds in spent.items():

@@ -9,9 +9,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from tests.models import tiny
+from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHIPPED, WEIGHTS, digest
 from unigrpo.models import checkpoint
 from unigrpo.models.autoencoder import DiffusersAutoencoder
-from unigrpo.models.checkpoint import AUTOENCODER, CONFIG, SHIPPED, WEIGHTS, UnifiedModel
+from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.registry import ConfigError
 
 
@@ -43,20 +44,20 @@ def test_loaded_is_saved(saved):
 
 
 def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
-    model, folder = saved
+    _, folder = saved
     checkpoint.save(tmp_path / "again", checkpoint.load(str(folder)))
     for path in folder.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
-    assert checkpoint.digest(folder) == checkpoint.digest(tmp_path / "again")
+    assert digest(folder) == digest(tmp_path / "again")
 
 
 def test_digest_follows_the_weights(saved, tmp_path):
     model, folder = saved
-    before = checkpoint.digest(folder)
+    before = digest(folder)
     with torch.no_grad():
         model.policy.llm2vae.bias[0] += 1
     checkpoint.save(folder, model)
-    assert checkpoint.digest(folder) != before
+    assert digest(folder) != before
 
 
 def test_a_large_models_autoencoder_is_kept_in_diffusers_form(tmp_path):
@@ -118,7 +119,7 @@ class TestShipped:
         folder = SHIPPED / "tiny-shapes"
         assert sum(path.stat().st_size for path in folder.iterdir()) < 16 * 2**20
         recipe = json.loads((folder / "recipe.json").read_text())
-        assert recipe["sha256"] == checkpoint.digest(folder)
+        assert recipe["sha256"] == digest(folder)
         assert 0.30 <= recipe["scores"]["geneval/strict"] <= 0.55
 
     def test_it_speaks_the_language_of_its_world(self):

@@ -83,7 +83,9 @@ def test_positions_encode_the_column_first():
     table = LatentPositions(side, width).pos_embed
     for row in range(side):
         for column in range(side):
-            waves = [f(place * 10000 ** (-j / 2)) for place in (column, row) for f in (math.sin, math.cos) for j in (0, 1)]
+            waves = [
+                f(place * 10000 ** (-j / 2)) for place in (column, row) for f in (math.sin, math.cos) for j in (0, 1)
+            ]
             torch.testing.assert_close(table[row * side + column], torch.tensor(waves), atol=1e-7, rtol=0)
 
 

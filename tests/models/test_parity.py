@@ -1,4 +1,4 @@
-"""The model against independent implementations: transformers' Qwen2, and a dense one written from the paper's rules."""
+"""The model against independent implementations: Qwen2 of transformers, and a dense one written from the rules."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def killed(status: int) -> bool:
 
 
 class Fate:
-    """Counts what the training code does (calls and returns, of C functions too), and kills the process at one of it."""
+    """Counts what the training code does (calls and returns, of C functions too), and kills the process at one."""
 
     def __init__(self, at: int | None = None):
         self.at, self.count = at, 0

@@ -44,7 +44,8 @@ def test_a_run_leaves_these_files(whole):
     samples = {name for name in names if name.startswith("samples/") and name.endswith(".png")}
     assert len(samples) == 6
     assert names - samples == {
-        "config.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "per_prompt.jsonl", "cost.json", "result.json",
+        "config.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "per_prompt.jsonl", "cost.json",
+        "result.json",
         "samples/index.json", "model/config.json", "model/model.safetensors", "model/autoencoder.safetensors",
         "model/tokenizer.json",
     }  # fmt: skip

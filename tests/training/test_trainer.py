@@ -143,9 +143,7 @@ def test_math_9_7_with_equal_rewards_only_the_regularizer_pulls():
     assert found["grad/image"] > 0
 
 
-@pytest.mark.parametrize(
-    ("place", "modality"), [("llm2vae.bias", "image"), ("language_model.lm_head.weight", "text")]
-)
+@pytest.mark.parametrize(("place", "modality"), [("llm2vae.bias", "image"), ("language_model.lm_head.weight", "text")])
 def test_a_replay_that_is_not_the_rollout_stops_the_run(monkeypatch, place, modality):
     trainer = Trainer(config_of())
     rollout = trainer.rollout
@@ -216,7 +214,8 @@ def test_the_split_into_minibatches_changes_no_rollout():
 
 def test_context_gradients_reach_the_text_expert_and_no_other():
     one, two = (
-        runs.trained(config_of(model={"checkpoint": runs.CHECKPOINT, "context_grad": given}), 1) for given in (False, True)
+        runs.trained(config_of(model={"checkpoint": runs.CHECKPOINT, "context_grad": given}), 1)
+        for given in (False, True)
     )
     trainer = Trainer(config_of())
     names = {id(parameter): name for name, parameter in trainer.policy.named_parameters()}
@@ -313,7 +312,9 @@ COMPANIONS: dict[tuple[str, str], dict] = {
     ("window", "scattered"): {"window": {"name": "scattered", "size": 2}},
 }
 EVERY = [
-    (key.name, name) for key in dataclasses.fields(RunConfig) if slot_of(key.name)
+    (key.name, name)
+    for key in dataclasses.fields(RunConfig)
+    if slot_of(key.name)
     for name in registry.strategies(slot_of(key.name))
 ]
 
@@ -346,7 +347,10 @@ def test_work_is_counted_by_kind():
         trainer.update(1)
         counts = {name: trainer.cost[name] for name in ("nfe_rollout", "nfe_train", "nfe_reference", "images")}
         assert counts == {
-            "nfe_rollout": 24 * factor, "nfe_train": 8 * factor, "nfe_reference": 8 * factor, "images": 8,
+            "nfe_rollout": 24 * factor,
+            "nfe_train": 8 * factor,
+            "nfe_reference": 8 * factor,
+            "images": 8,
         }
 
 

@@ -1,7 +1,7 @@
 """Episodes: what is generated for one prompt (slot ``episode``).
 
-An episode drives a :class:`~unigrpo.walk.Walk`: it gives segments, lets the policy say and paint, and decides what comes
-next from what came before.
+An episode drives a :class:`~unigrpo.walk.Walk`: it gives segments, lets the policy say and paint, and decides what
+comes next from what came before.
 """
 
 from __future__ import annotations

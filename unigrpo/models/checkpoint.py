@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,11 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
+from unigrpo.checkpoints import AUTOENCODER, CONFIG, TOKENIZER, VAE, WEIGHTS, folder_of
 from unigrpo.models.autoencoder import Autoencoder, DiffusersAutoencoder, TinyAutoencoder
 from unigrpo.models.configuration import MoTConfig
 from unigrpo.models.mot import MoTPolicy
 from unigrpo.models.tokenizer import Tokenizer
-from unigrpo.registry import ConfigError, nearest
-
-SHIPPED = Path(__file__).parent.parent / "checkpoints"
-WEIGHTS, AUTOENCODER, TOKENIZER, CONFIG = (
-    "model.safetensors",
-    "autoencoder.safetensors",
-    "tokenizer.json",
-    "config.json",
-)
 
 
 @dataclass
@@ -39,19 +30,6 @@ class UnifiedModel:
         """A frozen copy of the policy as it is now."""
         frozen = copy.deepcopy(self.policy).requires_grad_(False)
         return frozen.eval()
-
-
-def folder_of(checkpoint: str) -> Path:
-    """The folder of a shipped checkpoint's name, or of a path.
-
-    Raises:
-        ConfigError: neither.
-    """
-    for folder in (SHIPPED / checkpoint, Path(checkpoint)):
-        if (folder / CONFIG).is_file():
-            return folder
-    shipped = [path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")]
-    raise ConfigError(f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder{nearest(checkpoint, shipped)}")
 
 
 def load(checkpoint: str) -> UnifiedModel:
@@ -75,7 +53,7 @@ def load(checkpoint: str) -> UnifiedModel:
         tiny.load_state_dict(weights)
         autoencoder: torch.nn.Module = tiny
     else:
-        autoencoder = DiffusersAutoencoder(folder / "vae")
+        autoencoder = DiffusersAutoencoder(folder / VAE)
     return UnifiedModel(policy, autoencoder.eval().requires_grad_(False), Tokenizer.load(folder / TOKENIZER))  # type: ignore[arg-type]
 
 
@@ -86,19 +64,11 @@ def save(folder: Path, model: UnifiedModel) -> None:
     _write(folder / WEIGHTS, model.policy)
     autoencoder = model.autoencoder
     if isinstance(autoencoder, DiffusersAutoencoder):
-        autoencoder.model.save_pretrained(folder / "vae")
+        autoencoder.model.save_pretrained(folder / VAE)
     else:
         assert isinstance(autoencoder, TinyAutoencoder)
         _write(folder / AUTOENCODER, autoencoder)
     model.tokenizer.save(folder / TOKENIZER)
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 over the weights' files of a checkpoint."""
-    sha = hashlib.sha256()
-    for name in (WEIGHTS, AUTOENCODER):
-        sha.update((folder / name).read_bytes())
-    return sha.hexdigest()
 
 
 def _write(path: Path, module: torch.nn.Module) -> None:

@@ -86,8 +86,11 @@ class MoTConfig(PretrainedConfig):
         self.prediction = prediction
         self.start_of_image_id = start_of_image_id
         self.end_of_image_id = end_of_image_id
-        kwargs.setdefault("tie_word_embeddings", False)
-        super().__init__(bos_token_id=bos_token_id, eos_token_id=eos_token_id, pad_token_id=pad_token_id, **kwargs)
+        self.bos_token_id = bos_token_id
+        self.eos_token_id = eos_token_id
+        self.pad_token_id = pad_token_id
+        self.tie_word_embeddings = False
+        super().__init__(**kwargs)
 
     @property
     def head_dim(self) -> int:

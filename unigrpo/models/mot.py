@@ -122,7 +122,9 @@ class DecoderLayer(nn.Module):
             self.add_module(f"mlp{suffix}", MLP(config))
             self.add_module(f"input_layernorm{suffix}", RMSNorm(config.hidden_size, config.rms_norm_eps))
             self.add_module(f"post_attention_layernorm{suffix}", RMSNorm(config.hidden_size, config.rms_norm_eps))
-        self.modulation = nn.Linear(config.hidden_size, 6 * config.hidden_size) if config.time_conditioning == "adaln" else None
+        self.modulation = (
+            nn.Linear(config.hidden_size, 6 * config.hidden_size) if config.time_conditioning == "adaln" else None
+        )
 
     def forward(
         self,
@@ -190,7 +192,7 @@ class TimestepEmbedder(nn.Module):
         """[B] -> [B, hidden]; the angles are fp32 whatever the weights' dtype."""
         ladder = torch.arange(self.FREQUENCIES, device=t.device, dtype=torch.float32) / self.FREQUENCIES
         angle = t.float()[:, None] * torch.exp(-math.log(10000.0) * ladder)
-        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(next(self.parameters()).dtype))
 
 
 class LatentPositions(nn.Module):
@@ -254,7 +256,8 @@ class MoTPolicy(PreTrainedModel):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the latents of a painted picture."""
-        return (self.config.latent_channels, *self.config.latent_size)
+        height, width = self.config.latent_size
+        return self.config.latent_channels, height, width
 
     def start(self, batch: int) -> Context:
         """The empty context of ``batch`` rows."""
@@ -274,7 +277,9 @@ class MoTPolicy(PreTrainedModel):
         alone = torch.eye(length, dtype=torch.bool, device=tokens.device) & ~mask[:, :, None]
         seen[:, :, context.valid.shape[1] :] |= alone
         states = self.language_model.model.embed_tokens(tokens)
-        states, _, extended = self._walk_layers(context, states, None, None, context.position[:, None] + order - 1, seen)
+        states, _, extended = self._walk_layers(
+            context, states, None, None, context.position[:, None] + order - 1, seen
+        )
         logits = self.language_model.lm_head(self.language_model.model.norm(states))
         grown = Context(*extended, torch.cat((context.valid, mask), 1), context.position + order[:, -1])
         return logits, grown
@@ -287,7 +292,7 @@ class MoTPolicy(PreTrainedModel):
         return Context(keys, values, torch.cat((context.valid, valid), 1), context.position + 1)
 
     def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
-        """noise - data at ``x`` [B, C, H, W], ``t`` 0-d or [B]; fp32 or the dtype of ``x`` if wider."""
+        """Noise - data at ``x`` [B, C, H, W], ``t`` 0-d or [B]; fp32 or the dtype of ``x`` if wider."""
         time = t.to(x.device, torch.float32).expand(x.shape[0])
         states, _, _ = self._image_block(context, x, time)
         tokens = self.llm2vae(self.language_model.model.norm_moe_gen(states)).to(x.dtype)
@@ -306,6 +311,7 @@ class MoTPolicy(PreTrainedModel):
     def _image_modules(self) -> Iterator[nn.Module]:
         yield from (self.time_embedder, self.vae2llm, self.llm2vae, self.language_model.model.norm_moe_gen)
         for layer in self.language_model.model.layers:
+            assert isinstance(layer, DecoderLayer)
             if layer.modulation is not None:
                 yield layer.modulation
             for owner, names in (

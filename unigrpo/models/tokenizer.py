@@ -19,8 +19,11 @@ class Tokenizer:
 
     def __init__(self, inner: tokenizers.Tokenizer):
         self.inner = inner
-        self.pad, self.bos, self.eos, self.start_of_image, self.end_of_image, self.unknown = map(
-            inner.token_to_id, SPECIAL
+        ids = {token: inner.token_to_id(token) for token in SPECIAL}
+        if missing := [token for token, i in ids.items() if i is None]:
+            raise ValueError(f"the tokenizer has no token {', '.join(missing)}")
+        self.pad, self.bos, self.eos, self.start_of_image, self.end_of_image, self.unknown = (
+            int(i) for i in ids.values() if i is not None
         )
 
     @classmethod
@@ -63,6 +66,8 @@ class Tokenizer:
     def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
         """Token blocks [B, L] -> texts, without the end-of-text token."""
         return [
-            self.inner.decode([t for t, said in zip(row, kept, strict=True) if said and t != self.eos], skip_special_tokens=False)
+            self.inner.decode(
+                [t for t, said in zip(row, kept, strict=True) if said and t != self.eos], skip_special_tokens=False
+            )
             for row, kept in zip(tokens.tolist(), mask.tolist(), strict=True)
         ]

@@ -27,8 +27,8 @@ class ProxyReward:
     """Probability, by a small CNN that looks at one quadrant at a time, that the prompt is met."""
 
     verdict: Literal["strict", "official"] = "strict"
-    """``strict`` asks that all other quadrants be empty; ``official`` asks only for presence (except in counting), which
-    the text policy learns to game."""
+    """``strict`` asks that all other quadrants be empty; ``official`` asks only for presence (except in counting),
+    which the text policy learns to game."""
 
     @property
     def component_names(self) -> tuple[str, ...]:

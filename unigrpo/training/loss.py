@@ -21,8 +21,8 @@ class MinibatchLoss:
     Attributes:
         loss: 0-d, to be minimised.
         metrics: flat name -> value.
-        text_deviation: largest \\|log-ratio\\| of a token, 0 without text.
-        image_deviation: largest \\|log-ratio\\| of a denoising step, 0 without images.
+        text_deviation: largest |log-ratio| of a token, 0 without text.
+        image_deviation: largest |log-ratio| of a denoising step, 0 without images.
     """
 
     loss: Tensor

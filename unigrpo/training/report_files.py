@@ -47,7 +47,9 @@ def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) 
     folder.mkdir(exist_ok=True)
     index: list[dict[str, Any]] = []
     taken: dict[str, int] = {}
-    for row, picture in zip(evaluation.rows[::images_per_prompt], evaluation.pictures[::images_per_prompt], strict=True):
+    for row, picture in zip(
+        evaluation.rows[::images_per_prompt], evaluation.pictures[::images_per_prompt], strict=True
+    ):
         if taken.setdefault(row["tag"], 0) < _SAMPLES_PER_TASK:
             taken[row["tag"]] += 1
             name = f"{row['prompt']}.png"

@@ -6,13 +6,12 @@ the bytes of an uninterrupted one; what depends on the machine (seconds, memory)
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -24,16 +23,17 @@ from torch import Tensor
 
 from unigrpo import registry
 from unigrpo.config import RunConfig
-from unigrpo.registry import ConfigError
 from unigrpo.evaluation import Evaluator
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
 from unigrpo.models.policy import Modality
 from unigrpo.noise import EpisodeDraws, seed_of
 from unigrpo.objective.advantage import zero_variance
+from unigrpo.registry import ConfigError
 from unigrpo.training import report_files, state
 from unigrpo.training.files import append_row, truncate_rows, write_json
 from unigrpo.training.loss import MinibatchLoss, minibatch_loss
+from unigrpo.training.state import State
 from unigrpo.trajectory import Cost, Score, Trajectory
 from unigrpo.walk import Rules, Walk, replay
 
@@ -83,7 +83,7 @@ class Trainer:
         self.optimizer = self._optimizer()
         self.points = time_points(config.sampler.steps, config.sampler.shift)
         self.cost = Counter(dict.fromkeys(COUNTED, 0))
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
         self.guarded = False
 
     def _trained_parameters(self) -> dict[Modality, list[torch.nn.Parameter]]:
@@ -107,11 +107,15 @@ class Trainer:
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=low)
 
     @contextmanager
-    def clock(self, phase: str) -> Any:
+    def clock(self, phase: str) -> Iterator[None]:
         """Count the wall seconds of a phase."""
         started = time.perf_counter()
         yield
-        self.seconds[phase] += time.perf_counter() - started
+        self.spend(phase, time.perf_counter() - started)
+
+    def spend(self, phase: str, seconds: float) -> None:
+        """Add to the seconds of a phase."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
     def rules(self, update: int) -> Rules:
         """What the walks of one update share, its stochastic steps among it."""
@@ -226,7 +230,9 @@ class Trainer:
                 train_text=modalities.text > 0 or rules.context_grad,
             )
         self._count("train", walk.cost)
-        found = minibatch_loss(self.config, trajectory, tuple(walk.scores), reference, advantage.to(self.accelerator.device))
+        found = minibatch_loss(
+            self.config, trajectory, tuple(walk.scores), reference, advantage.to(self.accelerator.device)
+        )
         self._guard(found)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(found.loss)
@@ -314,15 +320,15 @@ class Trainer:
         """Whether any process wishes so; the same answer in all."""
         return bool(self.accelerator.reduce(torch.tensor(float(wish), device=self.accelerator.device)) > 0)
 
-    def state(self) -> state.State:
+    def state(self) -> State:
         """Everything that changes from update to update."""
         names = {id(parameter): name for name, parameter in self.policy.named_parameters()}
         tensors = {f"policy.{name}": tensor for name, tensor in self.policy.state_dict().items()}
         tensors |= state.optimizer_tensors(self.optimizer, names)
         facts = {"identity": self.config.identity(), "cost": dict(self.cost), "seconds": dict(self.seconds)}
-        return state.State(tensors, facts)
+        return State(tensors, facts)
 
-    def restore(self, saved: state.State) -> int:
+    def restore(self, saved: State) -> int:
         """Go back to a saved state; the number of updates done by then."""
         if saved.facts["identity"] != self.config.identity():
             raise state.CheckpointError("the checkpoint is of another configuration; use another folder")
@@ -330,9 +336,9 @@ class Trainer:
         self.policy.load_state_dict(weights)
         state.restore_optimizer(self.optimizer, dict(self.policy.named_parameters()), saved.tensors)
         if self.accelerator.is_main_process:
-            # In the order of an uninterrupted run: JSON has sorted the names, and rows of metrics are compared as bytes.
+            # In the order of an uninterrupted run, which JSON has sorted: a resumed one ends in the same bytes.
             self.cost = Counter({name: saved.facts["cost"][name] for name in self.cost})
-            self.seconds = Counter(saved.facts["seconds"])
+            self.seconds = dict(saved.facts["seconds"])
         self.guarded = True
         return int(saved.facts["update"])
 
@@ -383,9 +389,7 @@ class _Run:
             for name in ("metrics.jsonl", "timing.jsonl"):
                 truncate_rows(folder / name, self.done)
 
-    def go(
-        self, progress: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool] | None
-    ) -> dict[str, Any]:
+    def go(self, progress: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool] | None) -> dict[str, Any]:
         """Train what is left, evaluate, write the result."""
         trainer, updates = self.trainer, self.config.optim.updates
         for update in range(self.done, updates):
@@ -406,7 +410,7 @@ class _Run:
     def step(self, update: int) -> dict[str, float]:
         """One update and its rows in the logs."""
         trainer, every = self.trainer, self.config.evaluation.every
-        before = Counter(trainer.seconds)
+        before = dict(trainer.seconds)
         if self.main and every and update % every == 0:
             with trainer.clock("evaluation"):
                 found = trainer.evaluate_in_loop()
@@ -416,14 +420,15 @@ class _Run:
         if self.main:
             counts = {f"cost/{name}": value for name, value in trainer.cost.items()}
             append_row(self.folder / "metrics.jsonl", {"step": update, **metrics, **counts})
-            spent = {f"time/{name}": value for name, value in (trainer.seconds - before).items()}
+            spent = {f"time/{name}": value - before.get(name, 0.0) for name, value in trainer.seconds.items()}
             append_row(self.folder / "timing.jsonl", {"step": update, **spent})
         return metrics
 
     def clock_in(self) -> None:
         """Add the seconds since the last time to the totals, which survive a kill."""
         wall, cpu = time.perf_counter(), time.process_time()
-        self.trainer.seconds.update({"wall": wall - self.started, "cpu": cpu - self.cpu})  # type: ignore[arg-type]
+        self.trainer.spend("wall", wall - self.started)
+        self.trainer.spend("cpu", cpu - self.cpu)
         self.started, self.cpu = wall, cpu
 
     def finish(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from torch import Tensor, nn
 
 from unigrpo import registry
+from unigrpo.checkpoints import digest
 from unigrpo.config import EvaluationConfig, RunConfig, build
 from unigrpo.evaluation import Evaluator
 from unigrpo.flow.dynamics import Ode
@@ -177,7 +178,8 @@ def train_policy(config: WarmupConfig, policy: MoTPolicy, data: Triples, rules: 
 
 
 def _optimizers(policy: MoTPolicy, lr: float) -> Iterator[torch.optim.Optimizer]:
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     inner = {id(p) for p in policy.language_model.model.layers.parameters() if p.ndim == 2}
     for parameter in policy.parameters():
         if parameter.requires_grad:
@@ -256,7 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
     model, recipe = make(config)
     checkpoint.save(given.folder, model)
     scores = score(model, EvaluationConfig())
-    recipe |= {"sha256": checkpoint.digest(given.folder), "scores": {k: round(v, 4) for k, v in scores.items()}}
+    recipe |= {"sha256": digest(given.folder), "scores": {k: round(v, 4) for k, v in scores.items()}}
     (given.folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     print(f"strict {scores['geneval/strict']:.3f}, official {scores['geneval/official']:.3f} at guidance 1")
 

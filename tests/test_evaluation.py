@@ -1,0 +1,207 @@
+"""The one evaluator: equal prompts and draws for every arm, both guidance scales, measures by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+import torch
+
+from tests.models import tiny
+from unigrpo import evaluation
+from unigrpo.config import RunConfig
+from unigrpo.evaluation import Evaluator
+from unigrpo.models.checkpoint import UnifiedModel
+
+MODEL = tiny.model()
+SMALL = {"prompts_per_task": [2, 1, 1, 1, 1, 1], "images_per_prompt": 2, "steps": 3}
+EPISODE = {"name": "single_round", "max_thinking": 6}
+
+
+def evaluator(model: UnifiedModel = MODEL, /, **changes) -> Evaluator:
+    data = {"evaluation": {**SMALL, **changes.pop("evaluation", {})}, "episode": EPISODE} | changes
+    return Evaluator(RunConfig.from_dict(data), model)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return evaluator()(MODEL.policy, 1.0, 2)
+
+
+def test_one_row_for_every_picture(plain):
+    assert len(plain.rows) == len(plain.pictures) == 14
+    assert plain.pictures.shape[1:] == (3, 32, 32)
+    prompts = evaluator().prompts
+    assert [row["prompt"] for row in plain.rows] == [prompt.key for prompt in prompts for _ in range(2)]
+    assert [row["image"] for row in plain.rows] == [0, 1] * 7
+    for row in plain.rows:
+        assert row.keys() >= {"tag", "text", "thinking", "strict", "official", "fidelity", "proxy", "reason"}
+        assert row["strict"] <= row["official"]
+        json.dumps(row, allow_nan=False)
+
+
+def test_rows_are_what_the_judge_says_of_the_pictures(plain):
+    evaluating = evaluator()
+    asked = [prompt for prompt in evaluating.prompts for _ in range(2)]
+    verdicts = evaluating.world.judge(plain.pictures, asked)
+    for row, verdict in zip(plain.rows, verdicts, strict=True):
+        assert (row["strict"], row["official"]) == (verdict.strict, verdict.official)
+        assert (row["fidelity"], row["extra"], row["reason"]) == (verdict.fidelity, verdict.extra, verdict.reason)
+
+
+def test_arms_are_measured_with_the_same_prompts_and_draws(plain):
+    """Whatever a run trains with: its seed, sampler, dynamics, guidance, rollout."""
+    arm = evaluator(
+        seed=7, sampler={"steps": 5, "shift": 3.0, "temperature": 0.5}, dynamics="dance_sde", guidance="cfg",
+        rollout={"group_size": 4, "shared_noise": False}, optim={"image_lr": 1.0},
+    )  # fmt: skip
+    found = arm(MODEL.policy, 1.0, 2)
+    assert torch.equal(found.pictures, plain.pictures)
+    assert found.metrics == plain.metrics
+    assert arm.set_hash == evaluator().set_hash
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"steps": 4}, {"shift": 2.0}, {"temperature": 0.3}])
+def test_what_is_measured_with_has_another_hash(plain, changes):
+    other = evaluator(evaluation=changes)
+    assert other.set_hash != evaluator().set_hash
+    assert not torch.equal(other(MODEL.policy, 1.0, 2).pictures, plain.pictures)
+
+
+def test_the_hash_covers_the_prompts_and_not_the_loop():
+    assert evaluator(evaluation={"prompts_per_task": [1] * 6}).set_hash != evaluator().set_hash
+    assert evaluator(evaluation={"every": 3, "loop_images_per_prompt": 2}).set_hash == evaluator().set_hash
+
+
+def test_results_do_not_depend_on_the_batch(plain, monkeypatch):
+    monkeypatch.setattr(evaluation, "_ROWS", 4)
+    found = evaluator()(MODEL.policy, 1.0, 2)
+    torch.testing.assert_close(found.pictures, plain.pictures, atol=1e-4, rtol=0)
+    assert [row["thinking"] for row in found.rows] == [row["thinking"] for row in plain.rows]
+    assert found.cost.nfe == plain.cost.nfe == 14 * 3
+
+
+def test_fewer_pictures_are_the_first_of_more(plain):
+    found = evaluator()(MODEL.policy, 1.0, 1)
+    torch.testing.assert_close(found.pictures, plain.pictures[::2], atol=1e-4, rtol=0)
+    assert "heldout/diversity" not in found.metrics
+
+
+def test_global_random_numbers_are_neither_used_nor_moved(plain):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert torch.equal(evaluator()(MODEL.policy, 1.0, 2).pictures, plain.pictures)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_second_scale_guides_from_the_same_noise(plain):
+    guided = evaluator()(MODEL.policy, 2.0, 2)
+    assert guided.cost.nfe == 2 * plain.cost.nfe
+    assert guided.cost.tokens == plain.cost.tokens
+    assert [row["thinking"] for row in guided.rows] == [row["thinking"] for row in plain.rows]
+    assert not torch.equal(guided.pictures, plain.pictures)
+
+
+def metrics_of(rows, pictures=None, images=1):
+    blank = {"strict": 0, "official": 0, "strict_soft": 0.0, "official_soft": 0.0, "fidelity": 0.0, "proxy": 0.0}
+    blank |= {"extra": 0, "faithful": 0, "length": 0}
+    shown = torch.zeros(len(rows), 3, 2, 2) if pictures is None else pictures
+    return evaluator()._metrics([blank | row for row in rows], shown, images)
+
+
+def test_overall_is_the_unweighted_mean_of_the_tasks():
+    rows = [{"tag": "a", "strict": 1, "official": 1}] + [
+        {"tag": "b", "strict": k == 0, "official": 1} for k in range(4)
+    ]
+    found = metrics_of(rows)
+    assert found["geneval/strict/a"] == 1.0
+    assert found["geneval/strict/b"] == 0.25
+    assert found["geneval/strict"] == 0.625
+    assert found["geneval/official"] == 1.0
+
+
+def test_other_measures_are_means_over_pictures():
+    rows = [
+        {"tag": "a", "fidelity": k, "proxy": 2 * k, "extra": 3 * k, "faithful": k == 3, "length": 4 * k}
+        for k in range(4)
+    ]
+    found = metrics_of(rows)
+    names = ("heldout/fidelity", "heldout/proxy", "heldout/extra_objects", "thinking/faithful", "thinking/length")
+    assert [found[name] for name in names] == [1.5, 3.0, 4.5, 0.25, 6.0]
+
+
+def test_diversity_is_the_mean_distance_of_two_pictures_of_a_prompt():
+    flat = torch.tensor([0.0, 1.0, 3.0, 5.0, 5.0, 5.0])
+    pictures = flat[:, None, None, None].expand(-1, 3, 4, 4)
+    found = metrics_of([{"tag": "a"}] * 6, pictures, images=3)
+    assert found["heldout/diversity"] == pytest.approx(((1 + 3 + 2) / 3 + 0) / 2, rel=1e-5)
+
+
+def test_the_reference_has_not_drifted_from_itself():
+    assert evaluator().drift(MODEL.policy, MODEL.reference()) == {
+        "drift/latent_kl": 0.0, "drift/velocity_mse": 0.0, "drift/text_kl": 0.0,
+    }  # fmt: skip
+
+
+def test_drift_is_measured_on_all_steps_with_flow_grpos_noise():
+    """By the identity of MATH 7, step by step, where the penalty is known from the velocities alone."""
+    moved = tiny.model()
+    with torch.no_grad():
+        moved.policy.llm2vae.bias += 0.1
+    found = evaluator().drift(moved.policy, MODEL.reference())
+    assert found["drift/velocity_mse"] == pytest.approx(0.01, rel=1e-4), "every velocity is .1 off"
+    assert found["drift/text_kl"] == 0.0
+    a, points = 0.8, [1.0, 2 / 3, 1 / 3, 0.0]
+    weights = []
+    for t, t_next in itertools.pairwise(points):
+        sigma = a * (t / (1 - (points[1] if t == 1 else t))) ** 0.5
+        weights.append((t - t_next) / 2 * (sigma * (1 - t) / (2 * t) + 1 / sigma) ** 2)
+    assert found["drift/latent_kl"] == pytest.approx(0.01 * sum(weights) / 3, rel=1e-3)
+
+
+def test_drift_of_the_text_policy():
+    moved = tiny.model()
+    with torch.no_grad():
+        moved.policy.language_model.lm_head.weight *= 1.2
+    found = evaluator().drift(moved.policy, MODEL.reference())
+    assert found["drift/text_kl"] > 0.01
+
+
+def test_without_thinking_there_is_nothing_to_be_faithful():
+    silent = evaluator(episode={"name": "single_round", "thinking": False}, modalities="image_only")
+    found = silent(MODEL.policy, 1.0, 1)
+    assert {row["thinking"] for row in found.rows} == {""}
+    assert found.metrics["thinking/length"] == found.metrics["thinking/faithful"] == 0
+    assert "drift/text_kl" not in silent.drift(MODEL.policy, MODEL.reference())
+
+
+def test_a_perfect_policy_scores_perfectly():
+    """Decoded pictures of what each prompt asks for, and plans that say it: the evaluator adds nothing of its own."""
+    import random
+
+    import numpy as np
+
+    from unigrpo.worlds.shapes.examples import satisfying_scene
+    from unigrpo.worlds.shapes.thinking import plan_of, write_thinking
+
+    evaluating = evaluator()
+    scenes = [satisfying_scene(prompt, random.Random(1)) for prompt in evaluating.prompts]
+    pictures = torch.from_numpy(np.stack([evaluating.world.render(scene) for scene in scenes]))
+    said = MODEL.tokenizer.encode([write_thinking(plan_of(scene)) for scene in scenes])
+
+    class Artist(torch.nn.Module):
+        def decode(self, latents):
+            return pictures
+
+    evaluating.model = dataclasses.replace(MODEL, autoencoder=Artist())
+    trajectory = evaluating.sample(MODEL.policy, evaluating._rules(1.0), evaluating.prompts, 1)
+    segments = (trajectory.segments[0], dataclasses.replace(trajectory.segments[1], tokens=said[0], mask=said[1]))
+    evaluating.sample = lambda *_: dataclasses.replace(trajectory, segments=(*segments, trajectory.segments[2]))
+    found = evaluating(MODEL.policy, 1.0, 1)
+    for name in ("geneval/strict", "geneval/official", "geneval/strict_soft", "thinking/faithful"):
+        assert found.metrics[name] == 1.0, name
+    assert found.metrics["heldout/extra_objects"] == 0
+    assert found.metrics["heldout/fidelity"] < 0.05
+    assert found.metrics["heldout/proxy"] > 0.5

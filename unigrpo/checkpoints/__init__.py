@@ -1,0 +1,46 @@
+"""The shipped checkpoints, and where a configuration's checkpoint lies; imports nothing heavy, as plans need it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from unigrpo.registry import ConfigError, nearest
+
+SHIPPED = Path(__file__).parent
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+WEIGHTS, AUTOENCODER, VAE = "model.safetensors", "autoencoder.safetensors", "vae"
+
+
+def folder_of(checkpoint: str) -> Path:
+    """The folder of a shipped checkpoint's name, or of a path.
+
+    Raises:
+        ConfigError: neither.
+    """
+    for folder in (SHIPPED / checkpoint, Path(checkpoint)):
+        if (folder / CONFIG).is_file():
+            return folder
+    shipped = [path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")]
+    fault = f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder"
+    raise ConfigError(f"{fault}{nearest(checkpoint, shipped)}")
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the weights of a checkpoint.
+
+    Raises:
+        OSError: the policy's weights cannot be read.
+    """
+    sha = hashlib.sha256((folder / WEIGHTS).read_bytes())
+    for path in (folder / AUTOENCODER, *sorted((folder / VAE).glob("*.safetensors"))):
+        if path.is_file():
+            sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+@functools.cache
+def digest_of(checkpoint: str) -> str:
+    """:func:`digest` of a configuration's checkpoint, read once per process."""
+    return digest(folder_of(checkpoint))
