@@ -19,7 +19,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ablations.files import append_row, last_row, now, read_json, write_json, write_text
+from ablations.provenance import now
+from unigrpo.files import append_row, last_row, read_json, write_json, write_text
 
 #: Seconds between two signs of life of a running cell.
 BEAT = 20.0

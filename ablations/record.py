@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.cells import CellFolder
-from ablations.files import git_sha, now, read_json, write_json
 from ablations.plan import SCHEMA, Plan, digest
+from ablations.provenance import git_sha, now
+from unigrpo.files import read_json, write_json
 
 
 def sweep_folder(root: Path, plan: Plan) -> Path:

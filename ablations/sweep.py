@@ -14,12 +14,12 @@ from ablations import request as requests
 from ablations.cells import CellFolder, State
 from ablations.controller import Controller
 from ablations.display import make_view, plan_text
-from ablations.files import read_json, write_json
 from ablations.plan import Cell, Plan, make_plan
 from ablations.record import state_digest, write_sweep
 from ablations.request import Request
 from ablations.tracking import Mirror
 from ablations.worker import RUNNER
+from unigrpo.files import read_json, write_json
 from unigrpo.registry import ConfigError
 
 DONE, INCOMPLETE, MISTAKE, INTERRUPTED = 0, 1, 2, 130

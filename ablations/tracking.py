@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ablations.cells import CellFolder, State
-from ablations.files import read_json, read_rows, write_json
 from ablations.plan import SCHEMA, Cell, Plan
+from unigrpo.files import read_json, read_rows, write_json
 
 #: Seconds between two batches.
 PAUSE = 3.0

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ablations.cells import BEAT, CellFolder, Claim
-from ablations.files import git_sha, write_json
+from ablations.provenance import git_sha
 from unigrpo.config import RunConfig
+from unigrpo.files import write_json
 from unigrpo.registry import ConfigError
 
 #: The function that trains and evaluates one run.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unigrpo.evaluation import Evaluation
+from unigrpo.files import write_json, write_rows
 from unigrpo.models import checkpoint
-from unigrpo.training.files import write_json, write_rows
 
 if TYPE_CHECKING:
     from unigrpo.training.trainer import Trainer

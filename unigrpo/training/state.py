@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from unigrpo.training.files import write_atomic, write_json
+from unigrpo.files import write_atomic, write_json
 
 _TENSORS, _STATE = "state.safetensors", "state.json"
 #: The one before the newest is kept, in case the newest is damaged.

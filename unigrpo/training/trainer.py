@@ -24,6 +24,7 @@ from torch import Tensor
 from unigrpo import registry
 from unigrpo.config import RunConfig
 from unigrpo.evaluation import Evaluator
+from unigrpo.files import append_row, truncate_rows, write_json
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
 from unigrpo.models.policy import Modality
@@ -31,7 +32,6 @@ from unigrpo.noise import EpisodeDraws, seed_of
 from unigrpo.objective.advantage import zero_variance
 from unigrpo.registry import ConfigError
 from unigrpo.training import report_files, state
-from unigrpo.training.files import append_row, truncate_rows, write_json
 from unigrpo.training.loss import MinibatchLoss, minibatch_loss
 from unigrpo.training.state import State
 from unigrpo.trajectory import Cost, Score, Trajectory

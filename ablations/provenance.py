@@ -1,0 +1,27 @@
+"""When, and by which code, something was made."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def git_sha() -> str:
+    """Commit of the code, with ``+`` when files differ from it; empty outside a repository."""
+    here = Path(__file__).parent
+    try:
+        sha = _git(here, "rev-parse", "HEAD").strip()
+        return sha + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout

@@ -1,0 +1,95 @@
+"""Files written so that a reader, or a kill at any moment, finds either the old content or the new."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``: temporary file in the same folder, flushed to disk, then renamed.
+
+    Raises:
+        OSError: the folder cannot be written; the old content stays.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``."""
+    write_atomic(path, text.encode())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace ``path`` by JSON with sorted keys, so that equal data are equal bytes."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace ``path`` by one JSON object per line."""
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one row, in one write, so that writers on one machine do not mix theirs.
+
+    Values that are not finite are left out, as neither JSON nor MLflow can hold them.
+    """
+    finite = {key: value for key, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(finite, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in ``path``; None if there is no such file or it does not hold JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; a row that a kill cut short is left out."""
+    try:
+        return list(_rows(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    except FileNotFoundError:
+        return []
+
+
+def last_row(path: Path, most: int = 8192) -> dict[str, Any]:
+    """The last whole row of a JSON-lines file that may be long; empty if there is none within ``most`` bytes."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(max(0, path.stat().st_size - most))
+            lines = handle.read().decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    return next(_rows(reversed(lines)), {})
+
+
+def truncate_rows(path: Path, before: int) -> None:
+    """Keep the rows with ``step < before``; what a killed run wrote after its last checkpoint is written again."""
+    if path.is_file():
+        write_rows(path, [row for row in read_rows(path) if row["step"] < before])
+
+
+def _rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row
