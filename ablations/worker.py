@@ -29,7 +29,7 @@ from unigrpo.files import write_json
 from unigrpo.registry import ConfigError
 
 #: The function that trains and evaluates one run.
-RUNNER = "unigrpo.training.trainer:run"
+RUNNER = "unigrpo.training.runner:run"
 
 _PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "numpy", "scipy", "safetensors")
 
@@ -60,7 +60,7 @@ class Job:
     fresh: bool = False
     """Whether to throw away what former attempts left."""
     runner: str = RUNNER
-    """``module:function`` with the signature of ``unigrpo.training.trainer.run``."""
+    """``module:function`` with the signature of ``unigrpo.training.runner.run``."""
 
     @property
     def cell_id(self) -> str:

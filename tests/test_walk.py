@@ -16,7 +16,7 @@ from unigrpo.models.policy import Context
 from unigrpo.noise import EpisodeDraws
 from unigrpo.objective.image_ratio import Guard, RatioNorm, Raw
 from unigrpo.objective.text_ratio import Sequence, Token
-from unigrpo.trajectory import ImageScore, ImageSegment, TextScore, Trajectory
+from unigrpo.trajectory import ImageScore, ImageSegment, TextScore, TextSegment, Trajectory
 from unigrpo.walk import Walk, replay
 
 POLICY = tiny.policy()
@@ -341,3 +341,37 @@ def test_a_walk_needs_the_protocol_alone():
     mine, theirs = roll(POLICY, walked), roll(Protocol(POLICY), walked)
     assert torch.equal(mine.image.latents, theirs.image.latents)
     assert isinstance(mine.segments[-1], ImageSegment)
+
+
+class TwoPictures:
+    """Paint, say, paint again: what follows a picture sees it."""
+
+    def __call__(self, walk, prompts, group_size, draw):
+        walk.give(prompts)
+        walk.repeat(group_size)
+        walk.paint(draw)
+        walk.say(4, draw)
+        walk.paint(draw)
+
+
+@given(GUIDANCE, st.integers(0, 99))
+def test_a_picture_enters_the_context_of_what_follows_it(guidance, seed):
+    walked = rules(guidance=guidance)
+    trajectory = roll(POLICY, walked, seed=seed, episode=TwoPictures())
+    again = replay(POLICY, walked, trajectory)
+    for old, new in zip(scores_of(trajectory), scores_of(again), strict=True):
+        assert torch.equal(old, new)
+    prompts, first, said, _ = trajectory.segments
+    context = POLICY.start(len(prompts.tokens))
+    _, context = POLICY.extend_text(context, *framed(prompts))
+    context = POLICY.extend_image(context.repeat(trajectory.group_size), first.latents)
+    logits, context = POLICY.extend_text(context, *framed(said))
+    log_prob = logits[:, :-1].log_softmax(-1).gather(-1, said.tokens[..., None])[..., 0]
+    torch.testing.assert_close(trajectory.scores[2].log_prob, log_prob.where(said.mask, 0.0))
+    assert torch.equal(again.context.position, context.position)
+    assert torch.equal(again.context.valid, context.valid)
+
+
+def framed(segment: TextSegment) -> tuple[torch.Tensor, torch.Tensor]:
+    first = torch.ones_like(segment.tokens[:, :1])
+    return torch.cat((first, segment.tokens), 1), torch.cat((first.bool(), segment.mask), 1)

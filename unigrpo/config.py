@@ -29,7 +29,8 @@ class ModelConfig:
     checkpoint: str = "tiny-shapes"
     """A name of a checkpoint inside the package, or a folder with config.json and model.safetensors."""
     context_grad: bool = False
-    """Whether the image loss reaches the text expert through the cached keys and values of the context."""
+    """Whether the image loss reaches the text expert through the cached keys and values of the context. (The markers
+    of a picture's own block go through the text expert too, as in BAGEL, and always pass a little.)"""
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,10 @@ def slots() -> list[str]:
 
 def strategies(slot: str) -> dict[str, type]:
     """Name -> class of every strategy of ``slot``."""
+    found = _load(slot)
     if slot not in slots():
         raise ConfigError(f"unknown slot {slot!r}{nearest(slot, slots())}")
-    return dict(sorted(_load(slot).items()))
+    return dict(sorted(found.items()))
 
 
 def find(slot: str, name: str) -> type:

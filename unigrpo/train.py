@@ -36,8 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(config: Any, folder: Path) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from unigrpo.training.runner import Stopped, run
     from unigrpo.training.state import CheckpointError
-    from unigrpo.training.trainer import NonFiniteLoss, RatioGuardError, Stopped, run
+    from unigrpo.training.trainer import NonFiniteLoss, RatioGuardError
 
     asked: list[int] = []
     signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))

@@ -81,6 +81,7 @@ class Walk:
         self.unconditional = policy.start(batch) if rules.guidance.name != "cfg_free" else None
         self.segments: list[Segment] = []
         self.scores: list[Score] = []
+        self.looked = 0
         self.cost = Cost()
 
     def repeat(self, times: int) -> None:
@@ -101,11 +102,12 @@ class Walk:
         self._record(segment, self._advance(segment))
 
     def skip(self, segment: Segment) -> None:
-        """Record a segment without a score and without a trace in the context."""
+        """Record a segment without scoring it."""
         self._record(segment, None)
 
     def say(self, limit: int, draw: Draw) -> TextSegment:
         """Let the policy say at most ``limit`` tokens, up to and including the end of text; one uniform per token."""
+        self._look()
         uniform = draw((len(self.segments), "text"), (limit,)).to(self.context.valid.device)
         context, rules = self.context, self.rules
         token = torch.full((context.batch,), rules.bos, device=uniform.device)
@@ -129,6 +131,7 @@ class Walk:
 
     def paint(self, draw: Draw) -> ImageSegment:
         """Let the policy paint a picture: all steps of the schedule, the stochastic ones recorded and scored."""
+        self._look()
         points, index = self.rules.points, len(self.segments)
         x = draw((index, "initial"), self.policy.latent_shape).to(self.context.valid.device)
         recorded, scores = [], []
@@ -150,7 +153,18 @@ class Walk:
         self.segments.append(segment)
         self.scores.append(score)
 
+    def _look(self) -> None:
+        """Let the picture walked last enter the context: when something follows it, for it costs a forward pass."""
+        last = self.segments[-1] if self.segments else None
+        if not isinstance(last, ImageSegment) or self.looked == len(self.segments):
+            return
+        self.looked = len(self.segments)
+        self.context = self.policy.extend_image(self.context, last.latents)
+        if self.unconditional is not None:
+            self.unconditional = self.policy.extend_image(self.unconditional, last.latents)
+
     def _advance(self, segment: Segment) -> Score:
+        self._look()
         if isinstance(segment, TextSegment):
             return self._advance_text(segment)
         return None if segment.given else ImageScore(tuple(self._score_step(step) for step in segment.steps))

@@ -1,4 +1,4 @@
-"""A trainer that trains nothing: the contract of ``unigrpo.training.trainer.run`` in a few milliseconds a cell.
+"""A trainer that trains nothing: the contract of ``unigrpo.training.runner.run`` in a few milliseconds a cell.
 
 What a cell does is told by a JSON file beside the cells' folder, ``behaviour.json``: sleep per update, cells that fail.
 """

@@ -14,7 +14,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from unigrpo.config import RunConfig
-from unigrpo.training.trainer import run
+from unigrpo.training.runner import run
 
 config, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
 run(RunConfig.from_dict(config), folder)

@@ -11,16 +11,16 @@ import torch
 from tests.training import runs
 from tests.training.runs import Fate, config_of, in_a_fork, killed, product, rows
 from unigrpo.models import checkpoint
-from unigrpo.training import trainer
+from unigrpo.training import runner
+from unigrpo.training.runner import Stopped, run
 from unigrpo.training.state import CheckpointError, read_latest
-from unigrpo.training.trainer import Stopped, run
 
 UPDATES = 4
 
 
 @pytest.fixture(autouse=True)
 def frequent_checkpoints(monkeypatch):
-    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(runner, "CHECKPOINT_EVERY", 1)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def whole(config, tmp_path_factory):
     """An uninterrupted run, its result and the number of things its code did."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch, Fate() as fate:
-        patch.setattr(trainer, "CHECKPOINT_EVERY", 1)
+        patch.setattr(runner, "CHECKPOINT_EVERY", 1)
         result = run(config, folder)
     return folder, result, fate.count
 
@@ -211,3 +211,12 @@ def test_seconds_of_earlier_attempts_count(config, tmp_path):
     run(config, tmp_path)
     spent = json.loads((tmp_path / "cost.json").read_text())
     assert spent["cost/cpu_s"] > first["cpu"] > 0
+
+
+def test_a_finished_run_is_read_not_trained_again(whole, config):
+    folder, result, _ = whole
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run(config, folder, progress=lambda event: pytest.fail("it trained")) == result
+    with pytest.raises(CheckpointError, match="result of another configuration"):
+        run(config_of(seed=9), folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

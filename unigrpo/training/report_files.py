@@ -27,7 +27,7 @@ def write_final(trainer: Trainer, folder: Path) -> dict[str, Any]:
         plain = trainer.evaluator(policy, 1.0, config.evaluation.images_per_prompt)
         guided = trainer.evaluator(policy, config.evaluation.guidance_scale, 1)
         drift = trainer.evaluator.drift(policy, trainer.reference)
-    trainer.cost["nfe_eval"] += plain.cost.nfe + guided.cost.nfe
+    trainer.count("eval", plain.cost + guided.cost)
     metrics = {**plain.metrics, **{f"cfg/{name}": value for name, value in guided.metrics.items()}, **drift}
     write_rows(folder / "per_prompt.jsonl", plain.rows)
     write_samples(folder / "samples", plain, config.evaluation.images_per_prompt)

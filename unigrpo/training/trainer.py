@@ -1,19 +1,16 @@
-"""Reinforcement learning of a unified model: rollout, reward, advantage, update, over and over.
+"""Reinforcement learning of a unified model: rollout, reward, advantage, update.
 
-:func:`run` trains or resumes one configuration in one folder.  All randomness is keyed, so that a resumed run ends in
-the bytes of an uninterrupted one; what depends on the machine (seconds, memory) goes to files of its own.
+:class:`Trainer` holds what one run moves and makes one update at a time; ``runner.py`` makes a run of them.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -24,14 +21,13 @@ from torch import Tensor
 from unigrpo import registry
 from unigrpo.config import RunConfig
 from unigrpo.evaluation import Evaluator
-from unigrpo.files import append_row, truncate_rows, write_json
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
 from unigrpo.models.policy import Modality
 from unigrpo.noise import EpisodeDraws, seed_of
 from unigrpo.objective.advantage import zero_variance
 from unigrpo.registry import ConfigError
-from unigrpo.training import report_files, state
+from unigrpo.training import state
 from unigrpo.training.loss import MinibatchLoss, minibatch_loss
 from unigrpo.training.state import State
 from unigrpo.trajectory import Cost, Score, Trajectory
@@ -40,16 +36,10 @@ from unigrpo.walk import Rules, Walk, replay
 MODALITIES: tuple[Modality, ...] = ("text", "image")
 #: What is counted, under ``cost/``: velocity evaluations by purpose, pictures of rollouts, text tokens walked.
 COUNTED = ("nfe_rollout", "nfe_train", "nfe_reference", "nfe_eval", "images", "tokens")
-#: Updates between checkpoints: what a kill can lose.
-CHECKPOINT_EVERY = 10
 #: Updates between measurements of drift where no penalty needs the reference anyway.
 DRIFT_EVERY = 10
 #: The part of the clip band that |log-ratio| may take up before the first update.
 GUARD = 0.1
-
-
-class Stopped(Exception):
-    """The run was asked to stop; it is checkpointed and can be resumed."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -197,7 +187,7 @@ class Trainer:
         """A small evaluation at guidance 1, between two updates."""
         self.policy.eval()
         found = self.evaluator(self.policy, 1.0, self.config.evaluation.loop_images_per_prompt)
-        self._count("eval", found.cost)
+        self.count("eval", found.cost)
         return {f"eval/{name}": value for name, value in found.metrics.items()}
 
     def needs_reference(self, update: int) -> bool:
@@ -213,7 +203,7 @@ class Trainer:
         """The frozen reference's scores of a recorded batch."""
         with self.autocast():
             walk = replay(self.reference, rules, trajectory, images=self.config.modalities.image > 0)
-        self._count("reference", walk.cost)
+        self.count("reference", walk.cost)
         return tuple(walk.scores)
 
     def learn(
@@ -229,7 +219,7 @@ class Trainer:
                 images=modalities.image > 0,
                 train_text=modalities.text > 0 or rules.context_grad,
             )
-        self._count("train", walk.cost)
+        self.count("train", walk.cost)
         found = minibatch_loss(
             self.config, trajectory, tuple(walk.scores), reference, advantage.to(self.accelerator.device)
         )
@@ -277,7 +267,8 @@ class Trainer:
                 f" and optim.image_lr={self.config.optim.image_lr}, the dynamics' noise and the reward"
             )
 
-    def _count(self, kind: str, cost: Cost) -> None:
+    def count(self, kind: str, cost: Cost) -> None:
+        """Add to the counts of a purpose: rollout, train, reference or eval."""
         self.cost[f"nfe_{kind}"] += cost.nfe
         self.cost["tokens"] += cost.tokens
 
@@ -288,7 +279,7 @@ class Trainer:
         with self.clock("rollout"):
             trajectories = self.rollout(update, rules)
             for trajectory in trajectories:
-                self._count("rollout", trajectory.cost)
+                self.count("rollout", trajectory.cost)
         with self.clock("reward"):
             advantages, metrics = self.judge(trajectories)
         rows = advantages.flatten().split([len(t.row_prompts) for t in trajectories])
@@ -341,109 +332,3 @@ class Trainer:
             self.seconds = dict(saved.facts["seconds"])
         self.guarded = True
         return int(saved.facts["update"])
-
-
-def run(
-    config: RunConfig,
-    folder: Path,
-    *,
-    progress: Callable[[dict[str, Any]], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> dict[str, Any]:
-    """Train ``config`` in ``folder``, or go on where its checkpoint stands, then evaluate.
-
-    Args:
-        config: of the run.
-        folder: made if missing; holds metrics.jsonl, timing.jsonl, checkpoint/, and at the end evaluation.json,
-            per_prompt.jsonl, samples/, model/, cost.json and result.json.
-        progress: called after every update with ``update``, ``updates`` and ``metrics``.
-        stop: polled after every update; when true, the run is checkpointed and :class:`Stopped` raised.
-
-    Returns:
-        The content of result.json, which depends on the configuration alone.
-
-    Raises:
-        ConfigError: the configuration cannot run.
-        Stopped: as asked.
-        NonFiniteLoss: training diverged.
-        RatioGuardError: sampling and replay disagree.
-        CheckpointError: checkpoints exist, but none is whole.
-    """
-    return _Run(config, folder).go(progress, stop)
-
-
-class _Run:
-    """A trainer and its folder; only the main process writes."""
-
-    def __init__(self, config: RunConfig, folder: Path):
-        self.config, self.folder = config, folder
-        self.started, self.cpu = time.perf_counter(), time.process_time()
-        self.trainer = Trainer(config)
-        self.main = self.trainer.accelerator.is_main_process
-        saved = state.read_latest(folder / "checkpoint")
-        self.done = self.trainer.restore(saved) if saved else 0
-        self.trainer.accelerator.wait_for_everyone()
-        if self.main:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "config.json", config.to_dict())
-            for name in ("metrics.jsonl", "timing.jsonl"):
-                truncate_rows(folder / name, self.done)
-
-    def go(self, progress: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool] | None) -> dict[str, Any]:
-        """Train what is left, evaluate, write the result."""
-        trainer, updates = self.trainer, self.config.optim.updates
-        for update in range(self.done, updates):
-            metrics = self.step(update)
-            if progress:
-                progress({"update": update + 1, "updates": updates, "metrics": metrics})
-            stopping = trainer.agreed(stop is not None and stop())
-            if stopping or ((update + 1) % CHECKPOINT_EVERY == 0 and update + 1 < updates):
-                self.clock_in()
-                if self.main:
-                    state.write(self.folder / "checkpoint", update + 1, trainer.state())
-            if stopping:
-                raise Stopped(f"checkpointed after update {update + 1} of {updates}")
-        result = self.finish() if self.main else {}
-        trainer.accelerator.wait_for_everyone()
-        return result
-
-    def step(self, update: int) -> dict[str, float]:
-        """One update and its rows in the logs."""
-        trainer, every = self.trainer, self.config.evaluation.every
-        before = dict(trainer.seconds)
-        if self.main and every and update % every == 0:
-            with trainer.clock("evaluation"):
-                found = trainer.evaluate_in_loop()
-            append_row(self.folder / "metrics.jsonl", {"step": update, **found})
-        metrics = trainer.update(update)
-        trainer.pool_cost()
-        if self.main:
-            counts = {f"cost/{name}": value for name, value in trainer.cost.items()}
-            append_row(self.folder / "metrics.jsonl", {"step": update, **metrics, **counts})
-            spent = {f"time/{name}": value - before.get(name, 0.0) for name, value in trainer.seconds.items()}
-            append_row(self.folder / "timing.jsonl", {"step": update, **spent})
-        return metrics
-
-    def clock_in(self) -> None:
-        """Add the seconds since the last time to the totals, which survive a kill."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        self.trainer.spend("wall", wall - self.started)
-        self.trainer.spend("cpu", cpu - self.cpu)
-        self.started, self.cpu = wall, cpu
-
-    def finish(self) -> dict[str, Any]:
-        """Evaluate and write the final files, result.json last."""
-        result = report_files.write_final(self.trainer, self.folder)
-        self.clock_in()
-        seconds = {f"cost/{name}_s": value for name, value in self.trainer.seconds.items()}
-        write_json(self.folder / "cost.json", seconds | {"cost/peak_mb": peak_megabytes()})
-        write_json(self.folder / "result.json", result)
-        report_files.drop_checkpoints(self.folder)
-        return result
-
-
-def peak_megabytes() -> float:
-    """Largest memory so far: the GPU's if there is one, else the process's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,148 @@
+"""A run from start to end in one folder: updates, logs, checkpoints, the final evaluation.
+
+All randomness is keyed, so that a resumed run ends in the bytes of an uninterrupted one; what depends on the machine
+(seconds, memory) goes to files of its own.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unigrpo.config import RunConfig
+from unigrpo.files import append_row, read_json, truncate_rows, write_json
+from unigrpo.training import report_files
+from unigrpo.training.state import CheckpointError, read_latest
+from unigrpo.training.state import write as write_checkpoint
+from unigrpo.training.trainer import Trainer
+
+#: Updates between checkpoints: what a kill can lose.
+CHECKPOINT_EVERY = 10
+
+
+class Stopped(Exception):
+    """The run was asked to stop; it is checkpointed and can be resumed."""
+
+
+def run(
+    config: RunConfig,
+    folder: Path,
+    *,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Train ``config`` in ``folder``, or go on where its checkpoint stands, then evaluate; a finished run is read.
+
+    Args:
+        config: of the run.
+        folder: made if missing; holds metrics.jsonl, timing.jsonl, checkpoint/, and at the end evaluation.json,
+            per_prompt.jsonl, samples/, model/, cost.json and result.json.
+        progress: called after every update with ``update``, ``updates`` and ``metrics``.
+        stop: polled after every update; when true, the run is checkpointed and :class:`Stopped` raised.
+
+    Returns:
+        The content of result.json, which depends on the configuration alone.
+
+    Raises:
+        ConfigError: the configuration cannot run.
+        Stopped: as asked.
+        NonFiniteLoss: training diverged.
+        RatioGuardError: sampling and replay disagree.
+        CheckpointError: checkpoints exist, but none is whole, or the folder is that of another configuration.
+    """
+    finished = _finished(config, folder)
+    return _Run(config, folder).go(progress, stop) if finished is None else finished
+
+
+def _finished(config: RunConfig, folder: Path) -> dict[str, Any] | None:
+    """The result that the folder holds already, None if it holds none."""
+    result: dict[str, Any] | None = read_json(folder / "result.json")
+    if result is None:
+        return None
+    stored = read_json(folder / "config.json") or {}
+    if any(stored.get(key) != value for key, value in config.identity().items()):
+        raise CheckpointError(f"{folder} holds the result of another configuration; use another folder")
+    report_files.drop_checkpoints(folder)  # which a kill may have kept the first time
+    return result
+
+
+class _Run:
+    """A trainer and its folder; only the main process writes."""
+
+    def __init__(self, config: RunConfig, folder: Path):
+        self.config, self.folder = config, folder
+        self.started, self.cpu = time.perf_counter(), time.process_time()
+        self.trainer = Trainer(config)
+        self.main = self.trainer.accelerator.is_main_process
+        saved = read_latest(folder / "checkpoint")
+        self.done = self.trainer.restore(saved) if saved else 0
+        self.trainer.accelerator.wait_for_everyone()
+        if self.main:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", config.to_dict())
+            for name in ("metrics.jsonl", "timing.jsonl"):
+                truncate_rows(folder / name, self.done)
+
+    def go(self, progress: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool] | None) -> dict[str, Any]:
+        """Train what is left, evaluate, write the result."""
+        trainer, updates = self.trainer, self.config.optim.updates
+        for update in range(self.done, updates):
+            metrics = self.step(update)
+            if progress:
+                progress({"update": update + 1, "updates": updates, "metrics": metrics})
+            stopping = trainer.agreed(stop is not None and stop())
+            if stopping or ((update + 1) % CHECKPOINT_EVERY == 0 and update + 1 < updates):
+                self.clock_in()
+                if self.main:
+                    write_checkpoint(self.folder / "checkpoint", update + 1, trainer.state())
+            if stopping:
+                raise Stopped(f"checkpointed after update {update + 1} of {updates}")
+        result = self.finish() if self.main else {}
+        trainer.accelerator.wait_for_everyone()
+        return result
+
+    def step(self, update: int) -> dict[str, float]:
+        """One update and its rows in the logs."""
+        trainer, every = self.trainer, self.config.evaluation.every
+        before = dict(trainer.seconds)
+        if self.main and every and update % every == 0:
+            with trainer.clock("evaluation"):
+                found = trainer.evaluate_in_loop()
+            append_row(self.folder / "metrics.jsonl", {"step": update, **found})
+        metrics = trainer.update(update)
+        trainer.pool_cost()
+        if self.main:
+            counts = {f"cost/{name}": value for name, value in trainer.cost.items()}
+            append_row(self.folder / "metrics.jsonl", {"step": update, **metrics, **counts})
+            spent = {f"time/{name}": value - before.get(name, 0.0) for name, value in trainer.seconds.items()}
+            append_row(self.folder / "timing.jsonl", {"step": update, **spent})
+        return metrics
+
+    def clock_in(self) -> None:
+        """Add the seconds since the last time to the totals, which survive a kill."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.trainer.spend("wall", wall - self.started)
+        self.trainer.spend("cpu", cpu - self.cpu)
+        self.started, self.cpu = wall, cpu
+
+    def finish(self) -> dict[str, Any]:
+        """Evaluate and write the final files, result.json last."""
+        result = report_files.write_final(self.trainer, self.folder)
+        self.clock_in()
+        seconds = {f"cost/{name}_s": value for name, value in self.trainer.seconds.items()}
+        write_json(self.folder / "cost.json", seconds | {"cost/peak_mb": peak_megabytes()})
+        write_json(self.folder / "result.json", result)
+        report_files.drop_checkpoints(self.folder)
+        return result
+
+
+def peak_megabytes() -> float:
+    """Largest memory so far: the GPU's if there is one, else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
