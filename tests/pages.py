@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,8 +154,11 @@ def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) ->
 def _try_sweep(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
     from ablations.sweep import main
 
+    for checkpoint in (word.partition("=")[2] for word in arguments if word.startswith("model.checkpoint=")):
+        shutil.copytree(ROOT / "unigrpo" / "checkpoints" / "tiny-shapes", folder / checkpoint)
+    before = sorted(folder.rglob("*"))
     assert main([*arguments, "dry_run=true"]) == 0
-    assert not list(folder.iterdir())
+    assert sorted(folder.rglob("*")) == before
 
 
 def _try_warmup(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.shipped import shipped
 from unigrpo import registry
 from unigrpo.config import RunConfig, build, slot_of
 from unigrpo.registry import ConfigError
@@ -60,7 +61,7 @@ def strategy(slot: str) -> st.SearchStrategy[Any]:
             return False
         return True
 
-    names = st.sampled_from(sorted(registry.strategies(slot)))
+    names = st.sampled_from(sorted(shipped(slot)))
     both = names.flatmap(lambda name: st.tuples(st.just(name), plain(registry.find(slot, name)))).filter(legal)
     return st.one_of(names, both.map(lambda named: {"name": named[0], **named[1]}))
 

@@ -26,6 +26,7 @@ from tests.pages import (
     name_of,
     run,
     table,
+    tables,
 )
 from unigrpo import registry
 from unigrpo.compose import recipes
@@ -66,6 +67,12 @@ def test_links_lead_somewhere(page):
         assert "://" in target or (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent != ROOT], ids=name_of)
+def test_tables_name_modules_that_exist(page):
+    named = [name for rows in tables(page) for row in rows for name in code(row[0]) if name.endswith(".py")]
+    assert [name for name in named if not (page.parent / name).exists()] == []
+
+
 def test_ci_runs_the_command_of_the_readme():
     (command,) = [line for block in blocks(README, "bash") for line in block.splitlines() if line.endswith("tox")]
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == command
@@ -73,12 +80,12 @@ def test_ci_runs_the_command_of_the_readme():
 
 def test_the_readme_lists_every_strategy():
     listed = {code(slot)[0]: code(names) for slot, names in table(README, "slot", "strategies")}
-    assert listed == {slot: _shipped(slot) for slot in registry.SLOTS}
+    assert listed == {slot: list(_shipped(slot)) for slot in registry.SLOTS}
 
 
-def _shipped(slot: str) -> list[str]:
+def _shipped(slot: str) -> dict[str, type]:
     # Other tests register strategies of their own.
-    return [name for name, cls in registry.strategies(slot).items() if cls.__module__.startswith("unigrpo.")]
+    return {name: cls for name, cls in registry.strategies(slot).items() if cls.__module__.startswith("unigrpo.")}
 
 
 def test_the_readme_asks_the_questions_of_the_grids():
@@ -97,7 +104,7 @@ def test_recipes_are_listed():
 def test_the_page_on_strategies_knows_what_each_slot_asks_for():
     rows = table(ADDING, "slot", "method", "arguments")
     for slot, method, arguments, _ in rows:
-        for strategy in registry.strategies(code(slot)[0]).values():
+        for strategy in _shipped(code(slot)[0]).values():
             asked = [*inspect.signature(getattr(strategy, code(method)[0])).parameters][1:]
             assert asked == code(arguments)[0].split(", "), (strategy, method)
     assert {code(row[0])[0] for row in rows} == set(registry.SLOTS) - {"world", "modalities"}
