@@ -226,6 +226,14 @@ def test_what_cannot_run_together_is_said_before_anything_starts(data, said):
     assert said in str(caught.value)
 
 
+def test_an_untouched_model_is_refused_for_its_evaluation_only():
+    impossible = {"dynamics": "ode", "modalities": "joint"}
+    assert RunConfig.from_dict(impossible).conflicts()
+    assert RunConfig.from_dict(impossible | {"optim": {"updates": 0}}).conflicts() == []
+    short = {"optim": {"updates": 0}, "evaluation": {"prompts_per_task": [1, 2]}}
+    assert any("prompts_per_task" in reason for reason in RunConfig.from_dict(short).conflicts())
+
+
 def test_all_conflicts_are_said_at_once():
     config = RunConfig.from_dict({"dynamics": "ode", "sampler": {"shift": 0.0}, "rollout": {"group_size": 1}})
     assert len(config.conflicts()) == 3

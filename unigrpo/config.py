@@ -149,6 +149,9 @@ class RunConfig:
         """Why this configuration cannot run, one sentence each, naming the pair and the way out; empty if it can."""
         found = list(_range_faults(self))
         for f in dataclasses.fields(self):
+            # An untouched model is only evaluated: how it would have been trained does not matter.
+            if self.optim.updates == 0 and f.name not in ("world", "episode"):
+                continue
             declared = getattr(getattr(self, f.name), "conflicts", None)
             if declared is not None:
                 found += [f"{f.name}={getattr(self, f.name).name}: {reason}" for reason in declared(self)]
