@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +69,3 @@ def save_png(path: Path, picture: torch.Tensor) -> None:
 def drop_checkpoints(folder: Path) -> None:
     """Remove what only a resumption needs."""
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-
-
-__all__: Sequence[str] = ("drop_checkpoints", "save_png", "write_final", "write_samples")
