@@ -13,13 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from benchmarks.pictures import Floats, read_picture, write_picture
 from unigrpo.worlds.shapes.prompts import Prompt
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def write_pictures(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[F
         (place / "samples").mkdir(parents=True, exist_ok=True)
         write_prompts(place / "metadata.jsonl", [prompt])
         for index, sample in enumerate(samples):
-            Image.fromarray(to_bytes(sample)).save(place / "samples" / f"{index:04d}.png")
+            write_picture(place / "samples" / f"{index:04d}.png", sample)
 
 
 def read_pictures(folder: Path) -> Iterator[tuple[Path, Prompt, Floats]]:
@@ -94,21 +89,7 @@ def read_pictures(folder: Path) -> Iterator[tuple[Path, Prompt, Floats]]:
         if len(prompts) != 1:
             raise ValueError(f"{path}: expected one line of metadata, found {len(prompts)}")
         for sample in sorted((path.parent / "samples").glob("*.png")):
-            with Image.open(sample) as image:
-                yield sample, prompts[0], from_bytes(np.asarray(image.convert("RGB")))
-
-
-def to_bytes(picture: Floats) -> NDArray[np.uint8]:
-    """[3, H, W] in [-1, 1] (clipped) -> [H, W, 3] bytes."""
-    scaled = (np.clip(picture, -1, 1).transpose(1, 2, 0) + 1) * 127.5
-    pixels: NDArray[np.uint8] = scaled.round().astype(np.uint8)
-    return pixels
-
-
-def from_bytes(pixels: NDArray[np.uint8]) -> Floats:
-    """[H, W, 3] bytes -> [3, H, W] in [-1, 1]."""
-    picture: Floats = pixels.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
-    return picture
+            yield sample, prompts[0], read_picture(sample)
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:

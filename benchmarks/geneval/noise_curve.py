@@ -54,7 +54,7 @@ def proxy_agreement(count: int, noise: float, seed: int = 0) -> tuple[float, flo
     prompts: Sequence[Prompt] = [example.prompt for example in examples]
     pictures = _noisy(np.stack([example.picture for example in examples]), noise, rng)
     right = np.array([verdict.strict for verdict in judge(pictures, prompts)])
-    scores = ProxyReward()(torch.from_numpy(pictures), prompts, None)[:, 0].numpy()
+    scores = ProxyReward().score(torch.from_numpy(pictures), prompts, None)[:, 0].numpy()
     # nothing may be right under heavy noise, and a mean over nothing is no number
     means = [float(scores[rows].mean()) if rows.any() else 0.0 for rows in (right, ~right)]
     return float(((scores > 0.5) == right).mean()), means[0], means[1]

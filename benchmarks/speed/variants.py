@@ -119,7 +119,7 @@ class Bench:
         config, found = self.trainer.config, []
         for trajectory in self.trajectories:
             walk = Walk(self.trainer.policy, self.rules, len(trajectory.row_prompts))
-            given = self.trainer.evaluator.encode(trajectory.row_prompts)
+            given = self.trainer.evaluator.codec.given(trajectory.row_prompts)
             config.episode(walk, given, 1, self.draws(trajectory))
             found.append(Trajectory(trajectory.row_prompts, 1, tuple(walk.segments), ()).image.latents)
         return found

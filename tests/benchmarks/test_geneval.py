@@ -14,16 +14,15 @@ from hypothesis.extra import numpy as hnp
 from benchmarks.geneval import noise_curve, score
 from benchmarks.geneval.files import (
     Result,
-    from_bytes,
     read_pictures,
     read_prompts,
     read_results,
-    to_bytes,
     write_pictures,
     write_prompts,
     write_results,
 )
 from benchmarks.geneval.summary import summarise
+from benchmarks.pictures import from_bytes, to_bytes
 from unigrpo.worlds.shapes.examples import satisfying_scene
 from unigrpo.worlds.shapes.grammar import random_item
 from unigrpo.worlds.shapes.prompts import OFFICIAL_COUNTS, TASKS, by_task, select

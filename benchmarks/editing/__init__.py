@@ -1,0 +1,1 @@
+"""Editing scores as in VIEScore and GEdit-Bench, and ``shapes-edit``: the same scores, judged exactly."""

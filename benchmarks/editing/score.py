@@ -1,0 +1,75 @@
+"""Judge a model's edits as shapes-edit: ``python -m benchmarks.editing.score ANSWERS``.
+
+The file of answers names edit prompts of the world ``shapes`` (test split) by their keys; the blocks of an answer are
+the turns of its chain, each with the edited picture (texts are not judged).  Writes ratings beside the answers (or to
+``--output``) and prints their summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.answers import Answer, prompts_of, read_answers
+from benchmarks.editing.ratings import read_ratings, report
+from benchmarks.pictures import read_picture
+from benchmarks.records import write_records
+from unigrpo.measures import EditMeasure, Row
+from unigrpo.transcript import Pictures, Transcript
+from unigrpo.worlds import Shapes
+
+
+def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
+    """A row for every turn of every answer, as an evaluation of a policy writes it.
+
+    Args:
+        answers: to edit prompts of the test split, each with one turn at least.
+        folder: of their pictures.
+
+    Raises:
+        ValueError: an id that is no key of an edit prompt, more turns than it has, or a turn without a picture.
+        OSError: a picture is not there.
+    """
+    chains: dict[int, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        chains[len(answer.blocks)].append(answer)
+    return [row for turns, alike in sorted(chains.items()) for row in _score(turns, alike, folder)]
+
+
+def _score(turns: int, answers: Sequence[Answer], folder: Path) -> list[Row]:
+    import torch
+
+    world, prompts = Shapes(), prompts_of(answers, "edits")
+    for answer, prompt in zip(answers, prompts, strict=True):
+        if not 1 <= turns <= len(prompt.edits) or not all(block.image for block in answer.blocks):
+            raise ValueError(f"{answer.id}: expected 1 to {len(prompt.edits)} blocks with a picture each")
+    painted = [[world.render(prompt.source) for prompt in prompts]]
+    painted += [[read_picture(folder / str(answer.blocks[turn].image)) for answer in answers] for turn in range(turns)]
+    made = [True] * len(answers)
+    parts = [
+        Pictures(torch.from_numpy(np.stack(pictures)), made, given=number == 0, turn=max(number - 1, 0))
+        for number, pictures in enumerate(painted)
+    ]
+    return EditMeasure(world).rows(Transcript(prompts, tuple(parts)), per_prompt=1)
+
+
+def main() -> None:
+    """Score, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("answers", type=Path, help="JSON list of {id, answer: [{text, image}, ...]}")
+    parser.add_argument("--output", type=Path, help="ratings (default: ratings.jsonl beside the answers)")
+    arguments = parser.parse_args()
+    output = arguments.output or arguments.answers.parent / "ratings.jsonl"
+    try:
+        write_records(output, score(list(read_answers(arguments.answers)), arguments.answers.parent))
+        print(f"shapes-edit\n{report(read_ratings(output))}")
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The files and summaries of InterleavedBench and MMIE, and ``shapes-interleaved``: five aspects, judged exactly."""

@@ -1,0 +1,82 @@
+"""Judge a model's stories as shapes-interleaved: ``python -m benchmarks.interleaved.score ANSWERS``.
+
+The file of answers names stories of the world ``shapes`` (test split) by their keys; each block of an answer is a text
+with the picture that follows it, and the last one, which has no picture, ends the story.  Writes judgements beside the
+answers (or to ``--output``) and prints their summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.answers import Answer, Block, prompts_of, read_answers
+from benchmarks.interleaved.judgements import read_judgements, summarise
+from benchmarks.pictures import read_picture
+from benchmarks.records import write_records
+from unigrpo.measures import Row, StoryMeasure
+from unigrpo.transcript import End, Pictures, Transcript, Words
+from unigrpo.worlds import Shapes
+
+
+def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
+    """A row for every answer, as an evaluation of a policy writes it.
+
+    Args:
+        answers: to stories of the test split.
+        folder: of their pictures.
+
+    Raises:
+        ValueError: an id that is no key of a story, or no answer.
+        OSError: a picture is not there.
+    """
+    stories = prompts_of(answers, "stories")
+    told = [tuple(_told(answer)) for answer in answers]
+    turns = range(max(map(len, told)))
+    parts = [part for turn in turns for part in _turn(turn, told, folder)]
+    return StoryMeasure(Shapes()).rows(Transcript(stories, tuple(parts)), per_prompt=1)
+
+
+def _told(answer: Answer) -> Iterator[Block]:
+    """The blocks up to the first without a picture, with which a story is over."""
+    for block in answer.blocks:
+        yield block
+        if block.image is None:
+            return
+
+
+def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[Words, Pictures]:
+    import torch
+
+    blocks = [blocks[turn] if turn < len(blocks) else None for blocks in told]
+    texts = [block.text or "" if block else "" for block in blocks]
+    images = [block.image if block else None for block in blocks]
+    ends: list[End] = [None if block is None else "paint" if block.image else "stop" for block in blocks]
+    size = Shapes().size
+    nothing = np.zeros((3, size, size), dtype=np.float32)
+    pixels = np.stack([read_picture(folder / image) if image else nothing for image in images])
+    return (
+        Words(texts, ends, [len(text.split()) for text in texts], given=False, turn=turn),
+        Pictures(torch.from_numpy(pixels), [image is not None for image in images], given=False, turn=turn),
+    )
+
+
+def main() -> None:
+    """Score, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("answers", type=Path, help="JSON list of {id, answer: [{text, image}, ...]}")
+    parser.add_argument("--output", type=Path, help="judgements (default: judgements.jsonl beside the answers)")
+    arguments = parser.parse_args()
+    output = arguments.output or arguments.answers.parent / "judgements.jsonl"
+    try:
+        write_records(output, score(list(read_answers(arguments.answers)), arguments.answers.parent))
+        print(f"shapes-interleaved\n{summarise(read_judgements(output))}")
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
