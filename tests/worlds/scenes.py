@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
+from unigrpo.worlds.shapes.edit_prompts import random_chain
+from unigrpo.worlds.shapes.edits import EDITS, Edit
 from unigrpo.worlds.shapes.examples import satisfying_scene
 from unigrpo.worlds.shapes.grammar import COLOURS, MARGIN, PLACES, QUADRANT, SHAPES, SIZES, Item, Scene
+from unigrpo.worlds.shapes.judge import Sight
 from unigrpo.worlds.shapes.prompts import TASKS, Prompt, by_task
-from unigrpo.worlds.shapes.rules import Found
+from unigrpo.worlds.shapes.rules import Found, objects_of
+from unigrpo.worlds.shapes.stories import STEPS, Story, random_story
+from unigrpo.worlds.shapes.things import Thing, found_things
 from unigrpo.worlds.shapes.thinking import Plan, Planned
 
 
@@ -74,3 +80,33 @@ def found(draw: st.DrawFn) -> Found:
         draw(boxes()),
         draw(st.integers(0, 10)) / 10,
     )
+
+
+@st.composite
+def things(draw: st.DrawFn) -> Thing:
+    """Whole or in part unknown."""
+    (thing,) = found_things(draw(scenes(most=1)).items)
+    unknown = draw(st.sets(st.sampled_from(["shape", "colour", "place", "centre"])))
+    return replace(thing, **dict.fromkeys(unknown))
+
+
+@st.composite
+def edits(draw: st.DrawFn, *kinds: str) -> tuple[Edit, Scene, Scene]:
+    """An edit (of one of ``kinds``) with the scenes before and after it."""
+    kind = draw(st.sampled_from(kinds or list(EDITS)))
+    (edit,), chain = random_chain(
+        draw(st.sampled_from(["train", "test"])), (kind,), (1, 2, 3), random.Random(draw(st.integers(0, 2**32)))
+    )
+    return edit, *chain
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[Story, tuple[Scene, ...]]:
+    """A story and scenes that tell it."""
+    split, steps = draw(st.sampled_from(["train", "test"])), draw(st.sampled_from(STEPS))
+    return random_story(split, steps, random.Random(draw(st.integers(0, 2**32))))
+
+
+def sight(scene: Scene, fidelity: float = 0.0) -> Sight:
+    """What a perfect eye sees of a picture of ``scene``."""
+    return Sight(tuple(objects_of(scene.items)), fidelity)

@@ -12,6 +12,7 @@ from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.grammar import COLOURS, PLACES, SHAPES
 from unigrpo.worlds.shapes.prompts import OFFICIAL_COUNTS, RELATIONS, TASKS, Prompt, by_task, select
 from unigrpo.worlds.shapes.thinking import Planned, parse_thinking, write_thinking
+from unigrpo.worlds.shapes.warmup_episodes import QUESTION
 
 WORLD = Shapes()
 
@@ -67,13 +68,16 @@ def test_every_test_word_is_learnt_in_training_and_texts_are_short():
     assert max(len(prompt.prompt.split()) for split in ("train", "test") for prompt in WORLD.prompts(split)) <= 14
 
 
-def test_the_vocabulary_is_the_words_of_prompts_and_plans():
+def test_the_vocabulary_is_the_words_of_prompts_and_texts():
     vocabulary = WORLD.vocabulary()
     assert vocabulary == sorted(set(vocabulary))
     spoken = words(prompt.prompt for prompt in WORLD.prompts("train"))
     planned = words([*PLACES, *COLOURS, *SHAPES, "some", "shape", "."])
-    assert set(vocabulary) == spoken | planned
-    assert len(vocabulary) < 60
+    told = words(story.prompt for story in WORLD.prompts("train", "stories"))
+    edited = words(text for prompt in WORLD.prompts("train", "edits") for text in prompt.instructions)
+    reflected = {"see", "fine", "wrong"}
+    assert set(vocabulary) == spoken | planned | told | edited | reflected | words([QUESTION])
+    assert len(vocabulary) < 70
 
 
 @given(prompts())
@@ -144,9 +148,28 @@ def test_impossible_counts_are_refused(counts):
         select("test", counts)
 
 
-def test_an_unknown_split_is_refused():
+@pytest.mark.parametrize("family", ["images", "stories", "edits"])
+def test_an_unknown_split_is_refused(family):
     with pytest.raises(ValueError, match="'train' or 'test'"):
-        WORLD.prompts("validation")
+        WORLD.prompts("validation", family)
+
+
+def test_an_unknown_family_is_refused():
+    with pytest.raises(ValueError, match="'stories' or 'edits', got 'songs'"):
+        WORLD.prompts("test", "songs")
+
+
+@pytest.mark.parametrize(("family", "tasks"), [("images", 6), ("stories", 2), ("edits", 6)])
+def test_every_family_is_chosen_from_by_task(family, tasks):
+    by_task = WORLD.prompts_by_task("test", family)
+    assert len(by_task) == tasks
+    counts = range(1, tasks + 1)
+    chosen = WORLD.select_prompts("test", counts, family)
+    assert collections.Counter(prompt.tag for prompt in chosen) == dict(zip(by_task, counts, strict=True))
+    assert all(prompt in by_task[prompt.tag] for prompt in chosen)
+    assert WORLD.prompts("test", family) == [prompt for prompts in by_task.values() for prompt in prompts]
+    with pytest.raises(ValueError, match=f"expected {tasks} counts"):
+        WORLD.select_prompts("test", (1,), family)
 
 
 @given(plans())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from unigrpo.registry import register
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from unigrpo.episodes.episode import Family
+    from unigrpo.transcript import End, Transcript
+    from unigrpo.worlds.shapes.edit_judge import EditVerdict
     from unigrpo.worlds.shapes.examples import Example
     from unigrpo.worlds.shapes.grammar import Scene
-    from unigrpo.worlds.shapes.judge import Verdict
+    from unigrpo.worlds.shapes.judge import Sight, Verdict
     from unigrpo.worlds.shapes.prompts import Prompt, Split
+    from unigrpo.worlds.shapes.reflection import ReflectionVerdict
+    from unigrpo.worlds.shapes.story_judge import StoryVerdict
 
 
 @register("world", "shapes", source="GenEval (arXiv 2310.11513), its six tasks in miniature")
@@ -32,37 +38,65 @@ class Shapes:
         return PICTURE
 
     def vocabulary(self) -> list[str]:
-        """Every word of prompts and thinking texts, sorted."""
+        """Every word of prompts, instructions and texts of the policy, sorted."""
         from unigrpo.worlds.shapes.vocabulary import vocabulary
 
         return list(vocabulary())
 
-    def prompts(self, split: Split) -> Sequence[Prompt]:
-        """All prompts of a split, task by task: deterministic, the splits disjoint (see ``shapes.prompts``)."""
-        from unigrpo.worlds.shapes.prompts import all_prompts
+    @property
+    def edit_turns(self) -> int:
+        """Instructions of a prompt of the family ``edits``."""
+        from unigrpo.worlds.shapes.edit_prompts import TURNS
 
-        return all_prompts(split)
+        return TURNS
 
-    def prompts_by_task(self, split: Split) -> dict[str, tuple[Prompt, ...]]:
-        """Task -> its prompts; the first n of a task are spread evenly over its meanings."""
-        from unigrpo.worlds.shapes.prompts import by_task
+    def prompts_by_task(self, split: Split, family: Family = "images") -> Mapping[str, Sequence[Any]]:
+        """Task -> its prompts: GenEval's six tasks, or numbers of pictures of a story, or types of the first edit.
 
-        return dict(by_task(split))
+        Deterministic, the splits disjoint in meaning; the first n of a task are a fair sample of them.
 
-    def select_prompts(self, split: Split, counts: Sequence[int]) -> list[Prompt]:
-        """The first ``counts[i]`` prompts of the i-th task, spread evenly over meanings."""
-        from unigrpo.worlds.shapes.prompts import select
+        Raises:
+            ValueError: another split or family.
+        """
+        if family == "images":
+            from unigrpo.worlds.shapes.prompts import by_task
 
-        return select(split, counts)
+            return by_task(split)
+        if family == "stories":
+            from unigrpo.worlds.shapes.stories import stories_by_length
+
+            return stories_by_length(split)
+        if family == "edits":
+            from unigrpo.worlds.shapes.edit_prompts import edits_by_type
+
+            return edits_by_type(split)
+        raise ValueError(f"family: expected 'images', 'stories' or 'edits', got {family!r}")
+
+    def prompts(self, split: Split, family: Family = "images") -> Sequence[Any]:
+        """All prompts of a split, task by task."""
+        return list(chain.from_iterable(self.prompts_by_task(split, family).values()))
+
+    def select_prompts(self, split: Split, counts: Sequence[int], family: Family = "images") -> list[Any]:
+        """The first ``counts[i]`` prompts of the i-th task.
+
+        Raises:
+            ValueError: not one count per task, or more than a task has.
+        """
+        from unigrpo.worlds.shapes.prompts import first_of
+
+        return first_of(self.prompts_by_task(split, family), counts)
 
     def conflicts(self, config: Any) -> Iterator[str]:
         """Say why the test split cannot give the prompts that an evaluation asks for."""
-        counts = config.evaluation.prompts_per_task
-        try:
-            if not self.select_prompts("test", counts):
-                yield "evaluation.prompts_per_task: expected at least one prompt"
-        except ValueError as error:
-            yield f"evaluation.prompts_per_task: {error}"
+        asked = [("prompts_per_task", config.episode.family)]
+        if config.evaluation.retention_prompts_per_task:
+            asked.append(("retention_prompts_per_task", "images"))
+        for name, family in asked:
+            try:
+                if not self.select_prompts("test", getattr(config.evaluation, name), family):
+                    yield f"evaluation.{name}: expected at least one prompt"
+            except ValueError as error:
+                yield f"evaluation.{name}: {error}"
 
     def render(self, scene: Scene) -> NDArray[np.float32]:
         """The picture [3, 32, 32] in [-1, 1] of ``scene``."""
@@ -91,3 +125,27 @@ class Shapes:
         from unigrpo.worlds.shapes.judge import judge
 
         return judge(pictures, prompts)
+
+    def see(self, pictures: Tensor | NDArray[np.float32]) -> list[Sight]:
+        """What is seen of each picture of [B, 3, 32, 32] in [-1, 1]."""
+        from unigrpo.worlds.shapes.judge import see
+
+        return see(pictures)
+
+    def judge_stories(self, transcript: Transcript) -> list[StoryVerdict]:
+        """One verdict per episode of stories."""
+        from unigrpo.worlds.shapes.story_judge import judge_stories
+
+        return judge_stories(transcript)
+
+    def judge_edits(self, transcript: Transcript) -> list[list[EditVerdict]]:
+        """Verdicts on the pictures of each turn, one per episode of edits."""
+        from unigrpo.worlds.shapes.edit_judge import judge_edits
+
+        return judge_edits(transcript)
+
+    def judge_reflection(self, prompt: Prompt, text: str, end: End, sight: Sight) -> ReflectionVerdict:
+        """Judge what is said of a picture against what is seen of it."""
+        from unigrpo.worlds.shapes.reflection import judge_reflection
+
+        return judge_reflection(prompt, text, end, sight)

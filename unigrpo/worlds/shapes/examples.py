@@ -40,9 +40,13 @@ def satisfying_scene(prompt: Prompt, rng: random.Random) -> Scene:
             return Scene(tuple(items))
 
 
-def draw_plan(plan: Plan, rng: random.Random) -> Scene:
-    """A random scene that follows ``plan``; what the plan leaves vague is drawn at random."""
-    return Scene(tuple(random_item(rng, planned.place, planned.shape, planned.colour) for planned in plan))
+def draw_plan(plan: Plan, rng: random.Random, before: Scene | None = None) -> Scene:
+    """A random scene that follows ``plan``; what the plan leaves vague is drawn at random.
+
+    Objects of ``before`` that the plan states as they were stay as they were.
+    """
+    old = dict(zip(plan_of(before), before.items, strict=True)) if before else {}
+    return Scene(tuple(old.get(one) or random_item(rng, one.place, one.shape, one.colour) for one in plan))
 
 
 def _other(choices: Sequence[str], current: str, rng: random.Random) -> str:
@@ -125,6 +129,20 @@ def misdraw(scene: Scene, rng: random.Random) -> Scene:
     return scene.change(item, shape=_other(SHAPES, item.shape, rng))
 
 
+def faulty_example(
+    prompt: Prompt, rng: random.Random, plan_corruption: float, misdrawn: float
+) -> tuple[Scene, Plan, Scene]:
+    """A right scene, a plan that may have one thing wrong, and a scene that follows it but for one thing, perhaps."""
+    right = satisfying_scene(prompt, rng)
+    plan, shown = plan_of(right), right
+    if rng.random() < plan_corruption:
+        plan = corrupt_plan(plan, rng)
+        shown = draw_plan(plan, rng)
+    if rng.random() < misdrawn:
+        shown = misdraw(shown, rng)
+    return right, plan, shown
+
+
 def warmup_examples(
     rng: np.random.Generator, n: int, plan_corruption: float = 0.4, misdrawn: float = 0.2
 ) -> list[Example]:
@@ -144,13 +162,7 @@ def warmup_examples(
     drawn = []
     for _ in range(n):
         prompt = quick.choice(quick.choice(tasks))
-        scene = satisfying_scene(prompt, quick)
-        plan = plan_of(scene)
-        if quick.random() < plan_corruption:
-            plan = corrupt_plan(plan, quick)
-            scene = draw_plan(plan, quick)
-        if quick.random() < misdrawn:
-            scene = misdraw(scene, quick)
+        _, plan, scene = faulty_example(prompt, quick, plan_corruption, misdrawn)
         drawn.append((prompt, write_thinking(plan), scene))
     pictures = render([scene for _, _, scene in drawn])
     return [Example(*triple, picture) for triple, picture in zip(drawn, pictures, strict=True)]

@@ -20,6 +20,7 @@ from unigrpo.worlds.shapes.grammar import COLOURS, PICTURE, QUADRANT, SHAPES, SI
 from unigrpo.worlds.shapes.prompts import Prompt
 from unigrpo.worlds.shapes.render import PALETTE, Floats, bank, quadrants, stencil
 from unigrpo.worlds.shapes.rules import Found, apply_rules
+from unigrpo.worlds.shapes.things import Thing, found_things
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,8 @@ COLOUR_RADIUS = 0.95
 MIN_AREA = 20
 #: Overlap (intersection over union) with the best stencil from which a component counts as a shape.
 MIN_OVERLAP = 0.75
+#: Distance to the nearest clean picture at which about half of the objects are no longer seen.
+NO_QUALITY = 0.5
 #: Side of the window in which a component is compared with stencils; a larger component is no shape.
 _WINDOW = 15
 
@@ -56,28 +59,63 @@ class Verdict:
     objects: tuple[Found, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is seen of one picture."""
+
+    objects: tuple[Found, ...]
+    fidelity: float
+    """Root-mean-square distance, over pixels and channels, to the nearest clean picture; lower is cleaner."""
+
+    @property
+    def things(self) -> tuple[Thing, ...]:
+        """The objects, with the places that they are in."""
+        return found_things(self.objects)
+
+    @property
+    def quality(self) -> float:
+        """1 for a clean picture, falling with the distance to 0 at ``NO_QUALITY``; 0 where there is no object."""
+        return max(1 - self.fidelity / NO_QUALITY, 0.0) if self.objects else 0.0
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.objects)) or "nothing"
+
+
+def see(pictures: Tensor | Floats) -> list[Sight]:
+    """What is seen of each picture.
+
+    Args:
+        pictures: [B, 3, 32, 32] in [-1, 1] (values outside are clipped, as in a saved file), any device or float dtype.
+
+    Raises:
+        ValueError: wrong shape, or values that are not finite.
+    """
+    pixels = as_pixels(pictures)
+    seen = zip(detect(pixels), fidelity(pixels).tolist(), strict=True)
+    return [Sight(tuple(objects), distance) for objects, distance in seen]
+
+
 def judge(pictures: Tensor | Floats, prompts: Sequence[Prompt]) -> list[Verdict]:
     """One verdict per picture.
 
     Args:
-        pictures: [B, 3, 32, 32] in [-1, 1] (values outside are clipped, as in a saved file), any device or float dtype.
+        pictures: as in :func:`see`.
         prompts: B prompts.
 
     Raises:
         ValueError: wrong shape, another number of prompts than pictures, or values that are not finite.
     """
-    pixels = as_pixels(pictures)
-    if len(pixels) != len(prompts):
-        raise ValueError(f"expected one prompt per picture, got {len(prompts)} prompts and {len(pixels)} pictures")
-    seen = zip(detect(pixels), prompts, fidelity(pixels), strict=True)
-    return [_verdict(objects, prompt, distance) for objects, prompt, distance in seen]
+    sights = see(pictures)
+    if len(sights) != len(prompts):
+        raise ValueError(f"expected one prompt per picture, got {len(prompts)} prompts and {len(sights)} pictures")
+    return [_verdict(sight, prompt) for sight, prompt in zip(sights, prompts, strict=True)]
 
 
-def _verdict(objects: list[Found], prompt: Prompt, distance: float) -> Verdict:
-    outcome = apply_rules(objects, prompt)
+def _verdict(sight: Sight, prompt: Prompt) -> Verdict:
+    outcome = apply_rules(sight.objects, prompt)
     reasons = [outcome.reason] if outcome.reason else []
     if outcome.extra:
-        reasons.append(f"{outcome.extra} more than asked for, found {', '.join(map(str, objects))}")
+        reasons.append(f"{outcome.extra} more than asked for, found {sight}")
     return Verdict(
         official=outcome.official,
         strict=outcome.strict,
@@ -85,8 +123,8 @@ def _verdict(objects: list[Found], prompt: Prompt, distance: float) -> Verdict:
         strict_soft=outcome.strict_soft,
         extra=outcome.extra,
         reason="; ".join(reasons),
-        fidelity=float(distance),
-        objects=tuple(objects),
+        fidelity=sight.fidelity,
+        objects=sight.objects,
     )
 
 

@@ -13,11 +13,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from unigrpo.worlds.shapes.grammar import COLOURS, PLURALS, SHAPES
 
 Split = Literal["train", "test"]
+_Prompt = TypeVar("_Prompt")
 
 #: The six tasks in the official order, and how many prompts the official file has of each.
 OFFICIAL_COUNTS: Mapping[str, int] = {
@@ -192,11 +193,20 @@ def select(split: Split, counts: Sequence[int]) -> list[Prompt]:
     Raises:
         ValueError: not six counts, or more than a task has.
     """
-    if len(counts) != len(TASKS):
-        raise ValueError(f"expected {len(TASKS)} counts, one for each of {', '.join(TASKS)}, got {len(counts)}")
-    chosen: list[Prompt] = []
-    for (tag, prompts), count in zip(by_task(split).items(), counts, strict=True):
+    return first_of(by_task(split), counts)
+
+
+def first_of(tasks: Mapping[str, Sequence[_Prompt]], counts: Sequence[int]) -> list[_Prompt]:
+    """The first ``counts[i]`` prompts of the i-th task.
+
+    Raises:
+        ValueError: not one count per task, or more than a task has.
+    """
+    if len(counts) != len(tasks):
+        raise ValueError(f"expected {len(tasks)} counts, one for each of {', '.join(tasks)}, got {len(counts)}")
+    chosen: list[_Prompt] = []
+    for (tag, prompts), count in zip(tasks.items(), counts, strict=True):
         if not 0 <= count <= len(prompts):
-            raise ValueError(f"{tag}: expected 0 to {len(prompts)} prompts of the {split} split, got {count}")
+            raise ValueError(f"{tag}: expected 0 to {len(prompts)} prompts, got {count}")
         chosen += prompts[:count]
     return chosen

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.worlds.scenes import edits, plans, scenes, sight
+from unigrpo.transcript import Pictures, Transcript, Words
+from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.edit_judge import judge_change, judge_edit, judge_plan_of_edit
+from unigrpo.worlds.shapes.edit_prompts import EditPrompt
+from unigrpo.worlds.shapes.grammar import Scene
+from unigrpo.worlds.shapes.render import render
+from unigrpo.worlds.shapes.things import found_things
+from unigrpo.worlds.shapes.thinking import plan_of, write_thinking
+
+WORLD = Shapes()
+
+
+def pictures(rows, turn, given=False) -> Pictures:
+    return Pictures(torch.from_numpy(render(rows)), [True] * len(rows), given, turn)
+
+
+def words(texts, turn, given=True) -> Words:
+    return Words(texts, ["stop"] * len(texts), [len(text.split()) + 1 for text in texts], given, turn)
+
+
+@given(edits(), scenes(least=0), st.floats(0, 1))
+def test_scores_are_put_together_as_published(edited, shown, fidelity):
+    edit, before, _ = edited
+    verdict = judge_edit(EditPrompt(before, (edit,)), 0, sight(before), sight(shown, fidelity))
+    change = judge_change(edit, found_things(before.items), found_things(shown.items))
+    assert (verdict.success, verdict.preserved) == (10 * change.success, 10 * change.preserved)
+    assert min(verdict.success, verdict.preserved) == verdict.SC
+    assert pytest.approx(math.sqrt(verdict.SC * verdict.PQ)) == verdict.O
+    assert 0 <= verdict.SC <= 10
+    assert 0 <= verdict.O <= 10
+    assert pytest.approx(max(10 - 20 * fidelity, 0) if shown.items else 0) == verdict.PQ
+    assert (verdict.reason == "") == (verdict.SC == 10)
+
+
+@given(st.lists(edits(), min_size=1, max_size=3), scenes())
+def test_every_turn_of_a_transcript_is_judged_against_the_picture_before(edited, strayed):
+    """Two turns with the same instruction, the second on a picture that is not what the first asked for."""
+    prompts = [EditPrompt(before, (edit, edit)) for edit, before, _ in edited]
+    befores, afters = ([each[k] for each in edited] for k in (1, 2))
+    instructions = [prompt.prompt for prompt in prompts]
+    stray = [strayed] * len(edited)
+    parts = [pictures(befores, 0, given=True)]
+    for turn, shown in enumerate((stray, afters)):
+        parts += [words(instructions, turn), words(instructions, turn, given=False), pictures(shown, turn)]
+    judged = WORLD.judge_edits(Transcript(prompts, tuple(parts)))
+    assert len(judged) == 2
+    for row, (prompt, before, after) in enumerate(zip(prompts, befores, afters, strict=True)):
+        for turn, (one, other) in enumerate(((before, strayed), (strayed, after))):
+            expected = judge_edit(prompt, turn, sight(one), sight(other))
+            assert judged[turn][row].success == pytest.approx(expected.success)
+            assert judged[turn][row].preserved == pytest.approx(expected.preserved)
+            assert judged[turn][row].PQ > 9.9
+
+
+@given(edits())
+def test_a_plan_follows_from_what_is_there_and_from_nothing_else(edited):
+    edit, before, after = edited
+    prompt = EditPrompt(before, (edit,))
+
+    def score(scene: Scene) -> float:
+        return judge_plan_of_edit(prompt, 0, sight(before), write_thinking(plan_of(scene)))
+
+    assert score(after) == 1
+    assert score(before) < 1
+    assert judge_plan_of_edit(prompt, 0, sight(before), "") == 0
+    assert judge_plan_of_edit(prompt, 0, sight(before), "top left red") == 0
+
+
+@given(edits(), plans())
+def test_a_plan_is_judged_in_shares(edited, plan):
+    edit, before, _ = edited
+    assert 0 <= judge_plan_of_edit(EditPrompt(before, (edit,)), 0, sight(before), write_thinking(plan)) <= 1
+
+
+@given(edits(), st.integers(0, 2**32))
+def test_noise_costs_quality_long_before_it_costs_consistency(edited, seed):
+    edit, before, after = edited
+    prompt = EditPrompt(before, (edit,))
+    noise = 0.1 * np.random.default_rng(seed).standard_normal((2, 3, 32, 32))
+    was, now = WORLD.see(render([before, after]) + noise)
+    verdict = judge_edit(prompt, 0, was, now)
+    assert verdict.SC > 9.5
+    assert 7.5 < verdict.PQ < 8.5
+
+
+def test_pure_noise_and_an_empty_picture_have_no_quality():
+    noise = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    empty = np.zeros((1, 3, 32, 32), dtype=np.float32)
+    for picture in (noise, empty):
+        (seen,) = WORLD.see(picture)
+        assert seen.quality == 0
+    assert str(WORLD.see(empty)[0]) == "nothing"
