@@ -44,6 +44,11 @@ def masks(draw: st.DrawFn, batch: int = 3, length: int = 5) -> Tensor:
     return torch.arange(length) < torch.tensor(lengths)[:, None]
 
 
+def present(shape: tuple[int, int]) -> st.SearchStrategy[Tensor]:
+    """Which members of groups [P, G] there are; groups may be empty."""
+    return hnp.arrays("bool", shape).map(torch.from_numpy)
+
+
 @st.composite
 def steps(draw: st.DrawFn, high: float = 0.98) -> tuple[Tensor, Tensor, Tensor]:
     """``(t, t_next, t_second)`` of one step that starts at or below ``high``."""

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.strategies import rewards, spread
+from tests.strategies import present, rewards, spread
 from unigrpo.objective.advantage import GlobalStd, Group, MeanOnly, PerReward, zero_variance
 from unigrpo.tensors import ShapeError
 
@@ -194,3 +194,71 @@ def test_p50_wrong_shapes_are_refused_by_name(shapes):
         with pytest.raises(ShapeError) as error:
             strategy(*map(torch.zeros, shapes))
         assert all(str(list(shape)) in str(error.value) for shape in shapes)
+
+
+@given(strategies(), two_components)
+def test_with_everybody_present_a_mask_changes_nothing(strategy, r):
+    everybody = torch.ones(r.shape[:2], dtype=torch.bool)
+    close(strategy(r, weights(r), everybody), of(strategy, r), atol=1e-9, rtol=1e-9)
+
+
+@given(st.sampled_from([Group(), Group(ddof=1), MeanOnly()]), spread((3, 6, 2)), present((3, 6)))
+def test_a_group_is_judged_as_if_only_those_present_existed(strategy, r, there):
+    found = strategy(r, weights(r), there)
+    for group, kept, advantage in zip(r, there, found, strict=True):
+        expected = of(strategy, group[None, kept])[0] if kept.sum() > 1 else torch.zeros(int(kept.sum()))
+        close(advantage[kept], expected.double(), atol=1e-9, rtol=1e-9)
+
+
+@given(DDOFS, spread((3, 6, 2)), present((3, 6)))
+def test_a_std_of_the_batch_is_that_of_all_present(ddof, r, there):
+    centred = MeanOnly()(r, weights(r), there)
+    total = (r * weights(r)).sum(-1)[there]
+    if len(total) > 1:
+        std = total.std(correction=ddof)
+        close(GlobalStd(ddof=ddof)(r, weights(r), there), centred / (std + 1e-4), atol=1e-9, rtol=1e-9)
+    each = sum(w * Group(ddof=ddof)(r[..., k, None], ONE, there) for k, w in enumerate(weights(r)))
+    if len(total) > 1:
+        std = each[there].std(correction=ddof)
+        close(PerReward(ddof=ddof)(r, weights(r), there), each / (std + 1e-4), atol=1e-9, rtol=1e-9)
+
+
+@given(strategies(), two_components.flatmap(lambda r: st.tuples(st.just(r), present(r.shape[:2]))))
+def test_the_absent_count_for_nothing_and_get_exactly_0(strategy, case):
+    r, there = case
+    soiled = r.where(there[..., None], float("nan"))
+    advantage = strategy(soiled, weights(r), there)
+    assert torch.equal(advantage, strategy(r, weights(r), there))
+    assert (advantage[~there] == 0).all()
+    assert advantage.isfinite().all()
+    assert (advantage[there.sum(1) < 2] == 0).all(), "nobody is better than himself"
+
+
+@given(strategies(), spread((2, 5, 2)), st.floats(-3, 3), st.sampled_from([torch.float32, torch.float64]))
+def test_p08_equal_rewards_of_those_present_get_exact_zeros(strategy, r, constant, dtype):
+    r = torch.cat((r, torch.full((1, 5, 2), constant, dtype=torch.float64))).to(dtype)
+    there = torch.tensor([[True] * 5, [True] * 5, [True, False, True, True, False]])
+    r[2, 1] += 1
+    assert strategy(r, weights(r), there)[2].tolist() == [0] * 5
+
+
+@given(strategies(), spread((3, 6, 2)), present((3, 6)), st.permutations(range(6)))
+def test_p05_those_present_may_come_in_any_order(strategy, r, there, order):
+    close(
+        strategy(r[:, order], weights(r), there[:, order]),
+        strategy(r, weights(r), there)[:, order],
+        atol=1e-9,
+        rtol=1e-9,
+    )
+
+
+def test_a_mask_of_another_shape_or_dtype_is_refused():
+    with pytest.raises(ShapeError, match=r"mask \[2, 3\], members \[2, 4\]"):
+        Group()(torch.zeros(2, 4, 1), torch.ones(1), torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(TypeError, match="boolean mask"):
+        Group()(torch.zeros(2, 4, 1), torch.ones(1), torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("strategy", [Group(), MeanOnly(), GlobalStd(), PerReward()], ids=repr)
+def test_p11_a_masked_group_of_one_gets_0(strategy):
+    assert strategy(torch.ones(3, 1, 1), torch.ones(1), torch.ones(3, 1, dtype=torch.bool)).tolist() == [[0]] * 3

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import masks, spread
-from unigrpo.objective.aggregation import Constant, SequenceMean, TokenMean
+from unigrpo.objective.aggregation import Constant, SequenceMean, TokenMean, TrajectoryMean
 from unigrpo.tensors import ShapeError
 
 SHAPE = (3, 5)
-ALL = [SequenceMean(), TokenMean(), Constant(length=7.0)]
+ALL = [SequenceMean(), TokenMean(), Constant(length=7.0), TrajectoryMean()]
 STRATEGIES = st.sampled_from(ALL)
 close = torch.testing.assert_close
 
@@ -21,6 +21,11 @@ def test_closed_forms(values, mask):
     assert SequenceMean()(values, mask).item() == pytest.approx(sum(means) / 3)
     assert TokenMean()(values, mask).item() == pytest.approx(sum(tokens) / max(len(tokens), 1))
     assert Constant(length=7.0)(values, mask).item() == pytest.approx(sum(tokens) / 7 / 3)
+    assert TrajectoryMean()(values, mask).item() == pytest.approx(sum(means) / 3)
+
+
+def test_only_the_trajectory_mean_is_joint():
+    assert [aggregation.joint for aggregation in ALL] == [False, False, False, True]
 
 
 @given(spread(SHAPE), masks(), STRATEGIES, st.sampled_from([float("nan"), float("inf"), 1e30]))

@@ -6,9 +6,9 @@ from torch.autograd import gradcheck
 
 from tests.strategies import DOUBLE
 from unigrpo.flow.dynamics import Cps, DanceSde, FlowSde
-from unigrpo.objective.aggregation import Constant, SequenceMean, TokenMean
+from unigrpo.objective.aggregation import Constant, SequenceMean, TokenMean, TrajectoryMean
 from unigrpo.objective.image_ratio import Guard, RatioNorm, Raw
-from unigrpo.objective.loss import image_objective, joint_loss, text_objective, text_penalty
+from unigrpo.objective.loss import joint_loss, step_objective, step_penalty, token_objective, token_penalty
 from unigrpo.objective.modalities import Joint
 from unigrpo.objective.regularizer import LatentKl, VelocityMse
 from unigrpo.objective.text_kl import K1, K2, K3
@@ -29,74 +29,79 @@ def leaf(shape, seed, scale=1.0):
     return draws(shape, seed, scale).requires_grad_()
 
 
-def text_loss(log_prob, ratio, region, aggregation):
-    chosen = {"ratio": ratio, "trust_region": region, "aggregation": aggregation}
-    return text_objective(log_prob, draws((B, L), 2, 0.3), draws((B,), 3), MASK, **chosen).loss
+def text_actions(log_prob, ratio, region):
+    return token_objective(log_prob, draws((B, L), 2, 0.3), draws((B, L), 3), MASK, ratio=ratio, trust_region=region)
 
 
-def image_loss(v, dynamics, ratio, region):
+def image_actions(v, dynamics, ratio, region):
     x, z = draws(LATENT, 4), draws(LATENT, 5)
     old, new = dynamics.transition(x, draws(LATENT, 6), *STEP), dynamics.transition(x, v, *STEP)
     taken = old.sample(z)
-    return image_objective(
+    return step_objective(
         dynamics.log_prob(taken, new),
         dynamics.log_prob(taken, old),
         new.mean,
         old.mean,
         new.std,
         draws((B,), 7),
+        MASK[:, 0],
         draws((B,), 8).exp(),
         reduction=dynamics.reduction,
         ratio=ratio,
         trust_region=region,
-    ).loss
+    )
+
+
+def total(actions, aggregation=None):
+    return (aggregation or SequenceMean())(actions.values, actions.mask)
 
 
 @pytest.mark.parametrize("aggregation", [SequenceMean(), TokenMean(), Constant(length=5.0)], ids=repr)
 @pytest.mark.parametrize("region", REGIONS, ids=repr)
 @pytest.mark.parametrize("ratio", [Token(), Sequence()], ids=repr)
-def test_text_objective(ratio, region, aggregation):
-    assert gradcheck(lambda log_prob: text_loss(log_prob, ratio, region, aggregation), leaf((B, L), 1, 0.3))
+def test_token_objective(ratio, region, aggregation):
+    assert gradcheck(lambda log_prob: total(text_actions(log_prob, ratio, region), aggregation), leaf((B, L), 1, 0.3))
 
 
 @pytest.mark.parametrize("dynamics", [FlowSde(), FlowSde(reduction="sum"), DanceSde()], ids=repr)
 @pytest.mark.parametrize("region", REGIONS, ids=repr)
 @pytest.mark.parametrize("ratio", [Raw(), RatioNorm(), Guard()], ids=repr)
-def test_image_objective(ratio, region, dynamics):
-    assert gradcheck(lambda v: image_loss(v, dynamics, ratio, region), leaf(LATENT, 1))
+def test_step_objective(ratio, region, dynamics):
+    assert gradcheck(lambda v: total(image_actions(v, dynamics, ratio, region)), leaf(LATENT, 1))
 
 
-def test_image_objective_of_cps():
-    assert gradcheck(lambda v: image_loss(v, Cps(), Raw(), PpoClip()), leaf(LATENT, 1))
+def test_step_objective_of_cps():
+    assert gradcheck(lambda v: total(image_actions(v, Cps(), Raw(), PpoClip())), leaf(LATENT, 1))
 
 
 @pytest.mark.parametrize("kl", [K1(), K2(), K3()], ids=repr)
-def test_text_penalty(kl):
+def test_token_penalty(kl):
     assert gradcheck(
-        lambda log_prob: text_penalty(log_prob, draws((B, L), 2), MASK, kl=kl, aggregation=SequenceMean()),
-        leaf((B, L), 1),
+        lambda log_prob: SequenceMean()(token_penalty(log_prob, draws((B, L), 2), MASK, kl=kl), MASK), leaf((B, L), 1)
     )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("penalty", [LatentKl, lambda **f: LatentKl(dt_in_denominator=False, **f), VelocityMse])
-def test_regularizers(penalty, reduction):
+def test_step_penalty(penalty, reduction):
     x, v_ref = draws(LATENT, 2), draws(LATENT, 3)
 
     def value(v):
         policy, reference = (FlowSde().transition(x, u, *STEP) for u in (v, v_ref))
-        dt = STEP[0] - STEP[1]
-        return penalty(reduction=reduction)(v, v_ref, policy.mean, reference.mean, policy.std, dt).sum()
+        dt, chosen = STEP[0] - STEP[1], penalty(reduction=reduction)
+        return step_penalty(v, v_ref, policy.mean, reference.mean, policy.std, dt, MASK[:, 1], regularizer=chosen)[
+            MASK[:, 1]
+        ]
 
     assert gradcheck(value, leaf(LATENT, 1))
 
 
-def test_joint_loss():
+@pytest.mark.parametrize("aggregation", [SequenceMean(), TrajectoryMean()], ids=repr)
+def test_joint_loss(aggregation):
     def value(log_prob, v):
-        return joint_loss(
-            Joint(text=0.5, image=2.0),
-            text=text_loss(log_prob, Token(), PpoClip(), SequenceMean()),
-            image=image_loss(v, FlowSde(), RatioNorm(), PpoClip()),
-        )
+        text = text_actions(log_prob, Token(), PpoClip())
+        image = image_actions(v, FlowSde(), RatioNorm(), PpoClip())
+        kl = token_penalty(log_prob, draws((B, L), 10), MASK, kl=K3())
+        return joint_loss(Joint(text=0.5, image=2.0), aggregation, text=text.penalised(kl, 0.3), image=image)
 
     assert gradcheck(value, (leaf((B, L), 1, 0.3), leaf(LATENT, 9)))

@@ -1,9 +1,13 @@
-"""From a value per token to one number: [B, L] with a mask -> scalar.  Masked entries, NaN included, count nothing."""
+"""From a value per action to one number: [B, L] with a mask -> scalar.  Masked entries, NaN included, count nothing.
+
+A strategy that is ``joint`` takes one mean over a text's tokens and a picture's actions; under the others the pictures
+have a mean of their own.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from unigrpo.registry import register
 from unigrpo.tensors import check_mask, upcast
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 class SequenceMean:
     """The mean over each sequence's tokens (1/|y|), then over sequences; one without tokens adds 0."""
 
+    joint: ClassVar[bool] = False
+
     def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
         """Scalar of values [B, L] and a boolean mask [B, L]."""
         return (_kept(values, mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
@@ -26,6 +32,8 @@ class SequenceMean:
 @dataclass(frozen=True)
 class TokenMean:
     """The mean over all tokens of the batch: long sequences weigh more."""
+
+    joint: ClassVar[bool] = False
 
     def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
         """Scalar of values [B, L] and a boolean mask [B, L]."""
@@ -37,6 +45,8 @@ class TokenMean:
 class Constant:
     """The sum over tokens divided by a constant length, then the mean over sequences: no length enters."""
 
+    joint: ClassVar[bool] = False
+
     length: float = 64.0
     """The constant; as a rule the longest sequence that may be generated."""
 
@@ -47,6 +57,14 @@ class Constant:
     def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
         """Scalar of values [B, L] and a boolean mask [B, L]."""
         return _kept(values, mask).sum(1).mean() / self.length
+
+
+@register("aggregation", "trajectory_mean", source="unified interleaved GRPO (2603.09538), 1/|Y|")
+@dataclass(frozen=True)
+class TrajectoryMean(SequenceMean):
+    """The mean over all of an episode's actions, text tokens and image actions alike, then over episodes."""
+
+    joint: ClassVar[bool] = True
 
 
 def _kept(values: Tensor, mask: Tensor) -> Tensor:

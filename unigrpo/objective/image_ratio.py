@@ -45,7 +45,7 @@ class Raw:
 
     def conflicts(self, config: Any) -> Iterator[str]:
         """Say why steps need noise."""
-        if config.modalities.image and not config.dynamics.stochastic:
+        if config.image_head.denoises and config.modalities.image and not config.dynamics.stochastic:
             name = config.dynamics.name
             yield f"dynamics={name} has no log-probability; use dynamics=flow_sde or modalities=text_only"
 

@@ -1,15 +1,17 @@
 """The losses of one minibatch, put together from the chosen strategies (UniGRPO eq. 2, 6 and 7).
 
-Each function minimises the negative of its objective.  Rows may be cut into micro-batches: the loss of the whole is the
-mean of the parts weighted by rows (by tokens under ``token_mean``).
+An *action* is a token or a denoising step.  The objectives give the negative of what is to be maximised, one value per
+action, and :func:`joint_loss` makes one number of them.  Rows may be cut into micro-batches: the loss of the whole is
+the mean of the parts weighted by rows (by tokens under ``token_mean``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from unigrpo.objective.aggregation import SequenceMean
 from unigrpo.tensors import Reduction, check_mask, per_row, same_shape, upcast
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     TextRatio = Callable[[Tensor, Tensor, Tensor], Tensor]
     ImageRatio = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Reduction], Tensor]
-    Aggregation = Callable[[Tensor, Tensor], Tensor]
     TextKl = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -29,6 +30,26 @@ class TrustRegion(Protocol):
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """Where its gradient is removed."""
+
+
+class Regularizer(Protocol):
+    """Slot ``regularizer``."""
+
+    def __call__(
+        self, velocity: Tensor, ref_velocity: Tensor, mean: Tensor, ref_mean: Tensor, std: Tensor, dt: Tensor | float
+    ) -> Tensor:
+        """Distance from the reference, one per row."""
+
+
+class Aggregation(Protocol):
+    """Slot ``aggregation``."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether text and image actions share one mean."""
+
+    def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
+        """One number of values [B, L] with a mask."""
 
 
 class Modalities(Protocol):
@@ -45,34 +66,53 @@ class Modalities(Protocol):
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A loss and what there is to know about it.
+    """The losses of actions: a row is an episode, a column a token or a denoising step.
 
     Attributes:
-        loss: 0-d, to be minimised.
-        log_ratio: [M], detached: one per token or denoising step that counts.
-        clipped: [M] bool: whether the trust region removed its gradient.
+        values: [B, M], to be minimised.
+        mask: [B, M] bool, which actions count.
+        log_ratio: [B, M], detached.
+        clipped: [B, M] bool, whether the trust region removed the gradient.
     """
 
-    loss: Tensor
+    values: Tensor
+    mask: Tensor
     log_ratio: Tensor
     clipped: Tensor
 
+    def penalised(self, penalty: Tensor, weight: float) -> Surrogate:
+        """With a penalty [B, M] added."""
+        same_shape(values=self.values, penalty=penalty)
+        return replace(self, values=self.values + weight * penalty)
+
     def diagnostics(self) -> dict[str, float]:
-        """``ratio_mean``, ``ratio_std`` (population) and ``clip_frac``; empty if nothing counted.
+        """``ratio_mean``, ``ratio_std`` (population) and ``clip_frac``; empty if nothing counts.
 
         Through ``expm1`` in fp64: image ratios differ from 1 by about 1e-6.
         """
-        if self.log_ratio.numel() == 0:
+        if not self.mask.any():
             return {}
-        excess = self.log_ratio.double().expm1()
+        excess = self.log_ratio[self.mask].double().expm1()
         return {
             "ratio_mean": 1 + excess.mean().item(),
             "ratio_std": excess.std(correction=0).item(),
-            "clip_frac": self.clipped.double().mean().item(),
+            "clip_frac": self.clipped[self.mask].double().mean().item(),
         }
 
+    def largest(self) -> float:
+        """The largest |log-ratio|, 0 if nothing counts."""
+        return self.log_ratio[self.mask].abs().max().item() if self.mask.any() else 0.0
 
-def text_objective(
+
+def side_by_side(surrogates: Sequence[Surrogate]) -> Surrogate:
+    """The actions of several segments of the same episodes as one."""
+    import torch
+
+    columns = [(s.values, s.mask, s.log_ratio, s.clipped) for s in surrogates]
+    return Surrogate(*(torch.cat(tensors, 1) for tensors in zip(*columns, strict=True)))
+
+
+def token_objective(
     log_prob: Tensor,
     old_log_prob: Tensor,
     advantage: Tensor,
@@ -80,65 +120,57 @@ def text_objective(
     *,
     ratio: TextRatio,
     trust_region: TrustRegion,
-    aggregation: Aggregation,
 ) -> Surrogate:
-    """The text policy's loss (UniGRPO eq. 2, without the KL).
+    """The loss of tokens, of texts or of pictures that are painted token by token (UniGRPO eq. 2, without the KL).
 
     Args:
         log_prob: of the sampled tokens, under the policy, [B, L].
         old_log_prob: under the policy that sampled them, [B, L].
-        advantage: of the episodes, [B]; all tokens of one share it.
+        advantage: of the tokens, [B, L].
         mask: which tokens count, [B, L] bool.
         ratio: slot ``text_ratio``.
         trust_region: slot ``trust_region``.
-        aggregation: slot ``aggregation``.
 
     Raises:
         ShapeError: shapes that do not fit.
         TypeError: dtypes that are not floating or differ.
     """
     log_ratio = ratio(log_prob, old_log_prob, mask)
-    same_shape(advantage=advantage, rows=log_ratio[:, 0])
-    per_token = advantage.unsqueeze(1).expand_as(log_ratio)
-    (per_token,) = upcast(advantage=per_token)
-    loss = -aggregation(trust_region(log_ratio, per_token), mask)
+    same_shape(log_ratio=log_ratio, advantage=advantage)
+    (advantage,) = upcast(advantage=advantage)
     detached = log_ratio.detach()
-    return Surrogate(loss, detached[mask], trust_region.clipped(detached, per_token)[mask])
+    return Surrogate(-trust_region(log_ratio, advantage), mask, detached, trust_region.clipped(detached, advantage))
 
 
-def text_penalty(
-    log_prob: Tensor, ref_log_prob: Tensor, mask: Tensor, *, kl: TextKl, aggregation: Aggregation
-) -> Tensor:
-    """The text policy's penalty, not yet weighted: 0-d.
+def token_penalty(log_prob: Tensor, ref_log_prob: Tensor, mask: Tensor, *, kl: TextKl) -> Tensor:
+    """The penalty of tokens, not yet weighted, [B, L].
 
     Args:
         log_prob: of the sampled tokens, under the policy, [B, L].
         ref_log_prob: under the reference, [B, L].
         mask: which tokens count, [B, L] bool.
         kl: slot ``text_kl``.
-        aggregation: slot ``aggregation``.
     """
     check_mask(mask, log_prob=log_prob, ref_log_prob=ref_log_prob)
-    # Before the estimator, not after: the derivative of exp at a masked NaN is NaN, and 0 times it too.
-    return aggregation(kl(log_prob.where(mask, 0.0), ref_log_prob.where(mask, 0.0)), mask)
+    # Before the estimator: the derivative of exp at a masked NaN is NaN, and 0 times it too.
+    return kl(log_prob.where(mask, 0.0), ref_log_prob.where(mask, 0.0))
 
 
-def image_objective(
+def step_objective(
     log_prob: Tensor,
     old_log_prob: Tensor,
     mean: Tensor,
     old_mean: Tensor,
     std: Tensor,
     advantage: Tensor,
+    mask: Tensor,
     weight: Tensor | float,
     *,
     reduction: Reduction,
     ratio: ImageRatio,
     trust_region: TrustRegion,
 ) -> Surrogate:
-    """The image policy's loss over trained denoising steps (UniGRPO eq. 6, without the regularizer).
-
-    A row is one step of one episode: one step of a batch, or several steps stacked.
+    """The loss of one trained denoising step, [B, 1] (UniGRPO eq. 6, without the regularizer).
 
     Args:
         log_prob: of the steps taken, under the policy, [B].
@@ -146,8 +178,9 @@ def image_objective(
         mean: the policy's means, [B, ...].
         old_mean: those of the policy that took them, [B, ...].
         std: of the steps, 0-d or [B].
-        advantage: of the episodes, [B].
-        weight: gradient weights of the steps (``image_ratio.step_weights``), a scalar or [B].
+        advantage: of the picture, [B].
+        mask: which rows have the picture, [B] bool.
+        weight: gradient weight of the step (``image_ratio.step_weights``), a scalar or [B].
         reduction: how log-probabilities are reduced over a row's elements.
         ratio: slot ``image_ratio``.
         trust_region: slot ``trust_region``.
@@ -156,23 +189,68 @@ def image_objective(
         ShapeError: shapes that do not fit.
         TypeError: dtypes that are not floating or differ.
     """
+    log_prob, old_log_prob, mean, old_mean = _kept(mask, log_prob, old_log_prob, mean, old_mean)
     log_ratio = ratio(log_prob, old_log_prob, mean, old_mean, std, reduction)
     (advantage,) = upcast(advantage=advantage)
-    loss = -(per_row(weight, log_ratio) * trust_region(log_ratio, advantage)).mean()
+    values = -per_row(weight, log_ratio) * trust_region(log_ratio, advantage)
     detached = log_ratio.detach()
-    return Surrogate(loss, detached, trust_region.clipped(detached, advantage))
+    clipped = trust_region.clipped(detached, advantage)
+    return Surrogate(*(column.unsqueeze(1) for column in (values, mask, detached, clipped)))
 
 
-def joint_loss(modalities: Modalities, *, text: Tensor | None, image: Tensor | None) -> Tensor:
-    """``w_text text + w_image image`` (UniGRPO eq. 7); a modality of weight 0 is left out, so its loss may be None.
+def step_penalty(
+    velocity: Tensor,
+    ref_velocity: Tensor,
+    mean: Tensor,
+    ref_mean: Tensor,
+    std: Tensor,
+    dt: Tensor | float,
+    mask: Tensor,
+    *,
+    regularizer: Regularizer,
+) -> Tensor:
+    """The penalty of one denoising step, not yet weighted, [B, 1].
 
-    Raises:
-        ValueError: a loss with a weight is missing.
+    Args:
+        velocity: the policy's velocities, [B, ...].
+        ref_velocity: the reference's, [B, ...].
+        mean: the policy's step means, [B, ...].
+        ref_mean: the reference's, [B, ...].
+        std: of the step, 0-d or [B].
+        dt: size of the step, a scalar or [B].
+        mask: which rows have the picture, [B] bool.
+        regularizer: slot ``regularizer``.
     """
-    weighted = []
-    for name, weight, loss in (("text", modalities.text, text), ("image", modalities.image, image)):
-        if weight and loss is None:
-            raise ValueError(f"modalities give {name} the weight {weight}, but there is no {name} loss")
-        if weight and loss is not None:
-            weighted.append(weight * loss)
-    return sum(weighted[1:], start=weighted[0])
+    velocity, ref_velocity, mean, ref_mean = _kept(mask, velocity, ref_velocity, mean, ref_mean)
+    return regularizer(velocity, ref_velocity, mean, ref_mean, std, dt).unsqueeze(1)
+
+
+def joint_loss(
+    modalities: Modalities, aggregation: Aggregation, *, text: Surrogate | None, image: Surrogate | None
+) -> Tensor | None:
+    """``w_text text + w_image image`` (UniGRPO eq. 7), or one mean over the weighted actions of both.
+
+    The image actions are averaged over each episode, then over episodes, unless the aggregation is joint.  A modality
+    of weight 0 is left out, not multiplied; so is one without actions (None), as when nobody painted.
+
+    Returns:
+        0-d; None if nothing is left.
+    """
+    own_mean = ((modalities.text, text, aggregation), (modalities.image, image, SequenceMean()))
+    weighted = [
+        (mean, replace(actions, values=weight * actions.values))
+        for weight, actions, mean in own_mean
+        if weight and actions is not None
+    ]
+    if aggregation.joint and weighted:
+        both = side_by_side([actions for _, actions in weighted])
+        return aggregation(both.values, both.mask)
+    losses = [mean(actions.values, actions.mask) for mean, actions in weighted]
+    return sum(losses[1:], start=losses[0]) if losses else None
+
+
+def _kept(mask: Tensor, *rows: Tensor) -> Iterator[Tensor]:
+    """Rows [B, ...] with zeros where masked: selected, for those may be NaN and so would their gradients."""
+    for values in rows:
+        check_mask(mask, rows=values.reshape(len(values), -1)[:, 0])
+        yield values.where(mask.reshape(-1, *(1,) * (values.dim() - 1)), 0.0)

@@ -65,7 +65,7 @@ class LatentKl:
 
     def conflicts(self, config: Any) -> Iterator[str]:
         """Say why steps need noise."""
-        if config.modalities.image and not config.dynamics.stochastic:
+        if config.image_head.denoises and config.modalities.image and not config.dynamics.stochastic:
             yield f"dynamics={config.dynamics.name} has no noise to divide by; use regularizer=velocity_mse"
 
 

@@ -1,17 +1,33 @@
-"""From recorded and replayed scores to the loss of one minibatch, with its diagnostics."""
+"""From recorded and replayed scores to the loss of one minibatch, with its diagnostics.
+
+Every segment that the policy made adds columns to a matrix of actions, one row per episode: tokens, or denoising steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from unigrpo.config import RunConfig
-from unigrpo.objective.loss import Surrogate, image_objective, joint_loss, text_objective, text_penalty
+from unigrpo.objective.aggregation import SequenceMean, TokenMean
+from unigrpo.objective.loss import (
+    Aggregation,
+    Regularizer,
+    Surrogate,
+    TrustRegion,
+    joint_loss,
+    side_by_side,
+    step_objective,
+    step_penalty,
+    token_objective,
+    token_penalty,
+)
 from unigrpo.objective.regularizer import LatentKl, VelocityMse
-from unigrpo.trajectory import ImageScore, Score, StepScore, TextScore, TextSegment, Trajectory
+from unigrpo.tensors import ShapeError
+from unigrpo.trajectory import ImageScore, Score, StepScore, TextSegment, Trajectory
 
 
 @dataclass
@@ -21,14 +37,37 @@ class MinibatchLoss:
     Attributes:
         loss: 0-d, to be minimised.
         metrics: flat name -> value.
-        text_deviation: largest |log-ratio| of a token, 0 without text.
-        image_deviation: largest |log-ratio| of a denoising step, 0 without images.
+        text_deviation: largest |log-ratio| of a text's token, 0 without text.
+        image_deviation: largest |log-ratio| of a denoising step or image token, 0 without images.
     """
 
     loss: Tensor
     metrics: dict[str, float] = field(default_factory=dict)
     text_deviation: float = 0.0
     image_deviation: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The tokens of a segment; everything is [B, L]."""
+
+    now: Tensor
+    was: Tensor
+    ref: Tensor | None
+    advantage: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A denoising step of a picture; advantage and mask are [B], the weight of its gradient is 0-d."""
+
+    now: StepScore
+    was: StepScore
+    ref: StepScore | None
+    advantage: Tensor
+    mask: Tensor
+    weight: Tensor
 
 
 def minibatch_loss(
@@ -40,112 +79,153 @@ def minibatch_loss(
 ) -> MinibatchLoss:
     """The joint loss (UniGRPO eq. 7) of one minibatch.
 
+    Left out are given segments, those that a group's members share (fewer rows than episodes), and the rows whose
+    episode was over: their scores may be NaN.
+
     Args:
         config: names the strategies.
         trajectory: the recorded episodes with the scores of the policy that sampled them.
         scores: of the same segments under the policy being trained.
         reference: under the frozen reference; needed where a penalty has a weight, and for drift to be logged.
-        advantage: [B], shared by all tokens and steps of an episode.
+        advantage: [B, S], of every segment of every episode; all tokens and steps of a segment share it.
+
+    Raises:
+        ShapeError: ``advantage`` has not one row per episode and one column per segment.
     """
-    out = MinibatchLoss(torch.zeros(()))
-    texts, images = [], []
-    for k, (segment, old, new) in enumerate(zip(trajectory.segments, trajectory.scores, scores, strict=True)):
-        other = None if reference is None else reference[k]
-        if isinstance(segment, TextSegment) and isinstance(old, TextScore) and isinstance(new, TextScore):
-            if config.modalities.text:
-                texts.append(_text(config, segment, old, new, other, advantage, out))
-        elif isinstance(old, ImageScore) and isinstance(new, ImageScore) and config.modalities.image:
-            images.append(_image(config, old, new, other, advantage, out))
-    out.loss = joint_loss(
-        config.modalities,
-        text=torch.stack(texts).mean() if texts else None,
-        image=torch.stack(images).mean() if images else None,
-    )
+    expected = [len(trajectory.row_prompts), len(trajectory.segments)]
+    if list(advantage.shape) != expected:
+        raise ShapeError(f"expected advantages [B, S] of shape {expected}, got {list(advantage.shape)}")
+    texts: list[_Tokens] = []
+    painted: list[_Tokens] = []
+    denoised: list[_Step] = []
+    references = (None,) * len(scores) if reference is None else reference
+    for segment, old, new, ref, own in zip(
+        trajectory.segments, trajectory.scores, scores, references, advantage.unbind(1), strict=True
+    ):
+        is_text = isinstance(segment, TextSegment)
+        trained = config.modalities.text if is_text else config.modalities.image
+        if segment.rows != len(own) or not trained or old is None or new is None:
+            continue
+        if old.log_prob is not None and new.log_prob is not None:
+            mask = segment.mask if isinstance(segment, TextSegment) else segment.made[:, None].expand_as(new.log_prob)
+            other = None if ref is None else ref.log_prob
+            tokens = _Tokens(new.log_prob, old.log_prob, other, own[:, None].expand_as(mask), mask)
+            (texts if is_text else painted).append(tokens)
+        elif isinstance(old, ImageScore) and isinstance(new, ImageScore):
+            denoised += _steps(config, old, new, ref, own, segment.made)
+    out = MinibatchLoss(advantage.new_zeros((), requires_grad=True))
+    text = _text(config, texts, out) if texts else None
+    image = _denoised(config, denoised, out) if denoised else None
+    if painted:  # a run's pictures are all of one kind
+        image = _painted(config, painted, out)
+    loss = joint_loss(config.modalities, config.aggregation, text=text, image=image)
+    if loss is not None:
+        out.loss = loss
     return out
 
 
-def _text(
-    config: RunConfig,
-    segment: TextSegment,
-    old: TextScore,
-    new: TextScore,
-    reference: Score,
-    advantage: Tensor,
-    out: MinibatchLoss,
-) -> Tensor:
-    surrogate = text_objective(
-        new.log_prob,
-        old.log_prob,
-        advantage,
-        segment.mask,
-        ratio=config.text_ratio,
-        trust_region=config.text_trust_region,
-        aggregation=config.aggregation,
-    )
-    out.text_deviation = max(out.text_deviation, _largest(surrogate))
-    out.metrics["loss/text"] = surrogate.loss.item()
-    out.metrics |= {f"ratio/text_{name}": value for name, value in _short(surrogate).items()}
-    if not isinstance(reference, TextScore):
-        return surrogate.loss
-    penalty = text_penalty(
-        new.log_prob, reference.log_prob, segment.mask, kl=config.text_kl, aggregation=config.aggregation
-    )
-    out.metrics["loss/text_kl"] = penalty.item()
-    return surrogate.loss + config.text_kl.weight * penalty
-
-
-def _image(
-    config: RunConfig, old: ImageScore, new: ImageScore, reference: Score, advantage: Tensor, out: MinibatchLoss
-) -> Tensor:
+def _steps(
+    config: RunConfig, old: ImageScore, new: ImageScore, ref: Score, advantage: Tensor, mask: Tensor
+) -> Iterator[_Step]:
     weights = config.image_ratio.step_weights(torch.tensor([step.dt for step in new.steps], dtype=torch.float64))
-    others = reference.steps if isinstance(reference, ImageScore) else (None,) * len(new.steps)
-    losses, penalties, drifts = [], [], []
-    for was, now, other, weight in zip(old.steps, new.steps, others, weights, strict=True):
-        surrogate = image_objective(
-            now.log_prob,
-            was.log_prob,
-            now.mean,
-            was.mean,
-            now.std,
-            advantage,
-            weight,
+    others = ref.steps if isinstance(ref, ImageScore) else (None,) * len(new.steps)
+    for now, was, other, weight in zip(new.steps, old.steps, others, weights, strict=True):
+        yield _Step(now, was, other, advantage, mask, weight)
+
+
+def _text(config: RunConfig, texts: Sequence[_Tokens], out: MinibatchLoss) -> Surrogate:
+    surrogate, kl = _of_tokens(config, texts, config.text_trust_region)
+    out.text_deviation = surrogate.largest()
+    out.metrics |= _ratios("text", surrogate)
+    return _with_penalty(out, surrogate, config.aggregation, "loss/text", kl, config.text_kl.weight, "loss/text_kl")
+
+
+def _painted(config: RunConfig, pictures: Sequence[_Tokens], out: MinibatchLoss) -> Surrogate:
+    """Pictures by tokens: actions like those of a text, within the image policy's trust region."""
+    surrogate, kl = _of_tokens(config, pictures, config.image_trust_region)
+    out.image_deviation = surrogate.largest()
+    out.metrics |= _ratios("image", surrogate)
+    return _with_penalty(out, surrogate, SequenceMean(), "loss/image", kl, config.text_kl.weight, "loss/image_kl")
+
+
+def _denoised(config: RunConfig, steps: Sequence[_Step], out: MinibatchLoss) -> Surrogate:
+    """Pictures by denoising."""
+    columns = [
+        step_objective(
+            step.now.log_prob,
+            step.was.log_prob,
+            step.now.mean,
+            step.was.mean,
+            step.now.std,
+            step.advantage,
+            step.mask,
+            step.weight,
             reduction=config.dynamics.reduction,
             ratio=config.image_ratio,
             trust_region=config.image_trust_region,
         )
-        losses.append(surrogate.loss)
-        out.image_deviation = max(out.image_deviation, _largest(surrogate))
-        out.metrics |= {f"ratio/image_{name}/{now.index}": value for name, value in _short(surrogate).items()}
-        if other is not None:
-            penalties.append(config.regularizer(*_pair(now, other)).mean())
-            drifts.append(_drift(now, other))
-    loss = torch.stack(losses).mean()
-    out.metrics["loss/image"] = loss.item()
-    if penalties:
-        penalty = torch.stack(penalties).mean()
-        out.metrics["loss/regularizer"] = penalty.item()
-        for name in drifts[0]:
-            out.metrics[name] = sum(drift[name] for drift in drifts) / len(drifts)
-        loss = loss + config.regularizer.weight * penalty
-    return loss
+        for step in steps
+    ]
+    surrogate = side_by_side(columns)
+    out.image_deviation = surrogate.largest()
+    for index in sorted({step.now.index for step in steps}):
+        same = [column for column, step in zip(columns, steps, strict=True) if step.now.index == index]
+        out.metrics |= {f"{name}/{index}": value for name, value in _ratios("image", side_by_side(same)).items()}
+    with torch.no_grad():
+        for name, distance in (("latent_kl", LatentKl()), ("velocity_mse", VelocityMse())):
+            drift = _distances(steps, distance)
+            if drift is not None:
+                out.metrics[f"drift/{name}"] = TokenMean()(drift, surrogate.mask).item()
+    penalty, weight = _distances(steps, config.regularizer), config.regularizer.weight
+    return _with_penalty(out, surrogate, SequenceMean(), "loss/image", penalty, weight, "loss/regularizer")
 
 
-def _pair(now: StepScore, other: StepScore) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
-    return now.velocity, other.velocity, now.mean, other.mean, now.std, now.dt
+def _of_tokens(config: RunConfig, parts: Sequence[_Tokens], region: TrustRegion) -> tuple[Surrogate, Tensor | None]:
+    """The actions of segments side by side, and the penalty of each, [B, L], unless the reference is missing."""
+    now, was, advantage, mask = (
+        torch.cat(tensors, 1)
+        for tensors in zip(*((part.now, part.was, part.advantage, part.mask) for part in parts), strict=True)
+    )
+    surrogate = token_objective(now, was, advantage, mask, ratio=config.text_ratio, trust_region=region)
+    refs = [part.ref for part in parts if part.ref is not None]
+    return surrogate, token_penalty(now, torch.cat(refs, 1), mask, kl=config.text_kl) if refs else None
 
 
-@torch.no_grad()
-def _drift(now: StepScore, other: StepScore) -> dict[str, float]:
-    """Both distances from the reference, whichever of them is trained on."""
-    return {
-        "drift/latent_kl": LatentKl()(*_pair(now, other)).mean().item(),
-        "drift/velocity_mse": VelocityMse()(*_pair(now, other)).mean().item(),
-    }
+def _distances(steps: Sequence[_Step], regularizer: Regularizer) -> Tensor | None:
+    """How far each step is from the reference, [B, M], unless that is missing."""
+    columns = [
+        step_penalty(
+            step.now.velocity,
+            step.ref.velocity,
+            step.now.mean,
+            step.ref.mean,
+            step.now.std,
+            step.now.dt,
+            step.mask,
+            regularizer=regularizer,
+        )
+        for step in steps
+        if step.ref is not None
+    ]
+    return torch.cat(columns, 1) if columns else None
 
 
-def _largest(surrogate: Surrogate) -> float:
-    return surrogate.log_ratio.abs().max().item() if surrogate.log_ratio.numel() else 0.0
+def _with_penalty(
+    out: MinibatchLoss,
+    surrogate: Surrogate,
+    mean: Aggregation,
+    loss_name: str,
+    penalty: Tensor | None,
+    weight: float,
+    penalty_name: str,
+) -> Surrogate:
+    """The surrogate with its penalty, if there is one; logs the two apart, the penalty unweighted."""
+    out.metrics[loss_name] = mean(surrogate.values, surrogate.mask).item()
+    if penalty is None:
+        return surrogate
+    out.metrics[penalty_name] = mean(penalty, surrogate.mask).item()
+    return surrogate.penalised(penalty, weight)
 
 
-def _short(surrogate: Surrogate) -> dict[str, float]:
-    return {name.removeprefix("ratio_"): value for name, value in surrogate.diagnostics().items()}
+def _ratios(modality: str, surrogate: Surrogate) -> dict[str, float]:
+    return {f"ratio/{modality}_{name.removeprefix('ratio_')}": v for name, v in surrogate.diagnostics().items()}
