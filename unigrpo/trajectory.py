@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,26 @@ class TextSegment:
     """A block of text.
 
     Attributes:
-        tokens: [B, L] int64, right-padded, without the leading bos; the end-of-text token is included if it was said.
-        mask: [B, L] bool, True where a token was said.
+        tokens: [B, L] int64, right-padded, without the leading bos; the token that ended it is included if it was said.
+        mask: [B, L] bool, True where a token was said; all False in a row whose episode was over.
         given: whether it was given (a prompt) or said by the policy.
+        turn: number of the turn that it belongs to, from 0.
     """
 
     tokens: Tensor
     mask: Tensor
     given: bool = False
+    turn: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Episodes; or prompts, where the members of a group had not parted yet."""
+        return self.tokens.shape[0]
+
+    @property
+    def made(self) -> Tensor:
+        """[rows] bool, False where the episode was over before."""
+        return self.mask.any(1)
 
 
 @dataclass(frozen=True)
@@ -38,17 +51,28 @@ class DenoisingStep:
 
 @dataclass(frozen=True)
 class ImageSegment:
-    """A painted picture.
+    """A picture: given, painted by denoising, or painted token by token.
 
     Attributes:
-        steps: the stochastic steps, the only ones with a log-probability, in order.
+        steps: the stochastic denoising steps, the only ones with a log-probability, in order.
         latents: [B, C, H, W], the clean latents at t = 0.
+        made: [B] bool, False where the episode was over before; what such a row holds means nothing.
         given: whether it was given (a source picture) or painted by the policy.
+        turn: number of the turn that it belongs to, from 0.
+        tokens: [B, N] int64, the picture's tokens if it was painted token by token, None if by denoising.
     """
 
     steps: tuple[DenoisingStep, ...]
     latents: Tensor
+    made: Tensor
     given: bool = False
+    turn: int = 0
+    tokens: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """Episodes; or prompts, where the members of a group had not parted yet."""
+        return self.latents.shape[0]
 
 
 Segment = TextSegment | ImageSegment
@@ -84,9 +108,15 @@ class StepScore:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Scores of a picture's stochastic steps, in order."""
+    """Scores of a picture.
 
-    steps: tuple[StepScore, ...]
+    Attributes:
+        steps: of its stochastic steps, in order.
+        log_prob: [B, N] fp32 of its tokens, None if it was painted by denoising.
+    """
+
+    steps: tuple[StepScore, ...] = ()
+    log_prob: Tensor | None = None
 
 
 Score = TextScore | ImageScore | None
@@ -123,7 +153,7 @@ class Trajectory:
 
     @property
     def image(self) -> ImageSegment:
-        """The last picture."""
+        """The last picture of the batch (whose rows need not all have made it)."""
         return next(s for s in reversed(self.segments) if isinstance(s, ImageSegment))
 
     @property

@@ -4,36 +4,24 @@
 advances over the recorded one.  Old log-probabilities, current ones and the reference's are therefore results of the
 same operations on the same shapes, and the ratio before the first update is exactly 1.
 
-A text is sampled token by token against the cached context, then fed to the context afresh as one block, as BAGEL does;
-a picture's denoising steps all share the context built before it.
+A text is sampled token by token against the cached context, then fed to the context afresh as one block, as BAGEL does.
+A picture enters the context when something follows it, whoever made it.  Episodes of a batch may end at different
+times: the rows that are over stay in the batch, masked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unigrpo.flow.dynamics import Ode
+from unigrpo.categorical import choose, log_prob
+from unigrpo.heads import Flow
 from unigrpo.models.policy import Context, Policy
-from unigrpo.trajectory import (
-    Cost,
-    DenoisingStep,
-    ImageScore,
-    ImageSegment,
-    Score,
-    Segment,
-    StepScore,
-    TextScore,
-    TextSegment,
-    Trajectory,
-)
-
-#: Outside the window.
-_EULER = Ode()
+from unigrpo.trajectory import Cost, ImageSegment, Score, Segment, TextScore, TextSegment, Trajectory
 
 #: Keyed draws: (what is drawn, shape of one row) -> [B, *shape].  What: (segment index, "text"), (segment index,
 #: "initial") or (segment index, "step", step index); text draws are uniform, the others standard normal.
@@ -51,7 +39,11 @@ class Rules:
         guidance: strategy of slot ``guidance``.
         temperature: of text sampling and of text log-probabilities.
         bos, eos, pad: token ids that frame a text block.
-        context_grad: whether a picture's loss reaches the experts through the keys and values of its context.
+        image: token id that ends a text block by asking for a picture.
+        context_grad: whether a segment's loss reaches the other modality's expert through the keys and values of its
+            context. Without it gradients stop at every picture in the context, those for earlier texts too.
+        head: strategy of slot ``image_head``.
+        update: number of the update, for episodes that change from one to the next.
     """
 
     points: Tensor
@@ -62,7 +54,10 @@ class Rules:
     bos: int
     eos: int
     pad: int
+    image: int
     context_grad: bool = False
+    head: Any = field(default_factory=Flow)
+    update: int = 0
 
 
 class Walk:
@@ -73,6 +68,15 @@ class Walk:
         rules: of this update.
         batch: rows.
         train_text: whether gradients through the text blocks are wanted; False saves the backward graph.
+
+    Attributes:
+        context: everything walked so far.
+        unconditional: the same without texts; None if nothing is guided.
+        segments: walked so far, one score each.
+        active: [rows] bool, which episodes go on.
+        turn: number of the turn, which episodes count.
+        unseen: a picture that is to enter the context when something follows it, for that costs a forward pass.
+        cost: of the work so far.
     """
 
     def __init__(self, policy: Policy, rules: Rules, batch: int, *, train_text: bool = True):
@@ -81,139 +85,137 @@ class Walk:
         self.unconditional = policy.start(batch) if rules.guidance.name != "cfg_free" else None
         self.segments: list[Segment] = []
         self.scores: list[Score] = []
-        self.looked = 0
+        self.active = torch.ones(batch, dtype=torch.bool, device=self.context.valid.device)
+        self.turn = 0
+        self.unseen: ImageSegment | None = None
         self.cost = Cost()
 
     def repeat(self, times: int) -> None:
-        """Turn every row into a group of ``times`` rows; the context walked so far is computed once and shared."""
+        """Turn every row into a group of ``times`` rows; what was walked so far is computed once and shared."""
+        self._look()
         self.context = self.context.repeat(times)
+        self.active = self.active.repeat_interleave(times, 0)
         if self.unconditional is not None:
             self.unconditional = self.unconditional.repeat(times)
 
     def give(self, segment: Segment) -> None:
-        """Take over a segment that the policy did not make."""
-        self._record(segment, self._advance(segment))
+        """Take over a segment that the policy did not make, one row per episode or per group."""
+        given = replace(_repeated(segment, self.context.batch // segment.rows), given=True, turn=self.turn)
+        self._advance(given)
 
     def follow(self, segment: Segment) -> None:
         """Go over a recorded segment, scoring it if the policy made it; rows are repeated where groups part."""
-        rows = (segment.tokens if isinstance(segment, TextSegment) else segment.latents).shape[0]
-        if rows != self.context.batch:
-            self.repeat(rows // self.context.batch)
-        self._record(segment, self._advance(segment))
+        self._part(segment)
+        self._advance(segment)
 
     def skip(self, segment: Segment) -> None:
         """Record a segment without scoring it."""
-        self._record(segment, None)
+        self._part(segment)
+        self._look()
+        self._record(segment, None, unseen=isinstance(segment, ImageSegment))
 
     def say(self, limit: int, draw: Draw) -> TextSegment:
         """Let the policy say at most ``limit`` tokens, up to and including the end of text; one uniform per token."""
+        return self._say(limit, draw, (self.rules.eos,))
+
+    def say_and_choose(self, limit: int, draw: Draw) -> bool:
+        """Let the policy say something and choose how to end it: by asking for a picture, or for good.
+
+        The episodes that did not ask for a picture, be it that they went on beyond the limit, are over.
+
+        Returns:
+            Whether any episode goes on.
+        """
+        said = self._say(limit, draw, (self.rules.eos, self.rules.image))
+        self.active = ((said.tokens == self.rules.image) & said.mask).any(1)
+        return bool(self.active.any())
+
+    def paint(self, draw: Draw) -> ImageSegment:
+        """Let the policy paint a picture."""
         self._look()
-        uniform = draw((len(self.segments), "text"), (limit,)).to(self.context.valid.device)
-        context, rules = self.context, self.rules
+        segment, score = self.rules.head.paint(self, draw)
+        segment = replace(segment, turn=self.turn)
+        self._record(segment, score, unseen=self.rules.head.deferred)
+        return segment
+
+    def drawn(self, draw: Draw, what: tuple[int | str, ...], shape: Sequence[int]) -> Tensor:
+        """Keyed draws [rows, *shape]; before the members of a group part, those of its first member."""
+        draws = draw(what, shape).to(self.context.valid.device)
+        return draws[:: len(draws) // self.context.batch]
+
+    def seen(self, context: Context) -> Context:
+        """``context`` as the other modality sees it: gradients pass only if the rules say so."""
+        return context if self.rules.context_grad else context.detach()
+
+    def _say(self, limit: int, draw: Draw, ends: tuple[int, ...]) -> TextSegment:
+        self._look()
+        uniform = self.drawn(draw, (len(self.segments), "text"), (limit,))
+        context, rules, saying = self.context, self.rules, self.active
         token = torch.full((context.batch,), rules.bos, device=uniform.device)
-        saying = torch.ones_like(token, dtype=torch.bool)
+        stops = torch.tensor(ends, device=uniform.device)
         tokens, masks = [], []
         for k in range(limit):
             logits, context = self.policy.extend_text(context, token[:, None], saying[:, None])
-            heap = (logits[:, 0].float() / rules.temperature).softmax(-1).cumsum(-1)
-            # The last sum is 1 only up to rounding: a draw beyond it takes the last token.
-            token = (heap <= uniform[:, k, None]).sum(-1).clamp(max=heap.shape[-1] - 1)
-            token = token.where(saying, rules.pad)
+            token = choose(logits[:, 0], rules.temperature, uniform[:, k]).where(saying, rules.pad)
             tokens.append(token)
             masks.append(saying)
-            saying = saying & (token != rules.eos)
+            saying = saying & ~torch.isin(token, stops)
             if not saying.any():
                 break
-        segment = TextSegment(torch.stack(tokens, 1), torch.stack(masks, 1))
+        segment = TextSegment(torch.stack(tokens, 1), torch.stack(masks, 1), turn=self.turn)
         self.cost += Cost(tokens=int(segment.mask.sum()))
-        self._record(segment, self._advance(segment))
+        self._advance(segment)
         return segment
 
-    def paint(self, draw: Draw) -> ImageSegment:
-        """Let the policy paint a picture: all steps of the schedule, the stochastic ones recorded and scored."""
-        self._look()
-        points, index = self.rules.points, len(self.segments)
-        x = draw((index, "initial"), self.policy.latent_shape).to(self.context.valid.device)
-        recorded, scores = [], []
-        for k in range(len(points) - 1):
-            velocity = self._velocity(x, k)
-            if k in self.rules.stochastic:
-                transition = self._transition(x, velocity, k)
-                noise = draw((index, "step", k), self.policy.latent_shape).to(x.device)
-                recorded.append(DenoisingStep(k, x, transition.sample(noise)))
-                scores.append(self._score(recorded[-1], velocity, transition))
-                x = recorded[-1].x_next
-            else:
-                x = _EULER.transition(x, velocity, points[k], points[k + 1], points[1]).mean
-        segment = ImageSegment(tuple(recorded), x)
-        self._record(segment, ImageScore(tuple(scores)))
-        return segment
-
-    def _record(self, segment: Segment, score: Score) -> None:
+    def _record(self, segment: Segment, score: Score, *, unseen: bool = False) -> None:
         self.segments.append(segment)
         self.scores.append(score)
+        self.unseen = segment if unseen and isinstance(segment, ImageSegment) else None
+
+    def _part(self, segment: Segment) -> None:
+        if segment.rows != self.context.batch:
+            self.repeat(segment.rows // self.context.batch)
 
     def _look(self) -> None:
-        """Let the picture walked last enter the context: when something follows it, for it costs a forward pass."""
-        last = self.segments[-1] if self.segments else None
-        if not isinstance(last, ImageSegment) or self.looked == len(self.segments):
-            return
-        self.looked = len(self.segments)
-        self.context = self.policy.extend_image(self.context, last.latents)
-        if self.unconditional is not None:
-            self.unconditional = self.policy.extend_image(self.unconditional, last.latents)
+        picture, self.unseen = self.unseen, None
+        if picture is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.rules.context_grad):
+                self.rules.head.look(self, picture)
 
-    def _advance(self, segment: Segment) -> Score:
+    def _advance(self, segment: Segment) -> None:
+        """Move over a segment and record it with its score."""
         self._look()
         if isinstance(segment, TextSegment):
-            return self._advance_text(segment)
-        return None if segment.given else ImageScore(tuple(self._score_step(step) for step in segment.steps))
+            self._record(segment, self._advance_text(segment))
+        elif segment.given:
+            self._record(segment, None, unseen=True)
+        else:
+            self._record(segment, self.rules.head.score(self, segment), unseen=self.rules.head.deferred)
 
     def _advance_text(self, segment: TextSegment) -> TextScore | None:
         rules = self.rules
         first = torch.full_like(segment.tokens[:, :1], rules.bos)
         tokens = torch.cat((first, segment.tokens), 1)
-        mask = torch.cat((torch.ones_like(first, dtype=torch.bool), segment.mask), 1)
+        mask = torch.cat((segment.made[:, None], segment.mask), 1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_text):
             logits, self.context = self.policy.extend_text(self.context, tokens, mask)
             self.cost += Cost(tokens=int(mask.sum()))
             if segment.given:
                 return None
-            log_prob = (logits[:, :-1].float() / rules.temperature).log_softmax(-1)
-            chosen = log_prob.gather(-1, segment.tokens[..., None])[..., 0]
-            return TextScore(chosen.where(segment.mask, 0.0))
+            scores = log_prob(logits[:, :-1], rules.temperature, segment.tokens)
+            return TextScore(scores.where(segment.mask, 0.0))
 
-    def _score_step(self, step: DenoisingStep) -> StepScore:
-        velocity = self._velocity(step.x, step.index)
-        return self._score(step, velocity, self._transition(step.x, velocity, step.index))
 
-    def _score(self, step: DenoisingStep, velocity: Tensor, transition: Any) -> StepScore:
-        points = self.rules.points
-        return StepScore(
-            index=step.index,
-            velocity=velocity,
-            mean=transition.mean,
-            std=transition.std,
-            dt=float(points[step.index] - points[step.index + 1]),
-            log_prob=self.rules.dynamics.log_prob(step.x_next, transition),
+def _repeated(segment: Segment, times: int) -> Segment:
+    if times == 1:
+        return segment
+    if isinstance(segment, TextSegment):
+        return replace(
+            segment, tokens=segment.tokens.repeat_interleave(times, 0), mask=segment.mask.repeat_interleave(times, 0)
         )
-
-    def _transition(self, x: Tensor, velocity: Tensor, k: int) -> Any:
-        points = self.rules.points
-        return self.rules.dynamics.transition(x, velocity, points[k], points[k + 1], points[1])
-
-    def _velocity(self, x: Tensor, k: int) -> Tensor:
-        """The velocity that moves the picture at step ``k``, fp32, guided where the guidance says so."""
-        t = self.rules.points[k]
-        velocity = self.policy.velocity(self._seen(self.context), x, t).float()
-        self.cost += Cost(nfe=x.shape[0])
-        if self.unconditional is None or not self.rules.guidance.guides(float(t)):
-            return velocity
-        self.cost += Cost(nfe=x.shape[0])
-        return self.rules.guidance.combine(velocity, self.policy.velocity(self._seen(self.unconditional), x, t).float())
-
-    def _seen(self, context: Context) -> Context:
-        return context if self.rules.context_grad else context.detach()
+    return replace(
+        segment, latents=segment.latents.repeat_interleave(times, 0), made=segment.made.repeat_interleave(times, 0)
+    )
 
 
 def replay(

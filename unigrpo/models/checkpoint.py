@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from unigrpo.checkpoints import AUTOENCODER, CONFIG, TOKENIZER, VAE, WEIGHTS, fo
 from unigrpo.models.autoencoder import Autoencoder, DiffusersAutoencoder, TinyAutoencoder
 from unigrpo.models.configuration import MoTConfig
 from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
+
+#: Weights with one row per word.
+_BY_WORD = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 
 
 @dataclass
@@ -26,10 +31,32 @@ class UnifiedModel:
     autoencoder: Autoencoder
     tokenizer: Tokenizer
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.policy.device
+
     def reference(self) -> MoTPolicy:
         """A frozen copy of the policy as it is now."""
         frozen = copy.deepcopy(self.policy).requires_grad_(False)
         return frozen.eval()
+
+    def with_words(self, words: Iterable[str], seed: int) -> UnifiedModel:
+        """A model that knows these words too; new ones have untrained embeddings, drawn from ``seed``."""
+        known = self.tokenizer.words()
+        new = [word for word in words if word not in known]
+        if not new:
+            return self
+        tokenizer = self.tokenizer.with_words(new)
+        policy = MoTPolicy(MoTConfig.from_dict(self.policy.config.to_dict() | {"vocab_size": len(tokenizer)}))
+        weights = self.policy.state_dict()
+        drawn = torch.Generator().manual_seed(seed)
+        for name in _BY_WORD:
+            old = weights[name]
+            fresh = torch.randn(len(new), old.shape[1], generator=drawn) * old.std()
+            weights[name] = torch.cat((old, fresh.to(old)))
+        policy.load_state_dict(weights)
+        return UnifiedModel(policy.eval(), self.autoencoder, tokenizer)
 
 
 def load(checkpoint: str) -> UnifiedModel:
@@ -49,7 +76,8 @@ def load(checkpoint: str) -> UnifiedModel:
     if (folder / AUTOENCODER).is_file():
         weights = _read(folder / AUTOENCODER)
         width, channels = weights["encoder.1.bias"].shape[0], weights["mean"].shape[0]
-        tiny = TinyAutoencoder(channels, width)
+        levels = policy.config.code_levels
+        tiny = QuantisedAutoencoder(levels, width) if levels else TinyAutoencoder(channels, width)
         tiny.load_state_dict(weights)
         autoencoder: torch.nn.Module = tiny
     else:

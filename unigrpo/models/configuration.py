@@ -28,6 +28,9 @@ class MoTConfig(PretrainedConfig):
         latent_size: (height, width) of the latents of a picture that the policy paints.
         time_conditioning: ``"input"`` adds the timestep embedding to the image tokens (BAGEL); ``"adaln"`` also
             modulates the generation expert's layers, which small models need.
+        code_levels: levels of each latent channel of a quantised autoencoder, whose codes the policy then paints one by
+            one; empty for a policy that paints by flow matching, to which alone the switches on time and prediction
+            apply.
         prediction: what the image head returns: ``"velocity"`` (BAGEL) or ``"data"``, the clean latents, from which the
             velocity is ``(x - x0) / t``.
         bos_token_id: begins every text block.
@@ -55,6 +58,7 @@ class MoTConfig(PretrainedConfig):
         max_latent_size: int = 64,
         latent_size: tuple[int, int] = (4, 4),
         time_conditioning: str = "input",
+        code_levels: tuple[int, ...] = (),
         prediction: str = "velocity",
         bos_token_id: int = 1,
         eos_token_id: int = 2,
@@ -67,6 +71,12 @@ class MoTConfig(PretrainedConfig):
             raise ValueError(f"time_conditioning: expected 'input' or 'adaln', got {time_conditioning!r}")
         if prediction not in ("velocity", "data"):
             raise ValueError(f"prediction: expected 'velocity' or 'data', got {prediction!r}")
+        if code_levels and (len(code_levels), latent_patch_size, time_conditioning) != (latent_channels, 1, "input"):
+            got = f"{latent_channels} channels, latent_patch_size={latent_patch_size}, {time_conditioning=}"
+            raise ValueError(
+                f"code_levels={code_levels}: expected one per latent channel, one pixel per token and no"
+                f" modulation by time, got {got}"
+            )
         if hidden_size % num_attention_heads or num_attention_heads % num_key_value_heads:
             raise ValueError("heads must divide hidden_size, key-value heads must divide heads")
         self.vocab_size = vocab_size
@@ -83,6 +93,7 @@ class MoTConfig(PretrainedConfig):
         self.max_latent_size = max_latent_size
         self.latent_size = tuple(latent_size)
         self.time_conditioning = time_conditioning
+        self.code_levels = tuple(code_levels)
         self.prediction = prediction
         self.start_of_image_id = start_of_image_id
         self.end_of_image_id = end_of_image_id

@@ -1,9 +1,12 @@
 """Mixture of transformers in BAGEL's architecture: two experts, one shared attention.
 
-Qwen2 blocks with QK-norm.  Text tokens, and the two markers that enclose a picture, go through the text expert; latent
-patches, noised or clean, through the generation expert (``_moe_gen``).  All tokens of a sequence attend in one shared
-attention: text causally, the tokens of a picture to each other and to everything before.  A picture takes one rotary
-position.  Parameter names are those of the published BAGEL-7B-MoT weights (arXiv 2505.14683).
+Text tokens, and the two markers that enclose a picture, go through the text expert; latent patches, noised or clean,
+through the generation expert (``_moe_gen``).  All tokens of a sequence attend in one shared attention: text causally,
+the tokens of a picture to each other and to everything before.  A picture takes one rotary position.  Parameter names
+are those of the published BAGEL-7B-MoT weights (arXiv 2505.14683).
+
+With ``code_levels`` pictures are painted token by token instead: the generation expert reads and predicts codes of a
+quantised autoencoder, causally, row by row.  Nothing else changes.
 """
 
 from __future__ import annotations
@@ -13,170 +16,12 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.modeling_utils import PreTrainedModel
 
 from unigrpo.models.configuration import MoTConfig
+from unigrpo.models.decoder import DecoderLayer, LanguageModel, rotary
 from unigrpo.models.policy import Context, Modality
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm: statistics in fp32, cast back before the weight is applied, as Qwen2 does."""
-
-    def __init__(self, size: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
-
-
-class MLP(nn.Module):
-    """SwiGLU."""
-
-    def __init__(self, config: MoTConfig):
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., hidden] -> [..., hidden]."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-def rotary(position: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [B, 1, L, head_dim] of positions [B, L], half-split form, angles in fp32."""
-    frequency = theta ** (-torch.arange(0, head_dim, 2, device=position.device, dtype=torch.float32) / head_dim)
-    angle = (position[:, None, :, None].float() * frequency).repeat(1, 1, 1, 2)
-    return angle.cos().to(dtype), angle.sin().to(dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary positions to [B, heads, L, head_dim]."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin
-
-
-class Attention(nn.Module):
-    """Projections and QK-norms of both experts around one attention over all tokens."""
-
-    def __init__(self, config: MoTConfig):
-        super().__init__()
-        self.head_dim = config.head_dim
-        width, kv_width = config.hidden_size, config.num_key_value_heads * config.head_dim
-        for suffix in ("", "_moe_gen"):
-            self.add_module(f"q_proj{suffix}", nn.Linear(width, width))
-            self.add_module(f"k_proj{suffix}", nn.Linear(width, kv_width))
-            self.add_module(f"v_proj{suffix}", nn.Linear(width, kv_width))
-            self.add_module(f"o_proj{suffix}", nn.Linear(width, width, bias=False))
-            for norm in ("q_norm", "k_norm"):
-                made = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
-                self.add_module(f"{norm}{suffix}", made)
-
-    def project(self, x: Tensor, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, heads, L, head_dim] of one expert, before rotation."""
-        q, k, v = (
-            self.get_submodule(f"{name}_proj{suffix}")(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for name in "qkv"
-        )
-        return self.get_submodule(f"q_norm{suffix}")(q), self.get_submodule(f"k_norm{suffix}")(k), v
-
-    def forward(
-        self, text: Tensor, image: Tensor | None, turn: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], mask: Tensor
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
-        """Attend from the block's tokens to the past and the block itself.
-
-        Args:
-            text: [B, Lt, hidden], normed states of the text expert's tokens.
-            image: [B, Li, hidden], those of the generation expert's tokens, which come after; None without a picture.
-            turn: cosine and sine of the block's positions.
-            past: keys and values of the context.
-            mask: [B, 1, Lt + Li, T + Lt + Li] bool, True where a token may look.
-
-        Returns:
-            Output of both experts, and the keys and values of past and block together.
-        """
-        q, k, v = self.project(text, "")
-        if image is not None:
-            q, k, v = (torch.cat(pair, 2) for pair in zip((q, k, v), self.project(image, "_moe_gen"), strict=True))
-        q, k = rotate(q, *turn), rotate(k, *turn)
-        k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
-        out = out.transpose(1, 2).flatten(2)
-        length = text.shape[1]
-        painted = None if image is None else self.get_submodule("o_proj_moe_gen")(out[:, length:])
-        return self.get_submodule("o_proj")(out[:, :length]), painted, (k, v)
-
-
-class DecoderLayer(nn.Module):
-    """Pre-norm attention and MLP, each expert with its own norms and MLP."""
-
-    def __init__(self, config: MoTConfig):
-        super().__init__()
-        self.self_attn = Attention(config)
-        for suffix in ("", "_moe_gen"):
-            self.add_module(f"mlp{suffix}", MLP(config))
-            self.add_module(f"input_layernorm{suffix}", RMSNorm(config.hidden_size, config.rms_norm_eps))
-            self.add_module(f"post_attention_layernorm{suffix}", RMSNorm(config.hidden_size, config.rms_norm_eps))
-        self.modulation = (
-            nn.Linear(config.hidden_size, 6 * config.hidden_size) if config.time_conditioning == "adaln" else None
-        )
-
-    def forward(
-        self,
-        text: Tensor,
-        image: Tensor | None,
-        time: Tensor | None,
-        turn: tuple[Tensor, Tensor],
-        past: tuple[Tensor, Tensor],
-        mask: Tensor,
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
-        """Both experts' states after the layer, and its keys and values; arguments as in :meth:`Attention.forward`."""
-        norm, norm_gen = self.get_submodule("input_layernorm"), self.get_submodule("input_layernorm_moe_gen")
-        after, after_gen = (self.get_submodule(f"post_attention_layernorm{s}") for s in ("", "_moe_gen"))
-        if image is None:
-            attended, _, present = self.self_attn(norm(text), None, turn, past, mask)
-            text = text + attended
-            return text + self.get_submodule("mlp")(after(text)), None, present
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self._modulate(time)
-        attended, painted, present = self.self_attn(
-            norm(text), norm_gen(image) * (1 + scale_a) + shift_a, turn, past, mask
-        )
-        text = text + attended
-        image = image + gate_a * painted
-        text = text + self.get_submodule("mlp")(after(text))
-        image = image + gate_m * self.get_submodule("mlp_moe_gen")(after_gen(image) * (1 + scale_m) + shift_m)
-        return text, image, present
-
-    def _modulate(self, time: Tensor | None) -> tuple[Tensor | float, ...]:
-        if self.modulation is None or time is None:
-            return 0.0, 0.0, 1.0, 0.0, 0.0, 1.0
-        parts = self.modulation(F.silu(time))[:, None].chunk(6, -1)
-        return parts[0], parts[1], 1 + parts[2], parts[3], parts[4], 1 + parts[5]
-
-
-class Decoder(nn.Module):
-    """Embedding, layers and the final norm of each expert."""
-
-    def __init__(self, config: MoTConfig):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.norm_moe_gen = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-
-class LanguageModel(nn.Module):
-    """Decoder and vocabulary head."""
-
-    def __init__(self, config: MoTConfig):
-        super().__init__()
-        self.model = Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+from unigrpo.models.quantised import FiniteScalars
 
 
 class TimestepEmbedder(nn.Module):
@@ -241,9 +86,14 @@ class MoTPolicy(PreTrainedModel):
         super().__init__(config)
         width = config.hidden_size
         self.language_model = LanguageModel(config)
-        self.time_embedder = TimestepEmbedder(width)
-        self.vae2llm = nn.Linear(config.token_channels, width)
-        self.llm2vae = nn.Linear(width, config.token_channels)
+        if config.code_levels:
+            self.scalars = FiniteScalars(config.code_levels)
+            self.code2llm = nn.Embedding(self.image_codes + 1, width)
+            self.llm2code = nn.Linear(width, self.image_codes)
+        else:
+            self.time_embedder = TimestepEmbedder(width)
+            self.vae2llm = nn.Linear(config.token_channels, width)
+            self.llm2vae = nn.Linear(width, config.token_channels)
         self.latent_pos_embed = LatentPositions(config.max_latent_size, width)
         self.post_init()
 
@@ -258,6 +108,11 @@ class MoTPolicy(PreTrainedModel):
         """(C, H, W) of the latents of a painted picture."""
         height, width = self.config.latent_size
         return self.config.latent_channels, height, width
+
+    @property
+    def image_codes(self) -> int:
+        """Number of codes; itself the token that begins a picture."""
+        return self.scalars.size
 
     def start(self, batch: int) -> Context:
         """The empty context of ``batch`` rows."""
@@ -284,12 +139,12 @@ class MoTPolicy(PreTrainedModel):
         grown = Context(*extended, torch.cat((context.valid, mask), 1), context.position + order[:, -1])
         return logits, grown
 
-    def extend_image(self, context: Context, latents: Tensor) -> Context:
-        """Append a clean picture [B, C, H, W] (t = 0) between its two markers."""
+    def extend_image(self, context: Context, latents: Tensor, made: Tensor) -> Context:
+        """Append a clean picture [B, C, H, W] (t = 0) between its two markers, where ``made`` [B] bool holds."""
         time = torch.zeros(latents.shape[0], device=latents.device)
         _, (keys, values), seen = self._image_block(context, latents, time)
-        valid = torch.ones(context.batch, seen - context.valid.shape[1], dtype=torch.bool, device=latents.device)
-        return Context(keys, values, torch.cat((context.valid, valid), 1), context.position + 1)
+        valid = made[:, None].expand(-1, seen - context.valid.shape[1])
+        return Context(keys, values, torch.cat((context.valid, valid), 1), context.position + made)
 
     def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
         """Noise - data at ``x`` [B, C, H, W], ``t`` 0-d or [B]; fp32 or the dtype of ``x`` if wider."""
@@ -301,6 +156,46 @@ class MoTPolicy(PreTrainedModel):
             return out
         return (x - out) / time.to(x.dtype).clamp(min=1e-3)[:, None, None, None]
 
+    def extend_codes(self, context: Context, tokens: Tensor, made: Tensor, first: int = 0) -> tuple[Tensor, Context]:
+        """Append tokens of a picture that is painted token by token, where ``made`` [B] bool holds.
+
+        The N + 1 tokens of a picture are the one that begins it and its N codes, each at the 2-D position of its pixel.
+        The first marker comes in with the first of them, the last marker with the last.
+
+        Args:
+            context: ends before the picture, or inside it.
+            tokens: [B, L] int64, some of them in a row.
+            made: [B] bool.
+            first: how many of them the context holds.
+
+        Returns:
+            Logits [B, L, K] of the code that follows each of them, and the longer context.
+        """
+        config, (batch, length) = self.config, tokens.shape
+        places = self.latent_pos_embed(*config.latent_size)
+        begins, ends = first == 0, first + length > len(places)
+        markers = [config.start_of_image_id] * begins + [config.end_of_image_id] * ends
+        text = self.language_model.model.embed_tokens(torch.tensor(markers, dtype=torch.int64, device=tokens.device))
+        image = self.code2llm(tokens) + torch.cat((torch.zeros_like(places[:1]), places))[first : first + length]
+        # A block's markers stand before its other tokens; what comes when is said by the mask.
+        order = torch.tensor([-1] * begins + [length] * ends + list(range(length)), device=tokens.device)
+        causal = (order[:, None] >= order).expand(batch, -1, -1)
+        seen = torch.cat((context.valid[:, None].expand(-1, len(order), -1), causal), -1)
+        position = context.position[:, None].expand(-1, len(order))
+        _, states, extended = self._walk_layers(context, text.expand(batch, -1, -1), image, None, position, seen)
+        assert states is not None
+        valid = torch.cat((context.valid, made[:, None].expand(-1, len(order))), 1)
+        logits = self.llm2code(self.language_model.model.norm_moe_gen(states))
+        return logits, Context(*extended, valid, context.position + made * ends)
+
+    def codes_of(self, latents: Tensor) -> Tensor:
+        """Codes [B, N] int64 of a quantised autoencoder's latents [B, C, H, W]."""
+        return self.scalars.codes(latents)
+
+    def latents_of(self, codes: Tensor) -> Tensor:
+        """The inverse of :meth:`codes_of`."""
+        return self.scalars.latents(codes, *self.config.latent_size)
+
     def parameters_of(self, modality: Modality) -> Iterator[nn.Parameter]:
         """Trainable parameters of the text expert (with embeddings and head) or of the generation expert."""
         image = {id(parameter) for module in self._image_modules() for parameter in module.parameters()}
@@ -309,7 +204,11 @@ class MoTPolicy(PreTrainedModel):
                 yield parameter
 
     def _image_modules(self) -> Iterator[nn.Module]:
-        yield from (self.time_embedder, self.vae2llm, self.llm2vae, self.language_model.model.norm_moe_gen)
+        yield self.language_model.model.norm_moe_gen
+        if self.config.code_levels:
+            yield from (self.code2llm, self.llm2code)
+        else:
+            yield from (self.time_embedder, self.vae2llm, self.llm2vae)
         for layer in self.language_model.model.layers:
             assert isinstance(layer, DecoderLayer)
             if layer.modulation is not None:

@@ -47,6 +47,24 @@ class Context:
             self.position.repeat_interleave(times, 0),
         )
 
+    def rows(self, index: Tensor) -> Context:
+        """Some rows, [n] int64, each as often as it is named."""
+        return Context(
+            tuple(k[index] for k in self.keys),
+            tuple(v[index] for v in self.values),
+            self.valid[index],
+            self.position[index],
+        )
+
+    def followed_by(self, longer: Context) -> Context:
+        """``longer``, of which this is the beginning; through what it has more no gradient flows."""
+        start = self.valid.shape[1]
+        keys, values = (
+            tuple(torch.cat((a, b[:, :, start:].detach()), 2) for a, b in zip(mine, theirs, strict=True))
+            for mine, theirs in ((self.keys, longer.keys), (self.values, longer.values))
+        )
+        return Context(keys, values, longer.valid, longer.position)
+
     def detach(self) -> Context:
         """The same context, through which no gradient flows."""
         return replace(self, keys=tuple(k.detach() for k in self.keys), values=tuple(v.detach() for v in self.values))
@@ -71,8 +89,8 @@ class Policy(Protocol):
         """Append tokens [B, L]; returns next-token logits [B, L, V] at each of them and the longer context."""
         ...
 
-    def extend_image(self, context: Context, latents: Tensor) -> Context:
-        """Append a clean picture [B, C, H, W], given or the policy's own."""
+    def extend_image(self, context: Context, latents: Tensor, made: Tensor) -> Context:
+        """Append a clean picture [B, C, H, W], given or the policy's own, in the rows where ``made`` [B] bool holds."""
         ...
 
     def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
@@ -81,4 +99,30 @@ class Policy(Protocol):
 
     def parameters_of(self, modality: Modality) -> Iterable[torch.nn.Parameter]:
         """The trainable parameters of one expert; the two sets are disjoint and cover the model."""
+        ...
+
+
+class CodePolicy(Protocol):
+    """What image_head=tokens asks of a unified model besides: pictures are N codes of K, and need no velocity."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of a painted picture; N = H * W."""
+        ...
+
+    @property
+    def image_codes(self) -> int:
+        """K, which is itself the token that begins a picture."""
+        ...
+
+    def extend_codes(self, context: Context, tokens: Tensor, made: Tensor, first: int = 0) -> tuple[Tensor, Context]:
+        """Append some of a picture's N + 1 tokens, the ``first`` being in the context; next-code logits [B, L, K]."""
+        ...
+
+    def codes_of(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, H, W] -> codes [B, N] int64."""
+        ...
+
+    def latents_of(self, codes: Tensor) -> Tensor:
+        """Codes [B, N] -> latents [B, C, H, W]."""
         ...

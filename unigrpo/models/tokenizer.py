@@ -29,10 +29,12 @@ class Tokenizer:
     @classmethod
     def of_words(cls, words: Iterable[str]) -> Tokenizer:
         """One token per word."""
-        vocabulary = {word: i for i, word in enumerate((*SPECIAL, *words))}
-        inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=UNKNOWN))
-        inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-        return cls(inner)
+        return cls(_word_level((*SPECIAL, *words)))
+
+    def with_words(self, words: Iterable[str]) -> Tokenizer:
+        """The same words with the same ids, and new ones after them, one token each."""
+        known = self.words()
+        return Tokenizer(_word_level((*sorted(known, key=lambda word: known[word]), *words)))
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -45,6 +47,10 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return int(self.inner.get_vocab_size())
+
+    def words(self) -> dict[str, int]:
+        """Token -> id."""
+        return dict(self.inner.get_vocab())
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts -> tokens [B, L] int64 ending in eos, right-padded, and their mask.
@@ -71,3 +77,11 @@ class Tokenizer:
             )
             for row, kept in zip(tokens.tolist(), mask.tolist(), strict=True)
         ]
+
+
+def _word_level(words: Iterable[str]) -> tokenizers.Tokenizer:
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN)
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return inner

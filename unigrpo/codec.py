@@ -1,0 +1,83 @@
+"""Between prompts, words and pixels on one side, and a policy's tokens and latents on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from unigrpo.models.checkpoint import UnifiedModel
+from unigrpo.trajectory import ImageSegment, Segment, TextSegment, Trajectory
+from unigrpo.transcript import End, Pictures, Transcript, Words
+
+
+class Codec:
+    """Translates for one model and one world."""
+
+    def __init__(self, model: UnifiedModel, world: Any):
+        self.model, self.world = model, world
+
+    def given(self, prompts: Sequence[Any]) -> tuple[Segment, ...]:
+        """What the prompts give, one row each: source pictures, if they have them, and their texts in order."""
+        sources = [prompt.source for prompt in prompts if hasattr(prompt, "source")]
+        texts = zip(*(getattr(prompt, "instructions", (prompt.prompt,)) for prompt in prompts), strict=True)
+        pictures = (self._picture(sources),) if sources else ()
+        return (*pictures, *map(self._text, texts))
+
+    def _text(self, texts: Sequence[str]) -> TextSegment:
+        tokens, mask = self.model.tokenizer.encode(texts)
+        return TextSegment(tokens.to(self.model.device), mask.to(self.model.device), given=True)
+
+    @torch.no_grad()
+    def _picture(self, scenes: Sequence[Any]) -> ImageSegment:
+        pixels = torch.stack([torch.from_numpy(self.world.render(scene)) for scene in scenes])
+        latents = self.model.autoencoder.encode(pixels.to(self.model.device))
+        made = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+        return ImageSegment((), latents, made, given=True)
+
+    @torch.no_grad()
+    def transcript(self, trajectory: Trajectory) -> Transcript:
+        """What was said and shown, one row per episode."""
+        prompts = trajectory.row_prompts
+        parts: list[Words | Pictures] = []
+        for segment in trajectory.segments:
+            part = self._words(segment) if isinstance(segment, TextSegment) else self._pictures(segment)
+            parts.append(_repeated(part, len(prompts) // segment.rows))
+        return Transcript(prompts, tuple(parts))
+
+    def _words(self, segment: TextSegment) -> Words:
+        tokenizer = self.model.tokenizer
+        lengths = segment.mask.sum(1)
+        last = segment.tokens.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
+        names: dict[int, End] = {tokenizer.eos: "stop", tokenizer.start_of_image: "paint"}
+        ends = [
+            names.get(token, "cut") if said else None
+            for token, said in zip(last.tolist(), segment.made.tolist(), strict=True)
+        ]
+        kept = segment.mask.clone()
+        for row, (end, length) in enumerate(zip(ends, lengths.tolist(), strict=True)):
+            if end in ("stop", "paint"):
+                kept[row, length - 1] = False
+        return Words(tokenizer.decode(segment.tokens, kept), ends, lengths.tolist(), segment.given, segment.turn)
+
+    def _pictures(self, segment: ImageSegment) -> Pictures:
+        pixels = self.model.autoencoder.decode(segment.latents).float().cpu()
+        return Pictures(pixels, segment.made.tolist(), segment.given, segment.turn)
+
+
+def _repeated(part: Words | Pictures, times: int) -> Words | Pictures:
+    if times == 1:
+        return part
+    if isinstance(part, Pictures):
+        made = [made for made in part.made for _ in range(times)]
+        return replace(part, pixels=part.pixels.repeat_interleave(times, 0), made=made)
+    rows = [row for row in range(len(part.texts)) for _ in range(times)]
+    texts, ends, lengths = part.texts, part.ends, part.lengths
+    return replace(
+        part,
+        texts=[texts[row] for row in rows],
+        ends=[ends[row] for row in rows],
+        lengths=[lengths[row] for row in rows],
+    )
