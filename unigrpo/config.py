@@ -28,9 +28,11 @@ class ModelConfig:
 
     checkpoint: str = "tiny-shapes"
     """A name of a checkpoint inside the package, or a folder with config.json and model.safetensors."""
+    new_words: bool = False
+    """Whether words of the world that the checkpoint lacks are added, untrained; else they are refused."""
     context_grad: bool = False
-    """Whether the image loss reaches the text expert through the cached keys and values of the context. (The markers
-    of a picture's own block go through the text expert too, as in BAGEL, and always pass a little.)"""
+    """Whether one modality's loss reaches the other's expert through the cached keys and values of the context. (The
+    markers of a picture's own block go through the text expert too, as in BAGEL, and always pass a little.)"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class EvaluationConfig:
     every: int = 0
     """Updates between evaluations in the loop; 0 evaluates at the end only."""
     prompts_per_task: tuple[int, ...] = (24, 24, 24, 24, 24, 24)
-    """Test prompts of single_object, two_object, counting, colors, position, color_attr."""
+    """Test prompts of every task of the episode's family; of its six for ``images``: single_object, two_object,
+    counting, colors, position, color_attr."""
     images_per_prompt: int = 4
     loop_images_per_prompt: int = 1
     """Images per prompt of an evaluation in the loop."""
@@ -94,6 +97,8 @@ class EvaluationConfig:
     """The second scale at which the final model is evaluated, besides 1."""
     seed: int = 0
     """Key of the evaluation's noise: never the run's seed, so that all arms see the same."""
+    retention_prompts_per_task: tuple[int, ...] = (12, 12, 12, 12, 12, 12)
+    """Test prompts of GenEval's six tasks on which a run with other prompts is measured too; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +115,12 @@ class RunConfig:
     world: Any = slot("world", "shapes")
     episode: Any = slot("episode", "single_round")
     reward: Any = slot("reward", "geneval")
+    image_head: Any = slot("image_head", "flow")
     guidance: Any = slot("guidance", "cfg_free")
     dynamics: Any = slot("dynamics", "flow_sde")
     window: Any = slot("window", "random_window")
     advantage: Any = slot("advantage", "group")
+    credit: Any = slot("credit", "outcome")
     image_ratio: Any = slot("image_ratio", "ratio_norm")
     text_ratio: Any = slot("text_ratio", "token")
     image_trust_region: Any = slot("trust_region", "ppo_clip")
@@ -148,9 +155,14 @@ class RunConfig:
     def conflicts(self) -> list[str]:
         """Why this configuration cannot run, one sentence each, naming the pair and the way out; empty if it can."""
         found = list(_range_faults(self))
+        if self.episode.family not in self.reward.families:
+            found.append(
+                f"reward={self.reward.name}: judges {' and '.join(self.reward.families) or 'nothing'}, but"
+                f" episode={self.episode.name} is for {self.episode.family}; choose a reward for {self.episode.family}"
+            )
         for f in dataclasses.fields(self):
             # An untouched model is only evaluated: how it would have been trained does not matter.
-            if self.optim.updates == 0 and f.name not in ("world", "episode"):
+            if self.optim.updates == 0 and f.name not in ("world", "episode", "image_head"):
                 continue
             declared = getattr(getattr(self, f.name), "conflicts", None)
             if declared is not None:

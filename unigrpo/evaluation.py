@@ -1,7 +1,7 @@
 """The one evaluator, used in the loop and at the end.
 
 It measures on test prompts, at guidance 1 and at one scale above, with noise that depends on the evaluation's seed
-alone: every arm sees the same prompts and the same draws.  Besides the judge it reports what no reward trains on.
+alone: every arm sees the same prompts and the same draws.  What is measured is the business of ``measures``.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unigrpo import registry
+from unigrpo.codec import Codec
 from unigrpo.config import RunConfig
+from unigrpo.episodes import SingleRound
 from unigrpo.flow.dynamics import FlowSde, Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
 from unigrpo.flow.schedule import time_points
+from unigrpo.measures import MEASURES, Row
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.policy import Policy
 from unigrpo.noise import EpisodeDraws
 from unigrpo.objective.regularizer import LatentKl, VelocityMse
 from unigrpo.objective.text_kl import K3
 from unigrpo.trajectory import Cost, ImageScore, TextScore, TextSegment, Trajectory
+from unigrpo.transcript import Transcript
 from unigrpo.walk import Rules, Walk, replay
 
 #: Rows of one evaluation batch; results do not depend on it but for rounding.
@@ -40,24 +42,43 @@ class Evaluation:
 
     Attributes:
         metrics: flat name -> value.
-        rows: one per picture: prompt, tag, text, image, thinking and what the judge said.
-        pictures: [B, 3, H, W] in [-1, 1], in the order of ``rows``.
+        rows: what the measure says of every episode.
+        transcripts: of the batches, in the order of the prompts.
         cost: of sampling.
     """
 
     metrics: Mapping[str, float]
-    rows: Sequence[Mapping[str, Any]]
-    pictures: Tensor
+    rows: Sequence[Row]
+    transcripts: Sequence[Transcript]
     cost: Cost
 
 
 class Evaluator:
-    """Evaluates policies of one run's kind on the run's world."""
+    """Evaluates policies on the test prompts of one episode's family.
 
-    def __init__(self, config: RunConfig, model: UnifiedModel):
+    Args:
+        config: of the run.
+        model: its tokenizer and autoencoder are used; the policy is an argument of each call.
+        episode: what is sampled; by default the run's own as it is tested.
+        prompts_per_task: by default the run's own.
+    """
+
+    def __init__(
+        self, config: RunConfig, model: UnifiedModel, episode: Any = None, prompts_per_task: Sequence[int] | None = None
+    ):
         self.config, self.model, self.world = config, model, config.world
-        self.prompts = self.world.select_prompts("test", config.evaluation.prompts_per_task)
-        self.proxy = registry.find("reward", "proxy")()
+        self.episode = episode or config.episode.tested()
+        family, counts = self.episode.family, prompts_per_task or config.evaluation.prompts_per_task
+        self.prompts = self.world.select_prompts("test", counts, family)
+        self.codec = Codec(model, self.world)
+        self.measure = MEASURES[family](self.world)
+
+    def retention(self) -> Evaluator | None:
+        """An evaluator of single pictures for runs on other prompts: what the model could do before, can it still?"""
+        counts = self.config.evaluation.retention_prompts_per_task
+        if self.episode.family == "images" or not counts:
+            return None
+        return Evaluator(self.config, self.model, SingleRound(), counts)
 
     @property
     def set_hash(self) -> str:
@@ -68,29 +89,30 @@ class Evaluator:
         return hashlib.sha256(plain.encode()).hexdigest()[:12]
 
     def __call__(self, policy: Policy, scale: float, images_per_prompt: int) -> Evaluation:
-        """Sample ``images_per_prompt`` episodes for every test prompt at one guidance scale and judge them."""
+        """Sample ``images_per_prompt`` episodes for every test prompt at one guidance scale and measure them."""
         rules = self._rules(scale)
-        rows: list[dict[str, Any]] = []
-        pictures, cost = [], Cost()
+        rows: list[Row] = []
+        transcripts, cost = [], Cost()
         per_batch = max(1, _ROWS // images_per_prompt)
         for start in range(0, len(self.prompts), per_batch):
-            prompts = self.prompts[start : start + per_batch]
-            trajectory = self.sample(policy, rules, prompts, images_per_prompt)
-            drawn = self.model.autoencoder.decode(trajectory.image.latents)
-            rows += self._judge(drawn, trajectory)
-            pictures.append(drawn)
+            trajectory = self.sample(policy, rules, self.prompts[start : start + per_batch], images_per_prompt)
+            transcripts.append(self.codec.transcript(trajectory))
+            rows += self.measure.rows(transcripts[-1], images_per_prompt)
             cost += trajectory.cost
-        shown = torch.cat(pictures)
-        return Evaluation(self._metrics(rows, shown, images_per_prompt), rows, shown, cost)
+        metrics = self.measure.summary(rows)
+        shown = [transcript.last_pictures() for transcript in transcripts if transcript.pictures]
+        if images_per_prompt > 1 and shown:
+            metrics["heldout/diversity"] = _diversity(torch.cat(shown), images_per_prompt)
+        return Evaluation(metrics, rows, transcripts, cost)
 
     @torch.no_grad()
     def sample(self, policy: Policy, rules: Rules, prompts: Sequence[Any], images_per_prompt: int) -> Trajectory:
         """Episodes of ``prompts`` under ``rules`` with the evaluation's noise."""
-        given = self.encode(prompts)
+        draw = EpisodeDraws(
+            (self.config.evaluation.seed, "evaluation"), [prompt.key for prompt in prompts], images_per_prompt
+        )
         walk = Walk(policy, rules, len(prompts))
-        keys = [prompt.key for prompt in prompts]
-        draw = EpisodeDraws((self.config.evaluation.seed, "evaluation"), keys, images_per_prompt)
-        self.config.episode(walk, given, images_per_prompt, draw)
+        self.episode(walk, self.codec.given(prompts), images_per_prompt, draw)
         return Trajectory(tuple(prompts), images_per_prompt, tuple(walk.segments), tuple(walk.scores), walk.cost)
 
     @torch.no_grad()
@@ -105,23 +127,17 @@ class Evaluator:
         )
         trajectory = self.sample(policy, rules, self.prompts[:: max(1, len(self.prompts) // rows)][:rows], 1)
         kl, mse, k3 = LatentKl(), VelocityMse(), K3()
-        found: dict[str, list[float]] = {"drift/latent_kl": [], "drift/velocity_mse": [], "drift/text_kl": []}
+        found: dict[str, list[Tensor]] = {"drift/latent_kl": [], "drift/velocity_mse": [], "drift/text_kl": []}
         walked = replay(reference, rules, trajectory).scores
         for segment, score, other in zip(trajectory.segments, trajectory.scores, walked, strict=True):
             if isinstance(score, TextScore) and isinstance(other, TextScore) and isinstance(segment, TextSegment):
-                found["drift/text_kl"].append(k3(score.log_prob, other.log_prob)[segment.mask].mean().item())
+                found["drift/text_kl"].append(k3(score.log_prob, other.log_prob)[segment.mask])
             if isinstance(score, ImageScore) and isinstance(other, ImageScore):
                 for mine, theirs in zip(score.steps, other.steps, strict=True):
                     pair = (mine.velocity, theirs.velocity, mine.mean, theirs.mean, mine.std, mine.dt)
-                    found["drift/latent_kl"].append(kl(*pair).mean().item())
-                    found["drift/velocity_mse"].append(mse(*pair).mean().item())
-        return {name: fmean(values) for name, values in found.items() if values}
-
-    def encode(self, prompts: Sequence[Any]) -> TextSegment:
-        """The prompts as a given text segment."""
-        tokens, mask = self.model.tokenizer.encode([prompt.prompt for prompt in prompts])
-        device = next(iter(self.model.policy.parameters())).device
-        return TextSegment(tokens.to(device), mask.to(device), given=True)
+                    found["drift/latent_kl"].append(kl(*pair)[segment.made])
+                    found["drift/velocity_mse"].append(mse(*pair)[segment.made])
+        return {name: torch.cat(values).mean().item() for name, values in found.items() if values}
 
     def _rules(self, scale: float) -> Rules:
         settings, tokenizer = self.config.evaluation, self.model.tokenizer
@@ -134,55 +150,9 @@ class Evaluator:
             bos=tokenizer.bos,
             eos=tokenizer.eos,
             pad=tokenizer.pad,
+            image=tokenizer.start_of_image,
+            head=self.config.image_head,
         )
-
-    def _judge(self, pictures: Tensor, trajectory: Trajectory) -> list[dict[str, Any]]:
-        prompts = trajectory.row_prompts
-        said = trajectory.thinking
-        texts = [""] * len(prompts) if said is None else self.model.tokenizer.decode(said.tokens, said.mask)
-        lengths = [0] * len(prompts) if said is None else said.mask.sum(1).tolist()
-        pictures = pictures.cpu()
-        proxy = self.proxy(pictures, prompts, self.world)[:, 0].tolist()
-        return [
-            {
-                "prompt": prompt.key,
-                "tag": prompt.tag,
-                "text": prompt.prompt,
-                "image": row % trajectory.group_size,
-                "thinking": texts[row],
-                "length": lengths[row],
-                "faithful": int(self.world.plan_satisfies(texts[row], prompt)),
-                "strict": int(verdict.strict),
-                "official": int(verdict.official),
-                "strict_soft": verdict.strict_soft,
-                "official_soft": verdict.official_soft,
-                "fidelity": verdict.fidelity,
-                "extra": verdict.extra,
-                "proxy": proxy[row],
-                "reason": verdict.reason,
-            }
-            for row, (prompt, verdict) in enumerate(zip(prompts, self.world.judge(pictures, prompts), strict=True))
-        ]
-
-    def _metrics(self, rows: Sequence[Mapping[str, Any]], pictures: Tensor, images_per_prompt: int) -> dict[str, float]:
-        tags = list(dict.fromkeys(row["tag"] for row in rows))
-        metrics = {}
-        for verdict in ("strict", "official"):
-            by_tag = {tag: fmean(row[verdict] for row in rows if row["tag"] == tag) for tag in tags}
-            metrics[f"geneval/{verdict}"] = fmean(by_tag.values())
-            metrics |= {f"geneval/{verdict}/{tag}": score for tag, score in by_tag.items()}
-            metrics[f"geneval/{verdict}_soft"] = fmean(row[f"{verdict}_soft"] for row in rows)
-        for name, key in (
-            ("heldout/fidelity", "fidelity"),
-            ("heldout/proxy", "proxy"),
-            ("heldout/extra_objects", "extra"),
-            ("thinking/faithful", "faithful"),
-            ("thinking/length", "length"),
-        ):
-            metrics[name] = fmean(row[key] for row in rows)
-        if images_per_prompt > 1:
-            metrics["heldout/diversity"] = _diversity(pictures, images_per_prompt)
-        return metrics
 
 
 def _diversity(pictures: Tensor, images_per_prompt: int) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from unigrpo.registry import ConfigError, nearest
 
@@ -25,6 +27,16 @@ def folder_of(checkpoint: str) -> Path:
     shipped = [path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")]
     fault = f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder"
     raise ConfigError(f"{fault}{nearest(checkpoint, shipped)}")
+
+
+def settings_of(checkpoint: str) -> dict[str, Any]:
+    """The sizes and switches of a configuration's checkpoint, as written: switches younger than it are missing.
+
+    Raises:
+        ConfigError: no such checkpoint.
+    """
+    settings: dict[str, Any] = json.loads((folder_of(checkpoint) / CONFIG).read_text())
+    return settings
 
 
 def digest(folder: Path) -> str:

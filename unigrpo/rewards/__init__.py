@@ -1,7 +1,19 @@
-"""Rewards: pictures and their prompts to named components and their weights (slot ``reward``)."""
+"""Rewards: what a batch of episodes said and showed, to named components and their weights (slot ``reward``)."""
 
+from unigrpo.rewards.edit import EditReward
 from unigrpo.rewards.geneval import GenEvalReward
+from unigrpo.rewards.hybrid import HybridReward
 from unigrpo.rewards.proxy import ProxyReward
-from unigrpo.rewards.weighted import Reward, WeightedReward
+from unigrpo.rewards.reward import Judged, PictureReward, Reward
+from unigrpo.rewards.weighted import WeightedReward
 
-__all__ = ["GenEvalReward", "ProxyReward", "Reward", "WeightedReward"]
+__all__ = [
+    "EditReward",
+    "GenEvalReward",
+    "HybridReward",
+    "Judged",
+    "PictureReward",
+    "ProxyReward",
+    "Reward",
+    "WeightedReward",
+]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from unigrpo.registry import register
+from unigrpo.rewards.reward import PictureReward
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @register("reward", "geneval", source="GenEval (arXiv 2310.11513); mixed with its soft score as in Flow-GRPO's setting")
 @dataclass(frozen=True)
-class GenEvalReward:
+class GenEvalReward(PictureReward):
     """The exact judge: its verdict, its soft score, or the mean of both."""
 
     verdict: Literal["strict", "official"] = "strict"
@@ -35,7 +36,7 @@ class GenEvalReward:
         """Equal weights that sum to 1."""
         return tuple(1 / len(self.component_names) for _ in self.component_names)
 
-    def __call__(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
+    def score(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
         """Components [B, K] fp32 in [0, 1] of pictures [B, 3, H, W] in [-1, 1]."""
         verdicts = world.judge(pictures, prompts)
         rows = [[float(getattr(verdict, name)) for name in self.component_names] for verdict in verdicts]

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from unigrpo.registry import register
+from unigrpo.rewards.reward import PictureReward
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @register("reward", "proxy", source="this project: a learned scorer in miniature, meant to be hackable")
 @dataclass(frozen=True)
-class ProxyReward:
+class ProxyReward(PictureReward):
     """Probability, by a small CNN that looks at one quadrant at a time, that the prompt is met."""
 
     verdict: Literal["strict", "official"] = "strict"
@@ -45,7 +46,7 @@ class ProxyReward:
         if config.world.name != "shapes":
             yield f"its classifier reads the world shapes, not {config.world.name}; use reward=geneval"
 
-    def __call__(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
+    def score(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
         """Probabilities [B, 1] fp32 of pictures [B, 3, 32, 32] in [-1, 1]."""
         from unigrpo.rewards.classifier import classify
 

@@ -1,36 +1,18 @@
-"""Sums of rewards, and what every reward offers."""
+"""Sums of rewards."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from unigrpo.registry import ConfigError, find, register
+from unigrpo.rewards.reward import Judged, Reward
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from unigrpo.worlds.shapes.prompts import Prompt
-
-
-class Reward(Protocol):
-    """What a strategy of slot ``reward`` offers."""
-
-    @property
-    def component_names(self) -> tuple[str, ...]:
-        """Names of the K components."""
-        ...
-
-    @property
-    def component_weights(self) -> tuple[float, ...]:
-        """Weights with which the components are added."""
-        ...
-
-    def __call__(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
-        """Components [B, K] fp32 of pictures [B, 3, H, W] in [-1, 1], one prompt each."""
-        ...
+    from unigrpo.config import RunConfig
+    from unigrpo.transcript import Transcript
 
 
 @register("reward", "weighted", source="weighted sum of rewards, components kept apart")
@@ -67,8 +49,25 @@ class WeightedReward:
         """Each part's own weights times the weight given to it."""
         return tuple(weight * own for _, part, weight in self._parts() for own in part.component_weights)
 
-    def __call__(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
-        """Components [B, K] fp32 of all parts, side by side."""
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The prompts that all parts can judge."""
+        return tuple(set.intersection(*(set(part.families) for _, part, _ in self._parts())))
+
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
+        """What any part cannot live with."""
+        for name, part, _ in self._parts():
+            declared = getattr(part, "conflicts", None)
+            if declared is not None:
+                yield from (f"{name}: {reason}" for reason in declared(config))
+
+    def __call__(self, transcript: Transcript, world: Any) -> Judged:
+        """The components of all parts, side by side."""
         import torch
 
-        return torch.cat([part(pictures, prompts, world) for _, part, _ in self._parts()], dim=1)
+        parts = [part(transcript, world) for _, part, _ in self._parts()]
+        return Judged(
+            torch.cat([part.outcome for part in parts], -1),
+            torch.cat([part.steps for part in parts], -1),
+            torch.stack([part.placed for part in parts]).any(0),
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,12 @@ import torch
 from unigrpo.evaluation import Evaluation
 from unigrpo.files import write_json, write_rows
 from unigrpo.models import checkpoint
+from unigrpo.transcript import Pictures, Transcript
 
 if TYPE_CHECKING:
     from unigrpo.training.trainer import Trainer
 
-#: Test prompts per task whose first picture is kept.
+#: Test prompts per task whose first episode is kept.
 _SAMPLES_PER_TASK = 2
 
 
@@ -28,6 +31,11 @@ def write_final(trainer: Trainer, folder: Path) -> dict[str, Any]:
         drift = trainer.evaluator.drift(policy, trainer.reference)
     trainer.count("eval", plain.cost + guided.cost)
     metrics = {**plain.metrics, **{f"cfg/{name}": value for name, value in guided.metrics.items()}, **drift}
+    if (retention := trainer.evaluator.retention()) is not None:
+        with trainer.clock("evaluation"):
+            kept = retention(policy, 1.0, config.evaluation.images_per_prompt)
+        trainer.count("eval", kept.cost)
+        metrics |= {f"retention/{name}": kept.metrics[name] for name in ("geneval/strict", "geneval/official")}
     write_rows(folder / "per_prompt.jsonl", plain.rows)
     write_samples(folder / "samples", plain, config.evaluation.images_per_prompt)
     checkpoint.save(folder / "model", trainer.model)
@@ -42,20 +50,38 @@ def write_final(trainer: Trainer, folder: Path) -> dict[str, Any]:
 
 
 def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) -> None:
-    """The first picture of a few prompts per task, the same ones in every run, with an index."""
+    """The first episode of a few prompts per task, the same ones in every run, with an index piece by piece."""
     folder.mkdir(exist_ok=True)
+    scores = {(row["prompt"], row["image"]): row for row in reversed(evaluation.rows)}  # the first turn's
     index: list[dict[str, Any]] = []
-    taken: dict[str, int] = {}
-    for row, picture in zip(
-        evaluation.rows[::images_per_prompt], evaluation.pictures[::images_per_prompt], strict=True
-    ):
-        if taken.setdefault(row["tag"], 0) < _SAMPLES_PER_TASK:
-            taken[row["tag"]] += 1
-            name = f"{row['prompt']}.png"
-            save_png(folder / name, picture)
-            said = {key: row[key] for key in ("tag", "thinking", "strict", "official", "reason")}
-            index.append({"file": name, "prompt": row["text"], **said})
+    taken: Counter[str] = Counter()
+    for transcript in evaluation.transcripts:
+        for k in range(0, len(transcript.prompts), images_per_prompt):
+            prompt = transcript.prompts[k]
+            taken[prompt.tag] += 1
+            if taken[prompt.tag] > _SAMPLES_PER_TASK:
+                continue
+            row = scores[prompt.key, 0]
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "image"}
+            strip = list(_strip(folder, transcript, k))
+            said = {"reason": row["reason"], "strip": strip}
+            index.append({"prompt": prompt.prompt, "tag": prompt.tag, "scores": numbers} | said)
     write_json(folder / "index.json", index)
+
+
+def _strip(folder: Path, transcript: Transcript, k: int) -> Iterator[dict[str, Any]]:
+    """One episode piece by piece; its pictures are written on the way."""
+    name = transcript.prompts[k].key
+    for segment, part in enumerate(transcript.parts):
+        if not part.made[k]:
+            continue
+        of = {"given": part.given, "turn": part.turn}
+        if isinstance(part, Pictures):
+            file = f"{name}-{segment}.png"
+            save_png(folder / file, part.pixels[k])
+            yield {"picture": file} | of
+        else:
+            yield {"text": part.texts[k]} | of
 
 
 def save_png(path: Path, picture: torch.Tensor) -> None:

@@ -16,18 +16,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
-from unigrpo import registry
 from unigrpo.config import RunConfig
 from unigrpo.evaluation import Evaluator
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
 from unigrpo.models.policy import Modality
 from unigrpo.noise import EpisodeDraws, seed_of
-from unigrpo.objective.advantage import zero_variance
 from unigrpo.registry import ConfigError
 from unigrpo.training import state
+from unigrpo.training.judging import everywhere, reward_metrics, step_rewards, watched_metrics
 from unigrpo.training.loss import MinibatchLoss, minibatch_loss
 from unigrpo.training.state import State
 from unigrpo.trajectory import Cost, Score, Trajectory
@@ -57,6 +57,8 @@ class Trainer:
         self.config = config.check()
         self.accelerator = Accelerator()
         self.model = checkpoint.load(config.model.checkpoint)
+        if config.model.new_words:
+            self.model = self.model.with_words(config.world.vocabulary(), config.seed)
         if config.rollout.prompts % (config.rollout.minibatches * self.accelerator.num_processes):
             raise ConfigError(
                 f"rollout.prompts={config.rollout.prompts}: must be a multiple of rollout.minibatches="
@@ -68,7 +70,6 @@ class Trainer:
         self.reference = self.model.reference()
         self.world, self.reward = config.world, config.reward
         self.evaluator = Evaluator(config, self.model)
-        self.watched = {name: registry.find("reward", name)() for name in ("proxy",)}
         self.parameters = self._trained_parameters()
         self.optimizer = self._optimizer()
         self.points = time_points(config.sampler.steps, config.sampler.shift)
@@ -121,13 +122,16 @@ class Trainer:
             bos=tokenizer.bos,
             eos=tokenizer.eos,
             pad=tokenizer.pad,
+            image=tokenizer.start_of_image,
             context_grad=config.model.context_grad,
+            head=config.image_head,
+            update=update,
         )
 
     def prompts(self, update: int) -> list[Any]:
         """The update's train prompts, spread evenly over the tasks; the same in every arm with this seed."""
         drawn = random.Random(seed_of((self.config.seed, "prompts", update)))
-        by_task = list(self.world.prompts_by_task("train").values())
+        by_task = list(self.world.prompts_by_task("train", self.config.episode.family).values())
         first = drawn.randrange(len(by_task))
         turns = Counter((first + k) % len(by_task) for k in range(self.config.rollout.prompts))
         chosen = [prompt for task, count in sorted(turns.items()) for prompt in drawn.sample(by_task[task], count)]
@@ -150,38 +154,25 @@ class Trainer:
             (config.seed, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise
         )
         with self.autocast():
-            config.episode(walk, self.evaluator.encode(prompts), config.rollout.group_size, draw)
+            config.episode(walk, self.evaluator.codec.given(prompts), config.rollout.group_size, draw)
         return Trajectory(
             tuple(prompts), config.rollout.group_size, tuple(walk.segments), tuple(walk.scores), walk.cost
         )
 
     @torch.no_grad()
-    def judge(self, trajectories: Sequence[Trajectory]) -> tuple[Tensor, dict[str, float]]:
-        """Advantages [P, G] of a rollout, and what to log of its rewards."""
-        prompts = [prompt for trajectory in trajectories for prompt in trajectory.row_prompts]
-        latents = torch.cat([trajectory.image.latents for trajectory in trajectories])
-        pictures = self.model.autoencoder.decode(latents).cpu()
-        rewards = self.reward(pictures, prompts, self.world)
-        weights = torch.tensor(self.reward.component_weights, dtype=rewards.dtype)
-        grouped = rewards.unflatten(0, (-1, self.config.rollout.group_size))
-        verdicts = self.world.judge(pictures, prompts)
-        total = (grouped * weights).sum(-1)
-        metrics = {
-            "train/reward": total.mean().item(),
-            "train/reward_std": total.std(1, correction=0).mean().item(),
-            "train/zero_std_frac": zero_variance(grouped, weights).float().mean().item(),
-            "train/strict": fmean(verdict.strict for verdict in verdicts),
-            "train/official": fmean(verdict.official for verdict in verdicts),
-        }
-        for name, watched in self.watched.items():
-            metrics[f"train/{name}"] = watched(pictures, prompts, self.world)[:, 0].mean().item()
-        lengths = [t.thinking.mask.sum(1).float() for t in trajectories if t.thinking is not None]
-        metrics["train/thinking_length"] = torch.cat(lengths).mean().item() if lengths else 0.0
-        self.cost["images"] += len(prompts)
-        # Some strategies look at the whole batch, so every process sees all groups and keeps its own.
-        everywhere = self.accelerator.gather(grouped.to(self.accelerator.device)).cpu()
-        own = self.accelerator.process_index * len(grouped)
-        return self.config.advantage(everywhere, weights)[own : own + len(grouped)], metrics
+    def judge(self, trajectories: Sequence[Trajectory]) -> tuple[list[Tensor], dict[str, float]]:
+        """Advantages [B, S] of every trajectory's segments, and what to log of the rewards."""
+        transcripts = [self.evaluator.codec.transcript(trajectory) for trajectory in trajectories]
+        judged = [self.reward(transcript, self.world) for transcript in transcripts]
+        own = step_rewards(judged, trajectories, self.reward)
+        rows = [row for t in transcripts for row in self.evaluator.measure.rows(t, self.config.rollout.group_size)]
+        metrics = reward_metrics(own, self.reward) | watched_metrics(rows, self.evaluator.measure.watched)
+        self.cost["images"] += sum(sum(part.made) for t in transcripts for _, part in t.pictures)
+        credit: Tensor = self.config.credit(everywhere(self.accelerator, own), self.config.advantage)
+        first = self.accelerator.process_index * len(own.outcome)
+        mine = credit[first : first + len(own.outcome)].flatten(0, 1)
+        split = mine.split([len(t.row_prompts) for t in trajectories])
+        return [part[:, : len(t.segments)] for part, t in zip(split, trajectories, strict=True)], metrics
 
     def evaluate_in_loop(self) -> dict[str, float]:
         """A small evaluation at guidance 1, between two updates."""
@@ -193,9 +184,8 @@ class Trainer:
     def needs_reference(self, update: int) -> bool:
         """Whether a penalty, or the periodic look at drift, wants the reference's scores in this update."""
         config = self.config
-        penalised = (config.regularizer.weight > 0 and config.modalities.image > 0) or (
-            config.text_kl.weight > 0 and config.modalities.text > 0
-        )
+        # Which penalty falls on pictures depends on the image head; a needless reference costs time only.
+        penalised = config.regularizer.weight > 0 or config.text_kl.weight > 0
         return bool(penalised or update % DRIFT_EVERY == 0)
 
     @torch.no_grad()
@@ -282,23 +272,24 @@ class Trainer:
                 self.count("rollout", trajectory.cost)
         with self.clock("reward"):
             advantages, metrics = self.judge(trajectories)
-        rows = advantages.flatten().split([len(t.row_prompts) for t in trajectories])
         with self.clock("reference"):
             wanted = self.needs_reference(update)
             references = [self.refer(t, rules) if wanted else None for t in trajectories]
         logged: dict[str, list[float]] = {}
         with self.clock("update"):
             for _ in range(config.rollout.epochs):
-                for trajectory, reference, advantage in zip(trajectories, references, rows, strict=True):
+                for trajectory, reference, advantage in zip(trajectories, references, advantages, strict=True):
                     for name, value in self.learn(trajectory, reference, advantage, rules).items():
                         logged.setdefault(name, []).append(value)
         return self._over_processes(metrics | {name: fmean(values) for name, values in logged.items()})
 
     def _over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Means over the processes that have a metric: not every rank's episodes paint or speak in every update."""
         if self.accelerator.num_processes == 1:
             return metrics
-        own = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.accelerator.device)
-        return dict(zip(metrics, self.accelerator.reduce(own, "mean").tolist(), strict=True))
+        found: list[dict[str, float]] = gather_object([metrics])
+        names = dict.fromkeys(name for one in found for name in one)
+        return {name: fmean(one[name] for one in found if name in one) for name in names}
 
     def pool_cost(self) -> None:
         """Move the counts of all processes to the main one."""

@@ -1,7 +1,7 @@
-"""The supervised warm-up: next-token cross-entropy and flow matching on prompt -> thinking -> image triples.
+"""The supervised warm-up on a hybrid set: next-token cross-entropy on texts, flow matching or the like on pictures.
 
-``python -m unigrpo.training.warmup FOLDER`` makes the shipped checkpoint again.  Part of the thinking is vague or wrong
-and part of the pictures is mis-drawn, so that both policies have room for reinforcement learning.
+``python -m unigrpo.training.warmup FOLDER like=tiny-shapes`` makes a shipped checkpoint again.  Part of the texts is
+vague or wrong and part of the pictures is mis-drawn, so that both policies have room for reinforcement learning.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import argparse
 import dataclasses
 import json
 import math
+import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,21 +23,27 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from torch import Tensor, nn
 
 from unigrpo import registry
-from unigrpo.checkpoints import digest
+from unigrpo.categorical import log_prob
+from unigrpo.checkpoints import digest, folder_of
 from unigrpo.config import EvaluationConfig, RunConfig, build
 from unigrpo.evaluation import Evaluator
+from unigrpo.files import read_json
 from unigrpo.flow.dynamics import Ode
-from unigrpo.flow.guidance import CfgFree
+from unigrpo.flow.guidance import Cfg
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
 from unigrpo.models.autoencoder import TinyAutoencoder, reconstruction_loss
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.configuration import MoTConfig
 from unigrpo.models.mot import MoTPolicy
-from unigrpo.models.policy import Context
+from unigrpo.models.policy import CodePolicy, Context
+from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
-from unigrpo.trajectory import TextScore, TextSegment
+from unigrpo.trajectory import ImageSegment, Segment, TextScore, TextSegment
 from unigrpo.walk import Rules, Walk
+from unigrpo.worlds.shapes import warmup_episodes
+from unigrpo.worlds.shapes.render import render
+from unigrpo.worlds.shapes.warmup_episodes import Faults
 
 
 @dataclass(frozen=True)
@@ -45,136 +52,219 @@ class WarmupConfig:
 
     world: str = "shapes"
     seed: int = 0
+    base: str = ""
+    """A checkpoint to go on from, its autoencoder included; empty for a model from scratch."""
+    shares: dict[str, float] = field(default_factory=lambda: {"images": 1.0})
+    """Kind of episode -> its share of the batches."""
     examples: int = 40960
-    """Distinct triples, drawn once."""
-    plan_corruption: float = 0.4
-    """Part of the thinking that is vague or wrong; the picture follows it."""
-    misdrawn: float = 0.25
-    """Part of the pictures in which one thing differs from the thinking."""
+    """Distinct episodes, all kinds together, drawn once."""
+    faults: Faults = field(default_factory=Faults)
+    """Which parts of texts and pictures are wrong."""
     autoencoder_steps: int = 4000
     autoencoder_width: int = 64
     latent_channels: int = 8
+    code_levels: tuple[int, ...] = ()
+    """Levels of each latent channel, if pictures are to be painted token by token; empty for flow matching."""
     hidden_size: int = 96
     layers: int = 4
     heads: int = 4
     steps: int = 2800
     batch: int = 64
+    """Pictures of a batch that the policy paints, about: episodes of several pictures come in smaller batches."""
     noises: int = 2
-    """Noise levels per triple and step: the text is walked once for all of them."""
+    """Noise levels per picture and step: its context is walked once for all of them. Codes have no noise."""
     lr: float = 2e-3
     text_weight: float = 0.2
-    """Weight of the cross-entropy beside the flow-matching loss."""
+    """Weight of the texts' cross-entropy beside the pictures' loss."""
     dropout: float = 0.1
     """Part of the pictures painted without any text, which makes guidance possible."""
 
 
-@dataclass(frozen=True)
-class Triples:
-    """The training set: latents [n, C, H, W] and tokenised texts."""
-
-    latents: Tensor
-    prompts: TextSegment
-    thinking: TextSegment
-
-    def batch(self, rows: Tensor) -> Triples:
-        """Some of them, texts cut to the longest."""
-        return Triples(self.latents[rows], _rows(self.prompts, rows), _rows(self.thinking, rows))
+#: One kind's training set: segments of n rows, ragged ones masked.
+Episodes = tuple[Segment, ...]
 
 
-def _rows(segment: TextSegment, rows: Tensor) -> TextSegment:
-    tokens, mask = segment.tokens[rows], segment.mask[rows]
-    length = int(mask.sum(1).max())
-    return TextSegment(tokens[:, :length], mask[:, :length], segment.given)
+def rows_of(episodes: Episodes, rows: Tensor) -> Episodes:
+    """Some rows, cut to the longest text and the last segment that any of them has."""
+    kept: list[Segment] = []
+    for segment in episodes:
+        if isinstance(segment, TextSegment):
+            mask = segment.mask[rows]
+            length = max(1, int(mask.sum(1).max()))
+            cut: Segment = dataclasses.replace(segment, tokens=segment.tokens[rows, :length], mask=mask[:, :length])
+        else:
+            cut = dataclasses.replace(segment, latents=segment.latents[rows], made=segment.made[rows])
+        if not cut.made.any():
+            break
+        kept.append(cut)
+    return tuple(kept)
 
 
 def train_autoencoder(config: WarmupConfig, world: Any, track: Progress) -> TinyAutoencoder:
     """A frozen autoencoder of the world's pictures."""
     rng = np.random.default_rng((config.seed, 1))
     generator = torch.Generator().manual_seed(config.seed)
-    examples = world.warmup_examples(rng, 8192, 0.0, config.misdrawn)
+    examples = world.warmup_examples(rng, 8192, 0.0, 0.25)
     pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
-    model = TinyAutoencoder(config.latent_channels, config.autoencoder_width)
+    levels, width = config.code_levels, config.autoencoder_width
+    model = QuantisedAutoencoder(levels, width) if levels else TinyAutoencoder(config.latent_channels, width)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
     task = track.add_task("autoencoder", total=config.autoencoder_steps)
     for step in range(config.autoencoder_steps):
         _set_rate(optimizer, config.lr * _schedule(step, config.autoencoder_steps))
         chosen = pictures[torch.randint(len(pictures), (config.batch,), generator=generator)]
-        noise = 0.1 * torch.randn(config.batch, config.latent_channels, *_latent_size(world), generator=generator)
-        loss = reconstruction_loss(model, chosen, noise)
+        if isinstance(model, QuantisedAutoencoder):
+            loss = model.reconstruction_loss(chosen)
+        else:
+            noise = 0.1 * torch.randn(config.batch, config.latent_channels, *_latent_size(world), generator=generator)
+            loss = reconstruction_loss(model, chosen, noise)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         track.update(task, advance=1, description=f"autoencoder, loss {loss.item():.4f}")
-    model.fit_scale(pictures[:2048])
+    if not config.code_levels:
+        model.fit_scale(pictures[:2048])
     return model.eval().requires_grad_(False)
 
 
-def triples(config: WarmupConfig, world: Any, autoencoder: TinyAutoencoder, tokenizer: Tokenizer) -> Triples:
-    """Draw the training set."""
-    rng = np.random.default_rng((config.seed, 2))
-    latents, prompts, thinking = [], [], []
-    for start in range(0, config.examples, 2048):
-        count = min(2048, config.examples - start)
-        examples = world.warmup_examples(rng, count, config.plan_corruption, config.misdrawn)
-        pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
-        latents.append(autoencoder.encode(pictures))
-        prompts += [example.prompt.prompt for example in examples]
-        thinking += [example.thinking for example in examples]
-    given, said = tokenizer.encode(prompts), tokenizer.encode(thinking)
-    return Triples(torch.cat(latents), TextSegment(*given, given=True), TextSegment(*said))
+def draw_episodes(config: WarmupConfig, kind: str, model: UnifiedModel) -> Episodes:
+    """The training set of one kind."""
+    count = round(config.examples * config.shares[kind] / sum(config.shares.values()))
+    drawn = warmup_episodes.episodes(kind, random.Random(f"{config.seed} {kind}"), count, config.faults)
+    segments: list[Segment] = []
+    for index in range(max(map(len, drawn))):
+        column: list[Any] = [episode[index] if index < len(episode) else None for episode in drawn]
+        first = next(event for event in column if event is not None)
+        if isinstance(first, warmup_episodes.Picture):
+            made = torch.tensor([event is not None for event in column])
+            # A row without the picture holds any other one: what it holds means nothing.
+            latents = _encode([(event or first).scene for event in column], model)
+            segments.append(ImageSegment((), latents, made, first.given, first.turn))
+        else:
+            segments.append(TextSegment(*_tokens(column, model.tokenizer), first.given, first.turn))
+    return tuple(segments)
+
+
+def _encode(scenes: Sequence[Any], model: UnifiedModel) -> Tensor:
+    with torch.no_grad():
+        pixels = [torch.from_numpy(render(scenes[k : k + 2048])) for k in range(0, len(scenes), 2048)]
+        return torch.cat([model.autoencoder.encode(part) for part in pixels])
+
+
+def _tokens(column: Sequence[Any], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    texts = ["" if event is None else event.words for event in column]
+    tokens, mask = tokenizer.encode(texts)
+    last = mask.sum(1) - 1
+    for row, event in enumerate(column):
+        if event is None:
+            mask[row] = False
+        elif event.end == "paint":
+            tokens[row, last[row]] = tokenizer.start_of_image
+    return tokens, mask
 
 
 def losses(
-    policy: MoTPolicy, rules: Rules, batch: Triples, noise: Tensor, t: Tensor, dropped: Tensor
+    policy: MoTPolicy, rules: Rules, episodes: Episodes, generator: torch.Generator, noises: int, dropout: float
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy per thinking token, and the flow-matching loss.
+    """Cross-entropy per token that the policy should say, and the loss of the pictures it should paint; 0 without any.
 
-    The two go through the very walk that reinforcement learning uses.
+    The pictures' loss is flow matching, or cross-entropy per code.
+
+    The episodes go through the very walk that reinforcement learning uses.
 
     Args:
         policy: to be trained.
-        rules: only the framing of texts matters here.
-        batch: B triples.
-        noise: [B * n, C, H, W], n noise levels per triple.
-        t: [B * n] times.
-        dropped: [B] bool, triples whose picture is painted without text.
+        rules: framing of texts; their guidance makes the walk keep the context without texts.
+        episodes: B rows.
+        generator: of noise, times and dropped contexts.
+        noises: noise levels per picture.
+        dropout: part of the pictures painted without any text.
     """
-    walk = Walk(policy, rules, len(batch.latents))
-    walk.give(batch.prompts)
-    walk.follow(batch.thinking)
-    score = walk.scores[-1]
-    assert isinstance(score, TextScore)
-    cross_entropy = -score.log_prob.sum() / batch.thinking.mask.sum()
-    context = walk.context
-    seen = Context(
-        context.keys, context.values, context.valid & ~dropped[:, None], context.position.where(~dropped, 0)
-    ).repeat(len(noise) // len(batch.latents))
-    clean = batch.latents.repeat_interleave(len(noise) // len(batch.latents), 0)
+    walk = Walk(policy, rules, episodes[0].rows)
+    said, tokens, squares, pixels = [torch.zeros(())], 0, [torch.zeros(())], 0
+    for segment in episodes:
+        if isinstance(segment, ImageSegment) and not segment.given:
+            walk.skip(segment)
+            if policy.config.code_levels:
+                error = _code_errors(walk, segment, generator, dropout)
+            else:
+                error = _flow_errors(walk, segment, generator, noises, dropout)
+            squares.append(error.sum())
+            pixels += error.numel()
+        else:
+            walk.follow(segment)
+            score = walk.scores[-1]
+            if isinstance(segment, TextSegment) and isinstance(score, TextScore):
+                said.append(-score.log_prob.sum())
+                tokens += int(segment.mask.sum())
+    return torch.stack(said).sum() / max(tokens, 1), torch.stack(squares).sum() / max(pixels, 1)
+
+
+def _flow_errors(walk: Walk, segment: ImageSegment, generator: torch.Generator, noises: int, dropout: float) -> Tensor:
+    """Squared errors of the velocity [made rows * noises, C, H, W] at logit-normal times, as BAGEL draws them."""
+    rows = segment.made.nonzero()[:, 0].repeat_interleave(noises)
+    clean = segment.latents[rows]
+    noise = torch.randn(clean.shape, generator=generator)
+    t = torch.randn(len(rows), generator=generator).sigmoid()
     level = t[:, None, None, None]
-    velocity = policy.velocity(seen, (1 - level) * clean + level * noise, t)
-    return cross_entropy, nn.functional.mse_loss(velocity, noise - clean)
+    x = (1 - level) * clean + level * noise
+    errors = []
+    for context, chosen in _with_and_without_text(walk, rows, generator, dropout):
+        velocity = walk.policy.velocity(context, x[chosen], t[chosen])
+        errors.append((velocity - (noise - clean)[chosen]).square())
+    return torch.cat(errors)
 
 
-def train_policy(config: WarmupConfig, policy: MoTPolicy, data: Triples, rules: Rules, track: Progress) -> None:
+def _code_errors(walk: Walk, segment: ImageSegment, generator: torch.Generator, dropout: float) -> Tensor:
+    """Cross-entropies of the pictures' codes [made rows, N], each given those before it."""
+    policy = cast(CodePolicy, walk.policy)
+    rows = segment.made.nonzero()[:, 0]
+    codes = policy.codes_of(segment.latents[rows])
+    tokens = torch.cat((torch.full_like(codes[:, :1], policy.image_codes), codes[:, :-1]), 1)
+    errors = []
+    for context, chosen in _with_and_without_text(walk, rows, generator, dropout):
+        logits, _ = policy.extend_codes(context, tokens[chosen], segment.made[rows[chosen]])
+        errors.append(-log_prob(logits, walk.rules.temperature, codes[chosen]))
+    return torch.cat(errors)
+
+
+def _with_and_without_text(
+    walk: Walk, rows: Tensor, generator: torch.Generator, dropout: float
+) -> Iterator[tuple[Context, Tensor]]:
+    """What ``rows`` [n] of the batch are painted in: the context of those that keep their texts, and of those without.
+
+    Each with the mask [n] of its rows, if it has any.
+    """
+    bare = torch.rand(len(rows), generator=generator) < dropout
+    assert walk.unconditional is not None
+    for context, chosen in ((walk.context, ~bare), (walk.unconditional, bare)):
+        if chosen.any():
+            yield context.rows(rows[chosen]), chosen
+
+
+def train_policy(
+    config: WarmupConfig, policy: MoTPolicy, data: Mapping[str, Episodes], rules: Rules, track: Progress
+) -> None:
     """Train both experts together; Muon on the layers' matrices, AdamW on the rest."""
     generator = torch.Generator().manual_seed(config.seed + 1)
+    kinds, shares = list(config.shares), torch.tensor(list(config.shares.values()))
     optimizers = list(_optimizers(policy, config.lr))
     task = track.add_task("policy", total=config.steps)
     for step in range(config.steps):
         for optimizer in optimizers:
             _set_rate(optimizer, config.lr * _schedule(step, config.steps))
             optimizer.zero_grad()
-        batch = data.batch(torch.randint(len(data.latents), (config.batch,), generator=generator))
-        noise = torch.randn(config.batch * config.noises, *data.latents.shape[1:], generator=generator)
-        # Logit-normal times, as BAGEL draws them.
-        t = torch.randn(len(noise), generator=generator).sigmoid()
-        dropped = torch.rand(config.batch, generator=generator) < config.dropout
-        text, image = losses(policy, rules, batch, noise, t, dropped)
+        kind = kinds[int(torch.multinomial(shares, 1, generator=generator))]
+        episodes = data[kind]
+        painted = sum(isinstance(segment, ImageSegment) for segment in episodes)
+        rows = torch.randint(episodes[0].rows, (config.batch // max(1, painted),), generator=generator)
+        text, image = losses(policy, rules, rows_of(episodes, rows), generator, config.noises, config.dropout)
         (config.text_weight * text + image).backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        track.update(task, advance=1, description=f"policy, text {text.item():.3f}, image {image.item():.3f}")
+        said = f"policy, {kind}: text {text.item():.3f}, image {image.item():.3f}"
+        track.update(task, advance=1, description=said)
 
 
 def _optimizers(policy: MoTPolicy, lr: float) -> Iterator[torch.optim.Optimizer]:
@@ -203,45 +293,57 @@ def _latent_size(world: Any) -> tuple[int, int]:
     return side, side
 
 
-def make(config: WarmupConfig) -> tuple[UnifiedModel, dict[str, Any]]:
-    """Autoencoder, data, policy; the model and the recipe with what it reached."""
+def _from_scratch(config: WarmupConfig, world: Any, track: Progress) -> UnifiedModel:
+    tokenizer = Tokenizer.of_words(world.vocabulary())
     torch.manual_seed(config.seed)
+    autoencoder = train_autoencoder(config, world, track)
+    policy = MoTPolicy(
+        MoTConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=8 * config.hidden_size // 3 // 8 * 8,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            rope_theta=1e4,
+            latent_channels=len(config.code_levels) or config.latent_channels,
+            code_levels=config.code_levels,
+            max_latent_size=_latent_size(world)[0],
+            latent_size=_latent_size(world),
+            time_conditioning="input" if config.code_levels else "adaln",
+            bos_token_id=tokenizer.bos,
+            eos_token_id=tokenizer.eos,
+            pad_token_id=tokenizer.pad,
+            start_of_image_id=tokenizer.start_of_image,
+            end_of_image_id=tokenizer.end_of_image,
+        )
+    )
+    return UnifiedModel(policy, autoencoder, tokenizer)
+
+
+def make(config: WarmupConfig) -> tuple[UnifiedModel, dict[str, Any]]:
+    """Autoencoder, data, policy; the model and the recipe with what it took."""
     started = time.process_time()
     world = registry.find("world", config.world)()
-    tokenizer = Tokenizer.of_words(world.vocabulary())
     with Progress(TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()) as track:
-        autoencoder = train_autoencoder(config, world, track)
-        policy = MoTPolicy(
-            MoTConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=config.hidden_size,
-                intermediate_size=8 * config.hidden_size // 3 // 8 * 8,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                num_key_value_heads=config.heads,
-                rope_theta=1e4,
-                latent_channels=config.latent_channels,
-                max_latent_size=_latent_size(world)[0],
-                latent_size=_latent_size(world),
-                time_conditioning="adaln",
-                bos_token_id=tokenizer.bos,
-                eos_token_id=tokenizer.eos,
-                pad_token_id=tokenizer.pad,
-                start_of_image_id=tokenizer.start_of_image,
-                end_of_image_id=tokenizer.end_of_image,
-            )
-        )
-        framing = (tokenizer.bos, tokenizer.eos, tokenizer.pad)
-        rules = Rules(time_points(1), Ode(), (), CfgFree(), 1.0, *framing, context_grad=True)
-        train_policy(config, policy, triples(config, world, autoencoder, tokenizer), rules, track)
-    model = UnifiedModel(policy.eval(), autoencoder, tokenizer)
-    reached = {"cpu_s": round(time.process_time() - started)}
-    return model, {"recipe": dataclasses.asdict(config), **reached}
+        if config.base:
+            model = checkpoint.load(config.base).with_words(world.vocabulary(), config.seed)
+            model.policy.train()
+        else:
+            model = _from_scratch(config, world, track)
+        words = model.tokenizer
+        framing = (words.bos, words.eos, words.pad, words.start_of_image)
+        rules = Rules(time_points(1), Ode(), (), Cfg(), 1.0, *framing, context_grad=True)
+        data = {kind: draw_episodes(config, kind, model) for kind in config.shares}
+        train_policy(config, model.policy, data, rules, track)
+    model.policy.eval()
+    return model, {"recipe": dataclasses.asdict(config), "cpu_s": round(time.process_time() - started)}
 
 
 def score(model: UnifiedModel, config: EvaluationConfig) -> dict[str, float]:
     """GenEval-mini of a model, without and with guidance."""
-    evaluator = Evaluator(RunConfig(evaluation=config), model)
+    head = registry.find("image_head", "tokens" if model.policy.config.code_levels else "flow")()
+    evaluator = Evaluator(RunConfig(evaluation=config, image_head=head), model)
     plain = evaluator(model.policy, 1.0, config.images_per_prompt).metrics
     guided = evaluator(model.policy, config.guidance_scale, config.images_per_prompt).metrics
     return {**plain, **{f"cfg/{name}": value for name, value in guided.items()}}
@@ -251,10 +353,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Make a checkpoint folder: weights, tokenizer, recipe with scores and hash."""
     parser = argparse.ArgumentParser(prog="python -m unigrpo.training.warmup", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the checkpoint goes")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the recipe, such as steps=500")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="like=NAME takes a shipped checkpoint's recipe; then settings such as steps=500",
+    )
     given = parser.parse_args(arguments)
-    plain = {key: json.loads(value) for key, _, value in (setting.partition("=") for setting in given.settings)}
-    config: WarmupConfig = build(WarmupConfig, plain)
+    plain = dict(setting.split("=", 1) for setting in given.settings)
+    like = read_json(folder_of(plain.pop("like")) / "recipe.json") if "like" in plain else {"recipe": {}}
+    config: WarmupConfig = build(WarmupConfig, like["recipe"] | {key: json.loads(v) for key, v in plain.items()})
     model, recipe = make(config)
     checkpoint.save(given.folder, model)
     scores = score(model, EvaluationConfig())

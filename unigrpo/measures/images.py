@@ -1,0 +1,84 @@
+"""Single pictures: GenEval's rules, and what no reward trains on; of several rounds the last one, and the change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from unigrpo import registry
+from unigrpo.measures.measure import Row, by_tag, named
+from unigrpo.transcript import Transcript
+
+
+class ImageMeasure:
+    """GenEval-mini, with the rounds of a reflecting policy."""
+
+    watched = ("strict", "official", "proxy", "length")
+
+    def __init__(self, world: Any):
+        self.world = world
+        self.proxy = registry.find("reward", "proxy")()
+
+    def rows(self, transcript: Transcript, per_prompt: int) -> list[Row]:
+        """One row per episode."""
+        prompts, pictures = transcript.prompts, transcript.last_pictures()
+        proxy = self.proxy.score(pictures, prompts, self.world)[:, 0].tolist()
+        first = self.world.judge(transcript.pictures[0][1].pixels, prompts) if len(transcript.pictures) > 1 else None
+        thinking = transcript.words[0][1] if transcript.words else None
+        rows = []
+        for k, verdict in enumerate(self.world.judge(pictures, prompts)):
+            said = thinking.texts[k] if thinking else ""
+            row = named(transcript, k, per_prompt) | {
+                "thinking": said,
+                "length": thinking.lengths[k] if thinking else 0,
+                "faithful": int(self.world.plan_satisfies(said, prompts[k])),
+                "strict": int(verdict.strict),
+                "official": int(verdict.official),
+                "strict_soft": verdict.strict_soft,
+                "official_soft": verdict.official_soft,
+                "fidelity": verdict.fidelity,
+                "extra": verdict.extra,
+                "proxy": proxy[k],
+                "reason": verdict.reason,
+            }
+            if len(transcript.words) > 1:
+                row["rounds"] = sum(part.made[k] for _, part in transcript.pictures)
+                row["first"] = int(first[k].strict) if first else row["strict"]
+                row["stopped"] = int(transcript.words[1][1].ends[k] == "stop")
+            rows.append(row)
+        return rows
+
+    def summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """GenEval's scores are means over tasks, all others over episodes."""
+        metrics = {}
+        for verdict in ("strict", "official"):
+            scores = by_tag(rows, verdict)
+            metrics[f"geneval/{verdict}"] = fmean(scores.values())
+            metrics |= {f"geneval/{verdict}/{tag}": score for tag, score in scores.items()}
+            metrics[f"geneval/{verdict}_soft"] = fmean(row[f"{verdict}_soft"] for row in rows)
+        for name, key in (
+            ("heldout/fidelity", "fidelity"),
+            ("heldout/proxy", "proxy"),
+            ("heldout/extra_objects", "extra"),
+            ("thinking/faithful", "faithful"),
+            ("thinking/length", "length"),
+        ):
+            metrics[name] = fmean(row[key] for row in rows)
+        return metrics | (_rounds(rows) if "rounds" in rows[0] else {})
+
+
+def _rounds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What reflection did: a share without cases is left out."""
+    right = [row for row in rows if row["first"]]
+    wrong = [row for row in rows if not row["first"]]
+    metrics = {
+        "reflect/rounds": fmean(row["rounds"] for row in rows),
+        "reflect/first_strict": fmean(by_tag(rows, "first").values()),
+        "reflect/verdict": fmean(row["stopped"] == row["first"] for row in rows),
+    }
+    if right:
+        metrics["reflect/kept"] = fmean(row["stopped"] for row in right)
+    if wrong:
+        metrics["reflect/repaired"] = fmean(row["strict"] for row in wrong)
+    return metrics

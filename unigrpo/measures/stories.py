@@ -1,0 +1,42 @@
+"""Interleaved episodes: InterleavedBench's five aspects (0 to 5), measured exactly in the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from unigrpo.measures.measure import Row, named
+from unigrpo.transcript import Transcript
+
+ASPECTS = ("text_quality", "perceptual_quality", "image_coherence", "text_image_coherence", "helpfulness")
+#: What is kept of every step.
+_STEP = ("text", "faithful", "asked", "coherence")
+
+
+class StoryMeasure:
+    """The judge called shapes-interleaved."""
+
+    watched = ("mean", *ASPECTS, "structure", "pictures")
+
+    def __init__(self, world: Any):
+        self.world = world
+
+    def rows(self, transcript: Transcript, per_prompt: int) -> list[Row]:
+        """One row per episode; ``steps`` has what was found of each step asked for."""
+        return [
+            named(transcript, k, per_prompt)
+            | {aspect: getattr(verdict, aspect) for aspect in ASPECTS}
+            | {"mean": verdict.mean, "structure": verdict.structure, "reason": verdict.reason}
+            | {"pictures": sum(part.made[k] for _, part in transcript.pictures)}
+            | {"steps": [{name: getattr(step, name) for name in _STEP} for step in verdict.steps]}
+            for k, verdict in enumerate(self.world.judge_stories(transcript))
+        ]
+
+    def summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Means over episodes; of the steps, over the episodes whose prompt asks for as many."""
+        metrics = {f"interleaved/{name}": fmean(row[name] for row in rows) for name in self.watched}
+        for k in range(max(len(row["steps"]) for row in rows)):
+            steps = [row["steps"][k] for row in rows if len(row["steps"]) > k]
+            metrics |= {f"interleaved/step/{k + 1}/{name}": fmean(step[name] for step in steps) for name in _STEP}
+        return metrics
