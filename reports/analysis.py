@@ -11,13 +11,16 @@ import numpy as np
 
 from reports import statistics
 from reports.collect import Arm, Sweep
-from reports.metrics import METRICS, Better, digits, metric, number, p_value, phrase
+from reports.metrics import METRICS, Better, digits, metric, number, opening, p_value, phrase
 from reports.statistics import Comparison, Interval
 
 Status = Literal["difference shown", "no difference shown", "not testable", "nothing to compare"]
 
 #: Relative difference in velocity evaluations or CPU time from the baseline that is worth a warning.
 _UNEQUAL_COMPUTE = 0.1
+
+#: Rounding between a metric and the mean of its rows.
+_SAME = 1e-6
 
 #: What a recorded commit ends with when files differed from it.
 _DIRTY = ("+", "dirty")
@@ -171,8 +174,7 @@ def _corrected(pairs: Sequence[Pair], correction: str) -> list[Pair]:
 
 
 def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
-    """Add the intervals that resample prompts, where the primary metric is one of the two verdicts."""
-    field = {"geneval/strict": "strict", "geneval/official": "official"}.get(pair.metric)
+    """Add the intervals that resample prompts, where the rows by prompt add up to the metric itself."""
     arm, other = sweep.arm(pair.arm), sweep.arm(pair.other)
     mine = {cell.seed: cell.prompts for cell in arm.done}
     theirs = {cell.seed: cell.prompts for cell in other.done}
@@ -180,11 +182,13 @@ def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
         theirs = dict.fromkeys(pair.seeds, next(iter(theirs.values())))
     tables = [(mine[seed], theirs[seed]) for seed in pair.seeds]
     keys = sorted(tables[0][0])
-    if field is None or not keys or any(set(a) != set(keys) or set(b) != set(keys) for a, b in tables):
+    if not keys or any(set(a) != set(keys) or set(b) != set(keys) for a, b in tables):
         return pair
-    differences = np.array([[getattr(a[k], field) - getattr(b[k], field) for k in keys] for a, b in tables])
+    differences = np.array([[a[k].score - b[k].score for k in keys] for a, b in tables])
     tags = [tables[0][0][key].tag for key in keys]
     weighted = differences.mean(axis=0) * statistics.prompt_weights(tags) * len(keys)
+    if not np.isclose(weighted.mean(), pair.comparison.difference.mean, rtol=0, atol=_SAME):
+        return pair
     return replace(
         pair,
         crossed=statistics.two_level_bootstrap(differences, tags),
@@ -281,7 +285,7 @@ def _verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
             f" correction)"
         )
     )
-    return Verdict(status, f"{phrase(sweep.primary).capitalize()}: {'; '.join(clauses)}{more}.")
+    return Verdict(status, f"{opening(phrase(sweep.primary))}: {'; '.join(clauses)}{more}.")
 
 
 def _clause(pair: Pair, sweep: Sweep) -> str:

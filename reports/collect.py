@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from reports.metrics import row_field
+
 Floats = NDArray[np.float64]
 State = Literal["done", "failed", "broken", "excluded", "missing"]
 
@@ -34,26 +36,34 @@ class Series:
 
 @dataclass(frozen=True)
 class PromptScore:
-    """Mean scores of the pictures of one test prompt."""
+    """What one test prompt scored on the primary metric: the mean of its rows if they are of one tag."""
 
     tag: str
-    strict: float
-    official: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One segment of an episode: words or a picture."""
+
+    turn: int
+    given: bool
+    """Part of the task, not made by the policy."""
+    text: str = ""
+    picture: bytes = b""
+    """A PNG file's bytes; empty for words."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One fixed picture of a finished run."""
+    """One fixed episode of a finished run."""
 
     key: str
     prompt: str
     tag: str
-    thinking: str
-    strict: bool
-    official: bool
+    scores: Mapping[str, float]
     reason: str
-    picture: bytes
-    """A PNG file's bytes."""
+    strip: tuple[Piece, ...]
 
 
 @dataclass(frozen=True)
@@ -186,14 +196,14 @@ def read(folder: Path) -> Sweep:
 
 
 def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
-    root, baseline = folder / plan["root"], plan["baseline"]
+    root, baseline, primary = folder / plan["root"], plan["baseline"], plan["primary"]["metric"]
     arms = [
         Arm(
             name=arm["name"],
             overrides=tuple(arm["overrides"]),
             untouched=bool(arm["untouched"]),
             cells=tuple(
-                _cell(root, arm["name"], int(seed), str(identity))
+                _cell(root, arm["name"], int(seed), str(identity), row_field(primary))
                 for seed, identity in sorted(arm["cells"].items(), key=lambda item: int(item[0]))
             ),
         )
@@ -209,7 +219,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         question=plan["question"],
         recipe=plan["recipe"],
         baseline=baseline,
-        primary=plan["primary"]["metric"],
+        primary=primary,
         higher_is_better=not plan["primary"]["direction"].startswith(("min", "low", "down")),
         secondary=tuple(plan["secondary"]),
         planned=tuple(plan["comparisons"]),
@@ -235,11 +245,11 @@ def _without_strangers(arms: list[Arm]) -> Iterator[Arm]:
         yield replace(arm, cells=tuple(cells))
 
 
-def _cell(root: Path, arm: str, seed: int, identity: str) -> Cell:
+def _cell(root: Path, arm: str, seed: int, identity: str, scored: str) -> Cell:
     folder = root / identity
     if (folder / "DONE").exists():
         try:
-            return _finished(folder, arm, seed, identity)
+            return _finished(folder, arm, seed, identity, scored)
         except (BrokenSweepError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             # Kept as a record: one damaged cell must not cost the report of all others.
             message = str(error) if isinstance(error, BrokenSweepError) else f"{type(error).__name__}: {error}"
@@ -254,7 +264,7 @@ def _cell(root: Path, arm: str, seed: int, identity: str) -> Cell:
     return Cell(arm, seed, identity, "missing")
 
 
-def _finished(folder: Path, arm: str, seed: int, identity: str) -> Cell:
+def _finished(folder: Path, arm: str, seed: int, identity: str, scored: str) -> Cell:
     evaluation, result = _json(folder / "evaluation.json"), _json(folder / "result.json")
     return Cell(
         arm=arm,
@@ -266,7 +276,7 @@ def _finished(folder: Path, arm: str, seed: int, identity: str) -> Cell:
         metrics=_numbers(evaluation["metrics"] | result["metrics"] | result["cost"] | _optional(folder / "cost.json")),
         updates=int(result["updates"]),
         history=_history(folder / "metrics.jsonl"),
-        prompts=_prompt_scores(folder / "per_prompt.jsonl"),
+        prompts=_prompt_scores(folder / "per_prompt.jsonl", scored),
         samples=tuple(_samples(folder / "samples")),
         eval_set_hash=str(evaluation["eval_set_hash"]),
         guidance_scale=evaluation.get("guidance_scale"),
@@ -287,33 +297,44 @@ def _history(path: Path) -> dict[str, Series]:
     return series
 
 
-def _prompt_scores(path: Path) -> dict[str, PromptScore]:
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in _rows(path):
-        rows.setdefault(str(row["prompt"]), []).append(row)
-    return {
-        key: PromptScore(
-            tag=str(group[0]["tag"]),
-            strict=float(np.mean([float(row["strict"]) for row in group])),
-            official=float(np.mean([float(row["official"]) for row in group])),
-        )
-        for key, group in rows.items()
-    }
+def _prompt_scores(path: Path, scored: str) -> dict[str, PromptScore]:
+    """Prompt -> score by the rows' field ``scored``; rows without it have nothing to say about the primary metric.
+
+    A metric is the unweighted mean of its tags' means over rows. A prompt counts under the tag of its first row, but
+    its rows, which are of several tags where edits are chained, keep the weight that they have in the metric.
+    """
+    rows = [row for row in _rows(path) if scored in row]
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(str(row["prompt"]), []).append(row)
+    rows_of = Counter(row["tag"] for row in rows)
+    prompts_of = Counter(group[0]["tag"] for group in groups.values())
+    found = {}
+    for key, group in groups.items():
+        tag, total = group[0]["tag"], sum(float(row[scored]) / rows_of[row["tag"]] for row in group)
+        found[key] = PromptScore(str(tag), total * prompts_of[tag] * len(prompts_of) / len(rows_of))
+    return found
 
 
 def _samples(folder: Path) -> Iterator[Sample]:
     index = folder / "index.json"
-    for entry in _json(index) if index.exists() else ():
+    for number, entry in enumerate(_json(index) if index.exists() else ()):
         yield Sample(
-            key=Path(entry["file"]).stem,
+            # Cells of one evaluation set list the same prompts in the same order; the words alone may come twice.
+            key=f"{number} {entry['prompt']}",
             prompt=entry["prompt"],
             tag=entry["tag"],
-            thinking=entry.get("thinking") or "",
-            strict=bool(entry["strict"]),
-            official=bool(entry["official"]),
+            scores={name: float(score) for name, score in entry["scores"].items()},
             reason=entry.get("reason") or "",
-            picture=(folder / Path(entry["file"]).name).read_bytes(),
+            strip=tuple(_piece(folder, piece) for piece in entry["strip"]),
         )
+
+
+def _piece(folder: Path, entry: Mapping[str, Any]) -> Piece:
+    place = int(entry["turn"]), bool(entry["given"])
+    if "picture" in entry:
+        return Piece(*place, picture=(folder / Path(entry["picture"]).name).read_bytes())
+    return Piece(*place, text=entry["text"])
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

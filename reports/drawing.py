@@ -128,7 +128,7 @@ def canvas(width: float = 4.3, height: float = 3.0, left: float = 0.78) -> Itera
 
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(width, height))
-        below, right, above = 0.46, 0.1, 0.1
+        below, right, above = 0.46, 0.2, 0.1
         box = (left / width, below / height, (width - left - right) / width, (height - below - above) / height)
         yield figure, figure.add_axes(box)
 
@@ -139,13 +139,15 @@ def finish(figure: Figure, axes: Axes, name: str, title: str, alt: str, *, legen
     Args:
         figure: the figure.
         axes: its axes, for the legend.
-        name: file name without suffix; also the salt of the SVG's ids, so that pages can hold many.
+        name: file name without suffix, where slashes of a metric's name become underscores; also the salt of the SVG's
+            ids, so that pages can hold many.
         title: shown above the panel on the page.
         alt: what there is to see, for those who cannot.
         legend: draw a key of the labelled artists; files carry it, pages hide it in favour of a common one.
     """
     import matplotlib
 
+    name = name.replace("/", "_")
     if legend and axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", fontsize=7).set_gid("legend")
     vector, bitmap = io.StringIO(), io.BytesIO()

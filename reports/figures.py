@@ -1,24 +1,28 @@
-"""Which pictures a report holds; one function a section, each giving its panels."""
+"""Figures of final results; one function a section, each giving its panels."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports import statistics
 from reports.analysis import Analysis, Family
-from reports.collect import Floats, Series, Sweep
-from reports.drawing import INK, PAPER, Mark, Panel, canvas, finish, marks
-from reports.metrics import metric, phrase
+from reports.collect import Floats, Sweep
+from reports.drawing import INK, PAPER, RULE, Mark, Panel, canvas, finish, marks
+from reports.metrics import METRICS, Metric, metric, opening, phrase
 from reports.penalties import Profile, profiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Blocks of updates whose means make the points of a proxy-against-gold path.
-PATH_BLOCKS = 10
+#: Groups of final measures that are drawn side by side: group -> title.
+_PARTS = {
+    "Interleaved, 0–5": "The five aspects and their mean",
+    "Editing O by type": "Editing score O by type of edit",
+    "Reflection": "First pictures right, wrong ones repaired, right ones kept (shares)",
+}
 
 
 def forests(analysis: Analysis) -> Iterator[Panel]:
@@ -61,69 +65,41 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Panel:
         return finish(figure, axes, f"forest_{family.key}", family.title, f"Forest plot. {alt}", legend=False)
 
 
-def learning(sweep: Sweep) -> Iterator[Panel]:
-    """Training reward and judged scores by update, and the judged score by velocity evaluations."""
-    for name, title in {
-        "train/reward": "Training reward",
-        "train/strict": "Strict verdict on the training rollouts",
-        "eval/geneval/strict": "Strict score, evaluated in the loop",
-        "eval/geneval/official": "Official score, evaluated in the loop",
-    }.items():
-        curves = {arm.name: arm.curves(name) for arm in sweep.trained}
-        yield from _curves(sweep, curves, name, title, "update", name)
-    by_cost = {
-        arm.name: {
-            cell.seed: Series(cost, cell.history["train/strict"].values)
-            for cell in arm.done
-            if "train/strict" in cell.history and (cost := _evaluations(cell.history)) is not None
-        }
-        for arm in sweep.trained
-    }
-    title = "Strict verdict by velocity evaluations"
-    yield from _curves(sweep, by_cost, "strict_by_nfe", title, "velocity evaluations", "train/strict")
+def parts(analysis: Analysis) -> Iterator[Panel]:
+    """Final measures that belong together, arms side by side: aspects, types of edit, what reflections do."""
+    known = {name for found in analysis.intervals.values() for name in found}
+    for group, title in _PARTS.items():
+        measures = [m for m in METRICS if m.group == group and m.name in known]
+        if measures:
+            yield _side_by_side(analysis, measures, title)
 
 
-def _evaluations(history: Mapping[str, Series]) -> Floats | None:
-    """Velocity evaluations so far, of rollout, training and reference, at the steps of ``train/strict``."""
-    kinds = ("cost/nfe_rollout", "cost/nfe_train", "cost/nfe_reference")
-    spent = [history[name] for name in kinds if name in history]
-    steps = history["train/strict"].steps
-    if not spent or any(series.steps.shape != steps.shape for series in spent):
-        return None
-    return np.asarray(np.sum([series.values for series in spent], axis=0))
-
-
-def hacking(sweep: Sweep) -> Iterator[Panel]:
-    """Training reward against the judge: the gap over time and the path in the plane of proxy and gold."""
-    gaps: dict[str, dict[int, Series]] = {}
-    for arm in sweep.trained:
-        reward, gold = arm.curves("train/reward"), arm.curves("train/strict")
-        gaps[arm.name] = {
-            seed: Series(reward[seed].steps, reward[seed].values - gold[seed].values)
-            for seed in reward.keys() & gold.keys()
-            if reward[seed].steps.shape == gold[seed].steps.shape
-        }
-    yield from _curves(sweep, gaps, "reward_gap", "Gap: training reward − strict verdict", "update", "reward − strict")
-    yield from _paths(sweep)
-
-
-def _paths(sweep: Sweep) -> Iterator[Panel]:
-    style, drawn = marks(sweep.arms), False
-    with canvas() as (figure, axes):
-        for arm in sweep.trained:
-            proxy, gold = (_mean_curve(arm.curves(name)) for name in ("train/proxy", "train/strict"))
-            if proxy is None or gold is None or proxy.values.shape != gold.values.shape:
-                continue
-            x, y = (np.array([b.mean() for b in _blocks(series.values)]) for series in (proxy, gold))
-            mark, drawn = style[arm.name], True
-            axes.plot(x, y, mark.dashes, color=mark.colour, label=arm.name)
-            axes.plot(x[:1], y[:1], mark.marker, color=PAPER, markeredgecolor=mark.colour)
-            axes.plot(x[-1:], y[-1:], mark.marker, color=mark.colour)
-        if not drawn:
-            return
-        axes.set(xlabel="proxy reward of the rollouts", ylabel="strict verdict of the rollouts")
-        alt = "Path of proxy reward against the judge's strict verdict; hollow mark first, filled mark last updates."
-        yield finish(figure, axes, "proxy_gold_path", "Proxy against gold (hollow: start, filled: end)", alt)
+def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) -> Panel:
+    """A column per measure, in it a mark per arm with its interval over seeds."""
+    style, arms, words = marks(analysis.sweep.arms), analysis.intervals, []
+    step = min(0.8 / len(arms), 0.16)
+    with canvas(6.5, 2.9) as (figure, axes):
+        for i, (arm, intervals) in enumerate(arms.items()):
+            here = {x: intervals[m.name] for x, m in enumerate(measures) if m.name in intervals}
+            axes.errorbar(
+                [x + step * (i - (len(arms) - 1) / 2) for x in here],
+                [interval.mean for interval in here.values()],
+                [interval.half_width or 0 for interval in here.values()],
+                marker=style[arm].marker,
+                linestyle="none",
+                color=style[arm].colour,
+                label=arm,
+                elinewidth=1.2,
+            )
+            means = (f"{measures[x].label} {interval.mean:.3g}" for x, interval in here.items())
+            words.append(f"{arm}: {', '.join(means)}")
+        for x in range(1, len(measures)):
+            axes.axvline(x - 0.5, color=RULE, linewidth=0.5)
+        axes.set_xticks(range(len(measures)), [textwrap.fill(m.label, 11) for m in measures])
+        axes.set(xlim=(-0.5, len(measures) - 0.5), ylabel=measures[0].group)
+        axes.grid(axis="x", visible=False)
+        alt = f"{title}, mean and interval over seeds. {'; '.join(words)}."
+        return finish(figure, axes, f"parts/{measures[0].name}", title, alt)
 
 
 def drift(analysis: Analysis) -> Iterator[Panel]:
@@ -131,7 +107,7 @@ def drift(analysis: Analysis) -> Iterator[Panel]:
     for name in ("drift/latent_kl", "drift/velocity_mse"):
         label = f"drift from the start, {metric(name).label}"
         yield from _scatter(
-            analysis, name, label, f"{phrase(analysis.sweep.primary).capitalize()} against {label}", log=True
+            analysis, name, label, f"{opening(phrase(analysis.sweep.primary))} against {label}", log=True
         )
     if analysis.ladders:
         title = "Gold against proxy along the ladder"
@@ -169,7 +145,7 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
             _log_ticks(axes)
         axes.set(xlabel=label, ylabel=phrase(sweep.primary))
         alt = f"Scatter of {phrase(sweep.primary)} against {label}, a small mark per seed and a large one per arm."
-        yield finish(figure, axes, f"scatter_{_slug(name)}", title, alt)
+        yield finish(figure, axes, f"scatter/{name}", title, alt)
 
 
 def _log_ticks(axes: Axes) -> None:
@@ -212,100 +188,3 @@ def _profile(
         axes.invert_xaxis()
         alt = f"{title}, by time t, for {', '.join(curves)}"
         return finish(figure, axes, name, title, alt)
-
-
-def diagnostics(sweep: Sweep) -> Iterator[Panel]:
-    """Image ratios by denoising step, groups without signal, gradient norms."""
-    for name, title in {
-        "ratio/image_mean": "Image ratio by denoising step: mean",
-        "ratio/image_std": "Image ratio by denoising step: standard deviation",
-        "ratio/image_clip_frac": "Image ratio by denoising step: share clipped",
-    }.items():
-        yield from _by_step(sweep, name, title)
-    for name, title in {
-        "ratio/text_clip_frac": "Text ratio: share clipped",
-        "train/zero_std_frac": "Groups whose rewards are all equal",
-        "grad/text": "Gradient norm, text",
-        "grad/image": "Gradient norm, image",
-    }.items():
-        yield from _curves(sweep, {arm.name: arm.curves(name) for arm in sweep.trained}, name, title, "update", name)
-
-
-def _by_step(sweep: Sweep, name: str, title: str) -> Iterator[Panel]:
-    from matplotlib.ticker import MaxNLocator
-
-    style, drawn = marks(sweep.arms), False
-    with canvas() as (figure, axes):
-        for arm in sweep.trained:
-            logged = {m for cell in arm.done for m in cell.history if m.startswith(f"{name}/")}
-            steps = sorted(int(m.rpartition("/")[2]) for m in logged)
-            runs = {k: [s.values.mean() for s in arm.curves(f"{name}/{k}").values()] for k in steps}
-            intervals = [statistics.mean_interval(runs[k]) for k in steps]
-            if not intervals:
-                continue
-            mark, drawn = style[arm.name], True
-            axes.errorbar(
-                steps,
-                [i.mean for i in intervals],
-                [i.half_width or 0 for i in intervals],
-                marker=mark.marker,
-                linestyle=mark.dashes,
-                color=mark.colour,
-                label=arm.name,
-                elinewidth=1,
-            )
-        if not drawn:
-            return
-        axes.set(xlabel="denoising step (0 = noisiest)", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.ticklabel_format(axis="y", useOffset=False)
-        yield finish(figure, axes, _slug(name), title, f"{title}; mean over updates, interval over seeds, per arm.")
-
-
-def _curves(
-    sweep: Sweep, curves: Mapping[str, Mapping[int, Series]], name: str, title: str, xlabel: str, ylabel: str
-) -> Iterator[Panel]:
-    """Mean over seeds with a pointwise 95 % band and a thin line per seed; nothing if no arm logged it."""
-    if not any(curves.values()):
-        return
-    style, ends = marks(sweep.arms), []
-    with canvas() as (figure, axes):
-        for arm, by_seed in curves.items():
-            mean = _mean_curve(by_seed)
-            if mean is None:
-                continue
-            _curve(axes, by_seed, mean, style[arm], arm)
-            ends.append(f"{arm} from {mean.values[0]:.3g} to {mean.values[-1]:.3g}")
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        yield finish(figure, axes, _slug(name), title, f"{title} by {xlabel}: {'; '.join(ends)}.")
-
-
-def _curve(axes: Axes, by_seed: Mapping[int, Series], mean: Series, mark: Mark, label: str) -> None:
-    style: dict[str, Any] = {"color": mark.colour}
-    for series in by_seed.values():
-        axes.plot(series.steps, series.values, linewidth=0.5, alpha=0.3, **style)
-    if len(by_seed) > 1:
-        half = statistics.t_half_width(_aligned(by_seed, mean.steps))
-        axes.fill_between(mean.steps, mean.values - half, mean.values + half, alpha=0.15, linewidth=0, **style)
-    marker = mark.marker if len(mean.steps) <= 12 else ""
-    axes.plot(mean.steps, mean.values, linestyle=mark.dashes, marker=marker, markersize=4, label=label, **style)
-
-
-def _mean_curve(by_seed: Mapping[int, Series]) -> Series | None:
-    """Mean over seeds at the steps that every seed has; None if there is no such step."""
-    if not by_seed:
-        return None
-    steps = np.array(sorted(set.intersection(*(set(series.steps.tolist()) for series in by_seed.values()))))
-    return Series(steps, _aligned(by_seed, steps).mean(axis=0)) if steps.size else None
-
-
-def _aligned(by_seed: Mapping[int, Series], steps: Floats) -> Floats:
-    return np.stack([series.values[np.searchsorted(series.steps, steps)] for series in by_seed.values()])
-
-
-def _blocks(values: Floats) -> Sequence[Floats]:
-    return np.array_split(values, min(PATH_BLOCKS, len(values)))
-
-
-def _slug(name: str) -> str:
-    return name.replace("/", "_")

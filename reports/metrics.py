@@ -11,6 +11,16 @@ Better = Literal["higher", "lower", "neither"]
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
+ASPECTS = {
+    "text_quality": "text quality",
+    "perceptual_quality": "perceptual quality",
+    "image_coherence": "image coherence",
+    "text_image_coherence": "text-image coherence",
+    "helpfulness": "helpfulness",
+}
+
+EDITS = ("add", "remove", "replace", "recolour", "move", "count")
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -36,6 +46,20 @@ METRICS: tuple[Metric, ...] = (
     Metric("geneval/strict", "strict", "Overall"),
     Metric("geneval/official", "official", "Overall"),
     *(Metric(f"geneval/strict/{task}", task.replace("_", " "), "Strict, by task") for task in TASKS),
+    Metric("interleaved/mean", "mean", "Interleaved, 0–5"),
+    *(Metric(f"interleaved/{aspect}", label, "Interleaved, 0–5") for aspect, label in ASPECTS.items()),
+    Metric("interleaved/structure", "structure", "Form"),
+    Metric("interleaved/pictures", "pictures", "Form", "neither"),
+    *(Metric(f"editing/{name}", name, "Editing, 0–10") for name in ("O", "SC", "PQ")),
+    *(Metric(f"editing/O/{edit}", edit, "Editing O by type") for edit in EDITS),
+    *(Metric(f"editing/turn/{turn}/O", f"turn {turn}", "Editing O by turn") for turn in (1, 2, 3)),
+    Metric("reflect/first_strict", "first right", "Reflection"),
+    Metric("reflect/repaired", "wrong repaired", "Reflection"),
+    Metric("reflect/kept", "right kept", "Reflection"),
+    Metric("reflect/verdict", "verdict right", "Reflection"),
+    Metric("reflect/rounds", "rounds", "Painted", "neither"),
+    Metric("retention/geneval/strict", "strict", "Retention"),
+    Metric("retention/geneval/official", "official", "Retention"),
     Metric("heldout/fidelity", "fidelity", "Held out", "lower"),
     Metric("heldout/proxy", "proxy", "Held out", "neither"),
     Metric("heldout/extra_objects", "extra objects", "Held out", "lower"),
@@ -47,6 +71,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("drift/text_kl", "text KL", "Drift", "neither"),
     Metric("cfg/geneval/strict", "strict", "Guided"),
     Metric("cfg/geneval/official", "official", "Guided"),
+    Metric("cfg/interleaved/mean", "mean", "Guided"),
+    Metric("cfg/editing/O", "O", "Guided"),
     Metric("cfg/heldout/fidelity", "fidelity", "Guided", "lower"),
     Metric("cost/cpu_s", "CPU s", "Cost", "neither"),
 )
@@ -77,9 +103,25 @@ def metric(name: str) -> Metric:
 
 def phrase(name: str) -> str:
     """The metric's name inside a sentence."""
-    known = {"geneval/strict": "strict overall score", "geneval/official": "official overall score"}
+    known = {
+        "geneval/strict": "strict overall score",
+        "geneval/official": "official overall score",
+        "interleaved/mean": "mean of the five aspects",
+        "editing/O": "editing score O",
+    }
     found = metric(name)
-    return known.get(name) or (name if found.group == "Other" else f"{found.label} ({found.group.lower()})")
+    group = found.group[:1].lower() + found.group[1:]
+    return known.get(name) or (name if group == "other" else f"{found.label} ({group})")
+
+
+def opening(words: str) -> str:
+    """``words`` as they open a sentence or a title: unlike ``str.capitalize``, with all later capitals kept."""
+    return words[:1].upper() + words[1:]
+
+
+def row_field(name: str) -> str:
+    """The field of a per-prompt row, of a sample's scores and of the training rollouts that a metric is a mean of."""
+    return name.rpartition("/")[2]
 
 
 def digits(values: Iterable[float]) -> int | None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import figures, tables
+from reports import curves, figures, tables
 from reports.analysis import Analysis, analyse
-from reports.collect import Sample, Sweep, read
+from reports.collect import Sweep, read
 from reports.drawing import Mark, Panel, inline, marks
-from reports.metrics import number, p_value, phrase
+from reports.metrics import number, opening, p_value, phrase
 from reports.penalties import profiles
+from reports.strips import data_uri, reel
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -44,25 +43,6 @@ _UNFOLDED = 12
 
 #: States of a cell that the section on failures speaks about.
 _TROUBLE = ("failed", "broken", "excluded")
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One arm's picture for one prompt."""
-
-    sample: Sample
-    source: str
-    """A data URI."""
-
-
-@dataclass(frozen=True)
-class SampleGrid:
-    """The same prompts in every arm, one seed."""
-
-    seed: int
-    arms: tuple[str, ...]
-    rows: tuple[tuple[Sample, tuple[Tile | None, ...]], ...]
-    """A sample that names the prompt, and the arms' tiles."""
 
 
 def write_report(folder: Path) -> Path:
@@ -107,11 +87,13 @@ def _panels(analysis: Analysis) -> dict[str, tuple[Panel, ...]]:
     sweep = analysis.sweep
     return {
         "differences": tuple(figures.forests(analysis)),
-        "learning": tuple(figures.learning(sweep)),
-        "hacking": tuple(figures.hacking(sweep)),
+        "parts": tuple(figures.parts(analysis)),
+        "turns": tuple(curves.turns(sweep)),
+        "learning": tuple(curves.learning(sweep)),
+        "hacking": tuple(curves.hacking(sweep)),
         "drift": tuple(figures.drift(analysis)),
         "penalties": tuple(figures.penalties(sweep)),
-        "diagnostics": tuple(figures.diagnostics(sweep)),
+        "diagnostics": tuple(curves.diagnostics(sweep)),
     }
 
 
@@ -135,7 +117,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "exploratory": [tables.pair_row(p, sweep) for p in analysis.exploratory.pairs],
         "forests": _forests(analysis, sections["differences"]),
         "equal_proxy": _equal_proxy_rows(analysis),
-        "grid": sample_grid(sweep),
+        "reel": reel(sweep),
         "failures": [cell for cell in sweep.cells if cell.failure is not None],
         "excluded": [cell for cell in sweep.cells if cell.state == "excluded"],
         "config_arms": arms,
@@ -143,7 +125,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "environment": tables.environment(sweep),
         "published": _published().get(sweep.grid),
         "command": shlex.join(sweep.command),
-        "blocks": figures.PATH_BLOCKS,
+        "blocks": curves.PATH_BLOCKS,
         "spread": _spread(sweep),
         "contents": _contents(sections, sweep),
         "style": _asset("style.css"),
@@ -155,6 +137,8 @@ def _contents(sections: Mapping[str, Sequence[Panel]], sweep: Sweep) -> list[tup
     titles = {
         "scores": "Scores",
         "differences": "Differences",
+        "parts": "Parts",
+        "turns": "Turns",
         "learning": "Learning",
         "hacking": "Reward against judge",
         "drift": "Drift",
@@ -231,34 +215,6 @@ def _equal_proxy_rows(analysis: Analysis) -> list[tuple[str, list[str], str]]:
     return rows
 
 
-def sample_grid(sweep: Sweep) -> SampleGrid | None:
-    """Tiles of the seed that most arms have; the untouched model's one cell stands beside every seed."""
-    having = {
-        seed: sum(any(c.seed == seed and c.samples for c in arm.done) for arm in sweep.trained) for seed in sweep.seeds
-    }
-    if not having and sweep.untouched is None:
-        return None
-    seed = max(having, key=lambda s: (having[s], -s), default=0)
-    columns: dict[str, dict[str, Sample]] = {}
-    for arm in sweep.arms:
-        cell = next((c for c in arm.done if c.samples and (arm.untouched or c.seed == seed)), None)
-        if cell is not None:
-            columns[arm.name] = {sample.key: sample for sample in cell.samples}
-    titles = {key: sample for column in reversed(columns.values()) for key, sample in column.items()}
-    if not titles:
-        return None
-    order = [key for column in columns.values() for key in column]
-    rows = []
-    for key in dict.fromkeys(order):
-        tiles = [Tile(column[key], _data_uri(column[key])) if key in column else None for column in columns.values()]
-        rows.append((titles[key], tuple(tiles)))
-    return SampleGrid(seed, tuple(columns), tuple(rows))
-
-
-def _data_uri(sample: Sample) -> str:
-    return "data:image/png;base64," + base64.b64encode(sample.picture).decode("ascii")
-
-
 def _published() -> dict[str, Any]:
     """Published findings by grid, shown beside ours."""
     published: dict[str, Any] = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
@@ -287,5 +243,8 @@ def _template(name: str, *, escape: bool) -> Any:
         "tex": lambda text: "".join(_TEX.get(c, c) for c in str(text)),
         "md": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " "),
         "picture": lambda panel: Markup(inline(panel)),
+        "opening": opening,
+        "data_uri": data_uri,
+        "score": lambda value: f"{value:.3g}".replace("-", "−"),
     }
     return environment.get_template(name)

@@ -1,10 +1,12 @@
-"""One finished and one troubled sweep, written once."""
+"""One finished and one troubled sweep, and small ones of the other families with their reports, written once."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.reports.synthetic import LADDER, write_sweep
+import reports
+from tests.reports.families import EDITING, REFLECT, STORIES, Family
+from tests.reports.synthetic import ARMS, LADDER, write_sweep
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +29,26 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ladder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sweep(tmp_path_factory.mktemp("ladder"), arms=LADDER, grid="kl_vs_mse_ladder", updates=12)
+
+
+def _small(tmp_path_factory: pytest.TempPathFactory, grid: str, family: Family) -> Path:
+    arms = {name: ARMS[name] for name in ("none", "velocity_mse")}
+    folder = tmp_path_factory.mktemp(grid)
+    sweep = write_sweep(folder, arms=arms, seeds=range(3), updates=11, grid=grid, family=family)
+    reports.write(sweep)
+    return sweep
+
+
+@pytest.fixture(scope="session")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _small(tmp_path_factory, "rewards", STORIES)
+
+
+@pytest.fixture(scope="session")
+def edits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _small(tmp_path_factory, "editing_turns", EDITING)
+
+
+@pytest.fixture(scope="session")
+def reflections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _small(tmp_path_factory, "single_vs_multi_round", REFLECT)

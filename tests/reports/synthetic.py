@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-EVIL = "a red <script>alert('boo')</script> circle & a blue square"
-COLOURS = {"red": (200, 60, 50), "blue": (60, 90, 200), "green": (60, 150, 80), "yellow": (220, 190, 60)}
+from tests.reports.families import PICTURES, Family
 
 #: Arm -> (regularizer, final strict, final proxy, final drift).
 ARMS: dict[str, tuple[dict[str, Any], float, float, float]] = {
@@ -54,11 +50,13 @@ def write_sweep(
     grid: str = "kl_vs_mse",
     spread: float = 0.02,
     planned: Sequence[str] | None = None,
+    family: Family = PICTURES,
 ) -> Path:
-    """Write ``root/cells`` and ``root/sweeps/<grid>-0badcafe``; return the sweep's folder."""
+    """Write ``root/cells`` and ``root/sweeps/<grid>-0badcafe``, first arm the baseline; return the sweep's folder."""
+    baseline = next(iter(arms))
     folder = root / "sweeps" / f"{grid}-0badcafe"
     entries = [{"name": "untouched", "overrides": ["optim.updates=0"], "untouched": True, "cells": {"0": "untouched0"}}]
-    _write_cell(root / "cells" / "untouched0", "untouched", 0, {"name": "none"}, 0.38, 0.42, 0.0, 0, spread)
+    _write_cell(root / "cells" / "untouched0", "untouched", 0, {"name": "none"}, 0.38, 0.42, 0.0, 0, spread, family)
     for name, (regularizer, strict, proxy, drift) in arms.items():
         cells = {}
         for seed in seeds:
@@ -70,7 +68,7 @@ def write_sweep(
                 _write_failure(cell)
                 continue
             digest = "other-prompts" if (name, seed) in strange else "d41d8cd98f00"
-            _write_cell(cell, name, seed, regularizer, strict, proxy, drift, updates, spread, digest)
+            _write_cell(cell, name, seed, regularizer, strict, proxy, drift, updates, spread, family, digest)
         overrides = [f"regularizer={regularizer['name']}"]
         entries.append({"name": name, "overrides": overrides, "untouched": False, "cells": cells})
     _dump(
@@ -81,10 +79,10 @@ def write_sweep(
             "question": "Does a velocity-MSE penalty keep the judge's score better than a latent KL of matched"
             " strength, when the reward is a proxy that can be hacked?",
             "recipe": "unigrpo",
-            "baseline": "none",
-            "primary": {"metric": "geneval/strict", "direction": "maximize"},
-            "secondary": ["heldout/fidelity", "heldout/proxy", "drift/latent_kl"],
-            "comparisons": [arm for arm in arms if arm != "none"] if planned is None else list(planned),
+            "baseline": baseline,
+            "primary": {"metric": family.primary, "direction": "maximize"},
+            "secondary": list(family.secondary),
+            "comparisons": [arm for arm in arms if arm != baseline] if planned is None else list(planned),
             "alpha": 0.05,
             "correction": "holm",
             "command": ["python", "-m", "ablations.sweep", f"grid={grid}"],
@@ -121,6 +119,7 @@ def _write_cell(
     drift: float,
     updates: int,
     spread: float,
+    family: Family,
     digest: str = "d41d8cd98f00",
 ) -> None:
     rng = np.random.default_rng([seed, *arm.encode()])
@@ -142,28 +141,18 @@ def _write_cell(
         cell / "env.json",
         {"git_sha": "0123456789abcdef", "versions": {"python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6"}},
     )
-    _write_history(cell, rng, strict, proxy, drift, updates)
-    prompts = _write_prompts(cell, rng, strict)
-    _write_samples(cell, rng, strict)
-    tags = {task: float(np.mean([s for t, s in prompts if t == task])) for task in TASKS}
-    overall = float(np.mean(list(tags.values())))
-    metrics = {
-        "geneval/strict": overall,
-        "geneval/official": min(1.0, overall + 0.06),
-        "geneval/strict_soft": overall + 0.05,
-        "geneval/official_soft": overall + 0.1,
-        **{f"geneval/strict/{task}": score for task, score in tags.items()},
-        **{f"geneval/official/{task}": min(1.0, score + 0.06) for task, score in tags.items()},
+    _write_history(cell, rng, strict, proxy, drift, updates, family)
+    rows = family.rows(rng, strict)
+    (cell / "per_prompt.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    _write_samples(cell, family.samples(rng, strict))
+    metrics = family.finals(rows) | {
         "heldout/fidelity": 0.09 + drift + rng.normal() * 0.003,
         "heldout/proxy": proxy,
         "heldout/extra_objects": 0.1 + 4 * drift,
         "heldout/diversity": 0.31 - 2 * drift + rng.normal() * 0.004,
-        "thinking/faithful": 0.7 + 0.2 * overall,
         "thinking/length": 11.5 + rng.normal() * 0.2,
         "drift/latent_kl": drift * (1 + rng.normal() * 0.1),
         "drift/velocity_mse": drift * 0.6 * (1 + rng.normal() * 0.1),
-        "cfg/geneval/strict": overall + 0.04,
-        "cfg/geneval/official": overall + 0.08,
         "cfg/heldout/fidelity": 0.08 + drift,
     }
     reference = 96 * 2 * updates if regularizer.get("weight") else 0
@@ -183,7 +172,7 @@ def _write_cell(
 
 
 def _write_history(
-    cell: Path, rng: np.random.Generator, strict: float, proxy: float, drift: float, updates: int
+    cell: Path, rng: np.random.Generator, strict: float, proxy: float, drift: float, updates: int, family: Family
 ) -> None:
     rows: list[dict[str, Any]] = []
     for step in range(updates):
@@ -191,10 +180,8 @@ def _write_history(
         noise = rng.normal(size=4) * 0.02
         row: dict[str, Any] = {
             "step": step,
-            "train/reward": 0.42 + (proxy - 0.42) * share + noise[0],
-            "train/proxy": 0.42 + (proxy - 0.42) * share + noise[0],
-            "train/strict": 0.38 + (strict + 0.1 - 0.38) * share - 0.1 * (step / updates) ** 2 + noise[1],
-            "train/official": 0.45 + (strict + 0.12 - 0.38) * share - 0.05 * (step / updates) ** 2 + noise[2],
+            "train/reward": (reward := 0.42 + (proxy - 0.42) * share + noise[0]),
+            **family.logged(0.38 + (strict + 0.1 - 0.38) * share - 0.1 * (step / updates) ** 2 + noise[1], reward),
             "train/zero_std_frac": 0.1 + 0.2 * share + abs(noise[3]),
             "drift/latent_kl": drift * share,
             "drift/velocity_mse": 0.6 * drift * share,
@@ -212,70 +199,20 @@ def _write_history(
             rows.append(
                 {
                     "step": step,
-                    "eval/geneval/strict": strict * share + 0.38 * (1 - share),
-                    "eval/geneval/official": 0.5 + 0.1 * share,
+                    f"eval/{family.primary}": strict * share + 0.38 * (1 - share),
                 }
             )
     cell.mkdir(parents=True, exist_ok=True)
     (cell / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _write_prompts(cell: Path, rng: np.random.Generator, strict: float) -> list[tuple[str, float]]:
-    scores, lines = [], []
-    for t, task in enumerate(TASKS):
-        for p in range(6):
-            for image in range(2):
-                hit = int(rng.random() < np.clip(strict + 0.3 - 0.12 * t + 0.1 * np.sin(p + t), 0, 1))
-                scores.append((task, float(hit)))
-                row = {"prompt": f"{task}-{p}", "tag": task, "text": EVIL, "image": image, "strict": hit, "official": 1}
-                lines.append(json.dumps(row | {"fidelity": 0.1, "proxy": 0.6, "thinking": EVIL, "reason": "fine"}))
-    (cell / "per_prompt.jsonl").write_text("\n".join(lines) + "\n")
-    return scores
-
-
-def _write_samples(cell: Path, rng: np.random.Generator, strict: float) -> None:
-    index = []
+def _write_samples(cell: Path, samples: list[dict[str, Any]]) -> None:
     (cell / "samples").mkdir(exist_ok=True)
-    for i, (task, prompt) in enumerate(
-        zip(
-            TASKS,
-            [
-                EVIL,
-                "a blue square and a red circle",
-                "three green triangles",
-                "a yellow star",
-                "a red circle left of a blue square",
-                "a green square and a yellow circle",
-            ],
-            strict=True,
-        )
-    ):
-        ok = bool(rng.random() < strict + 0.2)
-        (cell / "samples" / f"p{i}.png").write_bytes(_picture(rng, ok))
-        index.append(
-            {
-                "file": f"p{i}.png",
-                "prompt": prompt,
-                "tag": task,
-                "thinking": f"{prompt}: circle red at top left",
-                "strict": ok,
-                "official": True,
-                "reason": "as asked" if ok else "1 object too many",
-            }
-        )
-    _dump(cell / "samples" / "index.json", index)
-
-
-def _picture(rng: np.random.Generator, ok: bool) -> bytes:
-    image = Image.new("RGB", (32, 32), (235, 235, 230))
-    draw = ImageDraw.Draw(image)
-    for colour in list(COLOURS.values())[: 2 if ok else 3]:
-        x, y = rng.integers(2, 20, size=2)
-        shape = draw.ellipse if rng.random() < 0.5 else draw.rectangle
-        shape((int(x), int(y), int(x) + 9, int(y) + 9), fill=colour)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    pieces = [piece for sample in samples for piece in sample["strip"] if "picture" in piece]
+    for number, piece in enumerate(pieces):
+        (cell / "samples" / f"p{number}.png").write_bytes(piece["picture"])
+        piece["picture"] = f"p{number}.png"
+    _dump(cell / "samples" / "index.json", samples)
 
 
 def _dump(path: Path, value: Any) -> None:

@@ -1,6 +1,7 @@
 """What is concluded from a sweep."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -54,6 +55,26 @@ def test_prompt_level_intervals_are_about_the_same_difference(finished):
     assert pair.crossed.mean == pytest.approx(pair.comparison.difference.mean)
     assert pair.new_prompts.mean == pytest.approx(pair.comparison.difference.mean)
     assert pair.new_prompts.n == 36
+
+
+@pytest.mark.parametrize("family", ["stories", "edits", "reflections"])
+def test_prompt_level_intervals_of_every_family(family, request):
+    analysis = analyse(read(request.getfixturevalue(family)))
+    for key in ("baseline", "untouched"):
+        for pair in analysis.family(key).pairs:
+            assert pair.crossed.mean == pytest.approx(pair.comparison.difference.mean)
+            assert pair.new_prompts.mean == pytest.approx(pair.comparison.difference.mean)
+
+
+def test_no_prompt_level_interval_for_rows_that_do_not_make_the_metric(edits, tmp_path):
+    """The rows hold O of all turns: they say nothing about the third turn's."""
+    shutil.copytree(edits.parents[1], tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "sweeps" / edits.name
+    edit(folder, primary={"metric": "editing/turn/3/O", "direction": "max"})
+    pair = pairs(analyse(read(folder)), "baseline")["velocity_mse", "none"]
+    assert pair.comparison.difference.mean > 0
+    assert pair.crossed is None
+    assert pair.new_prompts is None
 
 
 def test_trouble_is_said(troubled_analysis):

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from reports.collect import BrokenSweepError, read
+from reports.statistics import prompt_weights
 from tests.reports.synthetic import write_sweep
 
 
@@ -22,7 +24,13 @@ def test_finished_sweep(finished):
     assert cell.metrics["cost/nfe_train"] == 96 * 2 * 12
     assert len(cell.prompts) == 36
     assert {p.tag for p in cell.prompts.values()} >= {"counting", "colors"}
-    assert cell.samples[0].picture.startswith(b"\x89PNG")
+    prompt, thinking, picture = cell.samples[0].strip
+    assert prompt.given
+    assert prompt.text == cell.samples[0].prompt
+    assert not thinking.given
+    assert "circle red at top left" in thinking.text
+    assert picture.picture.startswith(b"\x89PNG")
+    assert cell.samples[0].scores["official"] == 1
 
 
 def test_states_of_cells(troubled):
@@ -52,6 +60,41 @@ def test_a_repeated_step_counts_once_and_a_torn_last_line_not_at_all(small):
     assert history["x"].values.tolist() == [1, 5]
 
 
+def test_prompts_are_scored_by_the_field_of_the_primary_metric(small):
+    rows = [
+        {"prompt": "a", "tag": "x", "O": 1.0, "strict": 0},
+        {"prompt": "a", "tag": "x", "O": 3.0, "strict": 0},
+        {"prompt": "b", "tag": "y", "O": 8.0, "strict": 0},
+        {"prompt": "c", "tag": "y", "strict": 1},
+    ]
+    (small.parent.parent / "cells" / "none0" / "per_prompt.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    edit(small, primary={"metric": "editing/O", "direction": "max"})
+    sweep = read(small)
+    assert {key: (p.tag, p.score) for key, p in sweep.arm("none").done[0].prompts.items()} == {
+        "a": ("x", 2.0),
+        "b": ("y", 8.0),
+    }
+    assert sweep.arm("none").done[1].prompts == {}  # its rows have no O
+
+
+def test_rows_of_a_prompt_may_be_of_several_tags(small):
+    """The prompts' scores add up to the metric, the mean of the tags' means: here 3 of x, 7 of y and 2 of z."""
+    turns = {"a": [("x", 1.0), ("y", 6.0)], "b": [("y", 6.0), ("y", 9.0)], "c": [("x", 5.0), ("z", 2.0)]}
+    rows = [{"prompt": key, "tag": tag, "O": score} for key, row in turns.items() for tag, score in row]
+    (small.parent.parent / "cells" / "none0" / "per_prompt.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    edit(small, primary={"metric": "editing/O", "direction": "max"})
+    prompts = read(small).arm("none").done[0].prompts
+    weights = prompt_weights([prompt.tag for prompt in prompts.values()])
+    assert np.dot(weights, [prompt.score for prompt in prompts.values()]) == pytest.approx((3 + 7 + 2) / 3)
+
+
+def test_the_same_words_may_be_asked_twice(small):
+    index = small.parent.parent / "cells" / "none0" / "samples" / "index.json"
+    entry = json.loads(index.read_text())[0]
+    index.write_text(json.dumps([entry, entry]))
+    assert len({sample.key for sample in read(small).arm("none").done[0].samples}) == 2
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -60,6 +103,7 @@ def test_a_repeated_step_counts_once_and_a_torn_last_line_not_at_all(small):
         ("config.json", "{"),
         ("metrics.jsonl", '{"step": 1\n{"step": 2}\n'),
         ("samples/p1.png", None),
+        ("samples/index.json", '[{"prompt": "a", "tag": "b", "scores": {}}]'),
     ],
 )
 def test_a_damaged_cell_is_named_and_costs_no_other(small, file, content):

@@ -1,8 +1,10 @@
 """Numbers as they are printed."""
 
+import itertools
+
 import pytest
 
-from reports.metrics import digits, metric, number, p_value, phrase
+from reports.metrics import METRICS, digits, metric, number, opening, p_value, phrase, row_field
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,24 @@ def test_unknown_metrics_keep_their_name():
     assert phrase("my/score") == "my/score"
     assert phrase("heldout/fidelity") == "fidelity (held out)"
     assert metric("geneval/official/counting").full_label == "Official, by task: counting"
+
+
+def test_names_keep_their_capitals():
+    assert opening(phrase("editing/O")) == "Editing score O"
+    assert phrase("editing/turn/3/O") == "turn 3 (editing O by turn)"
+    assert opening("") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("geneval/strict", "strict"), ("interleaved/mean", "mean"), ("editing/O", "O"), ("plain", "plain")],
+)
+def test_the_field_behind_a_metric(name, field):
+    assert row_field(name) == field
+
+
+def test_metrics_are_named_once_and_groups_lie_together():
+    names = [m.name for m in METRICS]
+    assert len(names) == len(set(names))
+    groups = [group for group, _ in itertools.groupby(m.group for m in METRICS)]
+    assert len(groups) == len(set(groups))

@@ -247,6 +247,48 @@ def test_command_finds_sweeps_by_path_folder_and_grid(tmp_path, monkeypatch, cap
     assert Path(capsys.readouterr().out.strip()).is_file()
 
 
+@pytest.mark.parametrize(
+    ("family", "said", "unsaid"),
+    [
+        ("stories", ["Mean of the five aspects: ", "Interleaved, 0–5", "mean 2.3", "steps-3"], ["strict overall"]),
+        ("edits", ["Editing score O: ", "Editing O by turn", "O 4.", "turn the square green"], ["strict overall"]),
+        ("reflections", ["wrong repaired", "see red circle fine", "✓ pass"], ["five aspects", "Editing"]),
+    ],
+)
+def test_families_of_episodes_have_their_pages(family, said, unsaid, request):
+    found = page(folder := request.getfixturevalue(family))
+    assert found.faults == []
+    assert len(found.ids) == len(set(found.ids))
+    text = " ".join(found.text)
+    for words in said:
+        assert words in text
+    for words in unsaid:
+        assert words not in text
+    assert "<script>alert('boo')</script>" in text  # as words of an episode ...
+    assert sum(tag == "script" for tag, _ in found.tags) == 1  # ... never as markup
+    summary = json.loads((folder / "report" / "summary.json").read_text())
+    assert summary["comparisons"]["baseline"]["pairs"][0]["crossed"] is not None
+
+
+def test_given_pieces_are_marked_and_stand_once(edits):
+    pictures = [values for tag, values in page(edits).tags if tag == "img"]
+    given = [values for values in pictures if values.get("class") == "given"]
+    assert len(given) == 2  # the source picture of two prompts, though three arms were given it
+    assert len(pictures) == len(given) + 2 * 3 * 3
+    assert all("given picture" in values["alt"] for values in given)
+    assert not any("given" in values["alt"] for values in pictures if values not in given)
+
+
 def test_published_findings_stand_beside_ours_with_their_source(written):
     text = " ".join(page(written).text)
     assert "arXiv 2603.23500 v1, Fig. 5" in text
+
+
+def test_published_tables_are_whole_and_say_where_they_come_from():
+    published = json.loads(Path(reports.__file__).with_name("published.json").read_text())
+    assert {"warmup", "rewards", "credit"} <= published.keys()
+    for table in published.values():
+        assert {len(row) for row in table["rows"]} == {len(table["columns"])}
+        assert "arXiv" in table["source"]
+        assert ("2603.09538" in table["source"]) == ("second-hand" in table["source"])
+        assert table["note"]

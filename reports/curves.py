@@ -1,0 +1,234 @@
+"""Figures of what changes with the updates, the denoising step or the turn; one function a section."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports import statistics
+from reports.collect import Floats, Series, Sweep
+from reports.drawing import PAPER, Mark, Panel, canvas, finish, marks
+from reports.metrics import opening, row_field
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: The judge's measure of training rollouts that show single pictures, stories, edits; in words.
+_JUDGED = {"train/strict": "strict verdict", "train/mean": "mean of the aspects", "train/O": "editing score O"}
+
+#: Learning curves: pattern of the logged name -> title, which takes up the pattern's group.
+_CURVES = {
+    "train/reward": "Training reward",
+    "train/reward/(.+)": "Training reward: {}",
+    r"train/turn/(\d+)/reward": "Training reward of turn {}",
+    **{name: f"{opening(words)} of the training rollouts" for name, words in _JUDGED.items()},
+    "eval/geneval/strict": "Strict score, evaluated in the loop",
+    "eval/geneval/official": "Official score, evaluated in the loop",
+    "eval/interleaved/mean": "Mean of the aspects, evaluated in the loop",
+    "eval/editing/O": "Editing score O, evaluated in the loop",
+}
+
+#: Final measures by turn or step: pattern -> title, what the axis counts.
+_TURNS = {
+    r"editing/turn/(\d+)/O": ("Editing score O", "turn"),
+    r"editing/turn/(\d+)/SC": ("SC: edit made, the rest kept", "turn"),
+    r"editing/turn/(\d+)/PQ": ("PQ: perceptual quality", "turn"),
+    r"interleaved/step/(\d+)/asked": ("The picture shows what the step asks", "step"),
+    r"interleaved/step/(\d+)/text": ("The text states what the step asks", "step"),
+    r"interleaved/step/(\d+)/faithful": ("The picture shows what its text says", "step"),
+    r"interleaved/step/(\d+)/coherence": ("Untouched objects stay as they were", "step"),
+}
+
+#: Blocks of updates whose means make the points of a proxy-against-gold path.
+PATH_BLOCKS = 10
+
+
+def learning(sweep: Sweep) -> Iterator[Panel]:
+    """Training reward, its components and turns, judged scores by update, and one by velocity evaluations."""
+    logged = sorted({name for cell in sweep.cells for name in cell.history})
+    for pattern, title in _CURVES.items():
+        found = [match for name in logged if (match := re.fullmatch(pattern, name))]
+        if len(found) == 1 and found[0].groups():
+            continue  # the only part is the whole
+        for match in found:
+            curves = {arm.name: arm.curves(match[0]) for arm in sweep.trained}
+            yield from _curves(sweep, curves, match[0], title.format(*match.groups()), "update", match[0])
+    gold = _judged(sweep)
+    by_cost = {
+        arm.name: {
+            cell.seed: Series(cost, cell.history[gold].values)
+            for cell in arm.done
+            if gold in cell.history and (cost := _evaluations(cell.history, gold)) is not None
+        }
+        for arm in sweep.trained
+    }
+    title = f"{opening(_JUDGED[gold])} by velocity evaluations"
+    yield from _curves(sweep, by_cost, f"{row_field(gold)}_by_nfe", title, "velocity evaluations", gold)
+
+
+def _judged(sweep: Sweep) -> str:
+    """The judge's measure that the sweep's training rollouts were logged with."""
+    logged = {name for cell in sweep.cells for name in cell.history}
+    return next((name for name in _JUDGED if name in logged), next(iter(_JUDGED)))
+
+
+def _evaluations(history: Mapping[str, Series], gold: str) -> Floats | None:
+    """Velocity evaluations so far, of rollout, training and reference, at the steps of ``gold``; None without any."""
+    kinds = ("cost/nfe_rollout", "cost/nfe_train", "cost/nfe_reference")
+    spent = [history[name] for name in kinds if name in history]
+    steps = history[gold].steps
+    if not spent or any(series.steps.shape != steps.shape for series in spent):
+        return None
+    total = np.asarray(np.sum([series.values for series in spent], axis=0))
+    return total if total.any() else None
+
+
+def turns(sweep: Sweep) -> Iterator[Panel]:
+    """Quality of the final evaluation by turn or step, the untouched model's too."""
+    for pattern, (title, unit) in _TURNS.items():
+        curves = {arm.name: {cell.seed: _by_number(cell.metrics, pattern) for cell in arm.done} for arm in sweep.arms}
+        curves = {arm: {seed: s for seed, s in by_seed.items() if s.steps.size} for arm, by_seed in curves.items()}
+        name = pattern.replace(r"/(\d+)", "")
+        yield from _curves(sweep, curves, f"by_{unit}/{name}", title, unit, row_field(pattern))
+
+
+def _by_number(metrics: Mapping[str, float], pattern: str) -> Series:
+    """The values of the metrics that match ``pattern``, in order of the number in its group."""
+    found = sorted((int(m[1]), value) for name, value in metrics.items() if (m := re.fullmatch(pattern, name)))
+    return Series(*np.array(found, dtype=np.float64).reshape(-1, 2).T)
+
+
+def hacking(sweep: Sweep) -> Iterator[Panel]:
+    """Training reward against the judge: the gap over time and the path in the plane of proxy and gold."""
+    gaps: dict[str, dict[int, Series]] = {}
+    for arm in sweep.trained:
+        # Only the verdict on single pictures is on the reward's scale.
+        reward, gold = arm.curves("train/reward"), arm.curves("train/strict")
+        gaps[arm.name] = {
+            seed: Series(reward[seed].steps, reward[seed].values - gold[seed].values)
+            for seed in reward.keys() & gold.keys()
+            if reward[seed].steps.shape == gold[seed].steps.shape
+        }
+    yield from _curves(sweep, gaps, "reward_gap", "Gap: training reward − strict verdict", "update", "reward − strict")
+    yield from _paths(sweep)
+
+
+def _paths(sweep: Sweep) -> Iterator[Panel]:
+    style, drawn, judged = marks(sweep.arms), False, _judged(sweep)
+    proxied = any(arm.curves("train/proxy") for arm in sweep.trained)
+    reward, words = ("train/proxy", "proxy reward") if proxied else ("train/reward", "training reward")
+    with canvas() as (figure, axes):
+        for arm in sweep.trained:
+            proxy, gold = (_mean_curve(arm.curves(name)) for name in (reward, judged))
+            if proxy is None or gold is None or proxy.values.shape != gold.values.shape:
+                continue
+            x, y = (np.array([b.mean() for b in _blocks(series.values)]) for series in (proxy, gold))
+            mark, drawn = style[arm.name], True
+            axes.plot(x, y, mark.dashes, color=mark.colour, label=arm.name)
+            axes.plot(x[:1], y[:1], mark.marker, color=PAPER, markeredgecolor=mark.colour)
+            axes.plot(x[-1:], y[-1:], mark.marker, color=mark.colour)
+        if not drawn:
+            return
+        axes.set(xlabel=f"{words} of the rollouts", ylabel=f"{_JUDGED[judged]} of the rollouts")
+        alt = f"Path of {words} against the judge's {_JUDGED[judged]}; hollow mark first, filled mark last updates."
+        title = f"{opening(words)} against gold (hollow: start, filled: end)"
+        yield finish(figure, axes, "proxy_gold_path", title, alt)
+
+
+def diagnostics(sweep: Sweep) -> Iterator[Panel]:
+    """Image ratios by denoising step, groups without signal, gradient norms."""
+    for name, title in {
+        "ratio/image_mean": "Image ratio by denoising step: mean",
+        "ratio/image_std": "Image ratio by denoising step: standard deviation",
+        "ratio/image_clip_frac": "Image ratio by denoising step: share clipped",
+    }.items():
+        yield from _by_step(sweep, name, title)
+    for name, title in {
+        "ratio/text_clip_frac": "Text ratio: share clipped",
+        "ratio/image_clip_frac": "Image ratio, painted by tokens: share clipped",
+        "train/zero_std_frac": "Groups whose rewards are all equal",
+        "grad/text": "Gradient norm, text",
+        "grad/image": "Gradient norm, image",
+    }.items():
+        yield from _curves(sweep, {arm.name: arm.curves(name) for arm in sweep.trained}, name, title, "update", name)
+
+
+def _by_step(sweep: Sweep, name: str, title: str) -> Iterator[Panel]:
+    from matplotlib.ticker import MaxNLocator
+
+    style, drawn = marks(sweep.arms), False
+    with canvas() as (figure, axes):
+        for arm in sweep.trained:
+            logged = {m for cell in arm.done for m in cell.history if m.startswith(f"{name}/")}
+            steps = sorted(int(m.rpartition("/")[2]) for m in logged)
+            runs = {k: [s.values.mean() for s in arm.curves(f"{name}/{k}").values()] for k in steps}
+            intervals = [statistics.mean_interval(runs[k]) for k in steps]
+            if not intervals:
+                continue
+            mark, drawn = style[arm.name], True
+            axes.errorbar(
+                steps,
+                [i.mean for i in intervals],
+                [i.half_width or 0 for i in intervals],
+                marker=mark.marker,
+                linestyle=mark.dashes,
+                color=mark.colour,
+                label=arm.name,
+                elinewidth=1,
+            )
+        if not drawn:
+            return
+        axes.set(xlabel="denoising step (0 = noisiest)", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.ticklabel_format(axis="y", useOffset=False)
+        alt = f"{title}; mean over updates, interval over seeds, per arm."
+        yield finish(figure, axes, f"{name}/by_step", title, alt)
+
+
+def _curves(
+    sweep: Sweep, curves: Mapping[str, Mapping[int, Series]], name: str, title: str, xlabel: str, ylabel: str
+) -> Iterator[Panel]:
+    """Mean over seeds with a pointwise 95 % band and a thin line per seed; nothing if no arm logged it."""
+    if not any(curves.values()):
+        return
+    style, ends = marks(sweep.arms), []
+    with canvas() as (figure, axes):
+        for arm, by_seed in curves.items():
+            mean = _mean_curve(by_seed)
+            if mean is None:
+                continue
+            _curve(axes, by_seed, mean, style[arm], arm)
+            ends.append(f"{arm} from {mean.values[0]:.3g} to {mean.values[-1]:.3g}")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.locator_params(axis="x", integer=True)
+        yield finish(figure, axes, name, title, f"{title} by {xlabel}: {'; '.join(ends)}.")
+
+
+def _curve(axes: Axes, by_seed: Mapping[int, Series], mean: Series, mark: Mark, label: str) -> None:
+    style: dict[str, Any] = {"color": mark.colour}
+    for series in by_seed.values():
+        axes.plot(series.steps, series.values, linewidth=0.5, alpha=0.3, **style)
+    if len(by_seed) > 1:
+        half = statistics.t_half_width(_aligned(by_seed, mean.steps))
+        axes.fill_between(mean.steps, mean.values - half, mean.values + half, alpha=0.15, linewidth=0, **style)
+    marker = mark.marker if len(mean.steps) <= 12 else ""
+    axes.plot(mean.steps, mean.values, linestyle=mark.dashes, marker=marker, markersize=4, label=label, **style)
+
+
+def _mean_curve(by_seed: Mapping[int, Series]) -> Series | None:
+    """Mean over seeds at the steps that every seed has; None if there is no such step."""
+    if not by_seed:
+        return None
+    steps = np.array(sorted(set.intersection(*(set(series.steps.tolist()) for series in by_seed.values()))))
+    return Series(steps, _aligned(by_seed, steps).mean(axis=0)) if steps.size else None
+
+
+def _aligned(by_seed: Mapping[int, Series], steps: Floats) -> Floats:
+    return np.stack([series.values[np.searchsorted(series.steps, steps)] for series in by_seed.values()])
+
+
+def _blocks(values: Floats) -> Sequence[Floats]:
+    return np.array_split(values, min(PATH_BLOCKS, len(values)))

@@ -1,0 +1,107 @@
+"""Which figures a sweep gets, and that they show its numbers."""
+
+import numpy as np
+import pytest
+
+from reports import curves, figures
+from reports.analysis import analyse
+from reports.collect import read
+
+
+def panels(found):
+    return {panel.name: panel for panel in found}
+
+
+@pytest.mark.parametrize(
+    ("family", "parts", "turns", "learning"),
+    [
+        (
+            "stories",
+            {"parts_interleaved_mean"},
+            {f"by_step_interleaved_step_{name}" for name in ("asked", "faithful", "text", "coherence")},
+            {"train_reward_structure", "train_reward_text", "train_reward_visual", "train_mean", "mean_by_nfe"}
+            | {"eval_interleaved_mean"},
+        ),
+        (
+            "edits",
+            {"parts_editing_O_add"},
+            {f"by_turn_editing_turn_{name}" for name in ("O", "SC", "PQ")},
+            {"train_turn_1_reward", "train_turn_2_reward", "train_turn_3_reward", "train_O", "O_by_nfe"}
+            | {"eval_editing_O"},
+        ),
+        (
+            "reflections",
+            {"parts_reflect_first_strict"},
+            set(),
+            {"train_turn_1_reward", "train_turn_2_reward", "train_strict", "strict_by_nfe", "eval_geneval_strict"},
+        ),
+        ("finished", set(), set(), {"train_strict", "strict_by_nfe", "eval_geneval_strict"}),
+    ],
+)
+def test_figures_appear_where_their_measures_do(family, parts, turns, learning, request):
+    sweep = read(request.getfixturevalue(family))
+    assert set(panels(figures.parts(analyse(sweep)))) == parts
+    assert set(panels(curves.turns(sweep))) == turns
+    assert set(panels(curves.learning(sweep))) == learning | {"train_reward"}
+
+
+def test_aspects_stand_side_by_side_with_the_model_before_training(stories):
+    analysis = analyse(read(stories))
+    (panel,) = figures.parts(analysis)
+    for arm in ("none", "untouched", "velocity_mse"):
+        mean = analysis.intervals[arm]["interleaved/helpfulness"].mean
+        assert f"helpfulness {mean:.3g}" in panel.alt.split(f"{arm}: ")[1].split(";")[0]
+
+
+def test_a_part_without_cases_in_an_arm_is_left_out(reflections):
+    analysis = analyse(read(reflections))
+    for cell in analysis.sweep.arm("none").done:
+        cell.metrics.pop("reflect/kept")
+    (panel,) = figures.parts(analyse(analysis.sweep))
+    first, second = panel.alt.split("none: ")[1].split(";")[:2]
+    assert "right kept" not in first
+    assert "right kept" in second
+
+
+def test_turns_are_ordered_by_number_and_averaged_over_seeds(edits):
+    sweep = read(edits)
+    for arm in sweep.arms:
+        for cell in arm.done:
+            cell.metrics["editing/turn/10/O"] = 1.25
+    panel = panels(curves.turns(sweep))["by_turn_editing_turn_O"]
+    start = np.mean([cell.metrics["editing/turn/1/O"] for cell in sweep.arm("none").done])
+    assert f"none from {start:.3g} to 1.25" in panel.alt
+    assert "untouched from" in panel.alt
+
+
+def test_an_only_component_is_the_reward_itself(stories):
+    sweep = read(stories)
+    for cell in sweep.cells:
+        for name in ("train/reward/text", "train/reward/visual"):
+            cell.history.pop(name, None)
+    assert "train_reward_structure" not in panels(curves.learning(sweep))
+
+
+def test_reward_and_judge_are_subtracted_on_one_scale_only(finished, stories):
+    assert set(panels(curves.hacking(read(finished)))) == {"reward_gap", "proxy_gold_path"}
+    path = panels(curves.hacking(read(stories)))
+    assert set(path) == {"proxy_gold_path"}
+    assert "mean of the aspects" in path["proxy_gold_path"].alt
+
+
+def test_no_axis_of_velocity_evaluations_without_any(stories):
+    sweep = read(stories)
+    for cell in sweep.cells:
+        for name in ("cost/nfe_rollout", "cost/nfe_train"):
+            if name in cell.history:
+                cell.history[name].values[:] = 0
+    assert "mean_by_nfe" not in panels(curves.learning(sweep))
+
+
+def test_ratios_of_denoised_and_of_token_pictures_stand_side_by_side(finished):
+    sweep = read(finished)
+    for cell in sweep.arm("none").done:
+        cell.history["ratio/image_clip_frac"] = cell.history["grad/image"]
+    found = [panel.name for panel in curves.diagnostics(sweep)]
+    assert {"ratio_image_clip_frac", "ratio_image_clip_frac_by_step"} <= set(found)
+    assert len(found) == len(set(found))
