@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tests.mutants.bugs import BUGS, ROOT, Bug
+from tests.mutants.bug import ROOT, Bug
+from tests.mutants.bugs import BUGS
 
 PASSED, FAILED = 0, 1  # pytest's exit codes; any other means that the tests did not run
 
@@ -51,7 +52,7 @@ def main(word: str = "") -> int:
 
 def warm_up() -> None:
     """Import here what every child needs; the packages under test are imported by the children only."""
-    for heavy in ("numpy", "pytest", "torch.distributions", "hypothesis.extra.numpy"):
+    for heavy in ("numpy", "pytest", "torch.distributions", "hypothesis.extra.numpy", "transformers.modeling_utils"):
         importlib.import_module(heavy)
     torch = sys.modules["torch"]
     torch.testing.assert_close(torch.zeros(1), torch.zeros(1))  # its first call imports half of torch.distributed

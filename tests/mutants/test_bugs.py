@@ -2,7 +2,8 @@ import ast
 
 import pytest
 
-from tests.mutants.bugs import BUGS, ROOT
+from tests.mutants.bug import ROOT
+from tests.mutants.bugs import BUGS
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

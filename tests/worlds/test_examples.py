@@ -74,6 +74,15 @@ def test_a_picture_follows_its_plan_where_the_plan_is_clear(right, seed):
         assert planned.shape in (None, drawn[planned.place].shape)
 
 
+@given(scenes(), scenes(), st.randoms(use_true_random=False))
+def test_a_picture_drawn_after_another_keeps_what_the_plan_says_of_it(scene, before, rng):
+    plan = plan_of(scene)
+    drawn = draw_plan(plan, rng, before)
+    assert plan_of(drawn) == plan
+    stated = [item for item, one in zip(before.items, plan_of(before), strict=True) if one in plan]
+    assert set(stated) <= set(drawn.items)
+
+
 @given(scenes(), st.randoms(use_true_random=False))
 def test_a_misdrawn_picture_has_one_item_wrong(scene, rng):
     wrong = misdraw(scene, rng)

@@ -123,8 +123,20 @@ def test_a_malformed_text_says_nothing_but_its_picture_may_be_asked_for(story_an
     assert verdict.steps[at] == StepVerdict(0, 0, 1, 1)
     assert all(step.text == 1 for turn, step in enumerate(verdict.steps) if turn != at)
     assert verdict.structure == pytest.approx(story.steps / (story.steps + 1))
-    assert verdict.text_quality == verdict.text_image_coherence == pytest.approx(5 * (1 - 1 / story.steps))
+    assert verdict.text_quality == pytest.approx(verdict.text_image_coherence) == pytest.approx(5 - 5 / story.steps)
     assert verdict.helpfulness == 5
+
+
+@given(stories())
+def test_a_text_whose_picture_never_came_is_judged_alone(story_and_scenes):
+    """Where an episode's limit is shorter than the story."""
+    story, pictures = story_and_scenes
+    *events, _, _ = told(pictures)
+    verdict = judge_story(story, events)
+    assert verdict.steps[-1] == StepVerdict(text=1)
+    assert verdict.structure == pytest.approx((story.steps - 1) / (story.steps + 1))
+    assert (verdict.text_quality, verdict.perceptual_quality) == (5, 5)
+    assert verdict.text_image_coherence == pytest.approx(verdict.helpfulness) == pytest.approx(5 - 5 / story.steps)
 
 
 @given(stories(), st.data())

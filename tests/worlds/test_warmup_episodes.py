@@ -165,6 +165,22 @@ def test_each_fault_of_stories_comes_in_its_share_and_costs_what_it_should(drawn
     wrong = verdicts(wrong_step=0.2)
     texts = [step.text == 1 for verdict in wrong for step in verdict.steps[:1]]
     assert fmean(texts) == pytest.approx(1 - 0.2 * 6 / 7, abs=0.05)  # another place is as right
+    # a right text after a wrong one goes on from there
+    assert fmean(verdict.steps[1].text == 1 for verdict in wrong) > 0.73
+
+
+def test_a_wrong_text_leaves_the_other_objects_where_they_are():
+    stayed = []
+    for episode in episodes("edits", random.Random(0), 100, replace(CLEAN, wrong_step=1)):
+        pictures = [event.scene for event in episode if isinstance(event, Picture)]
+        for before, after in itertools.pairwise(pictures):
+            same = set(plan_of(before)) & set(plan_of(after))
+            old, new = (
+                {item for item, one in zip(scene.items, plan_of(scene), strict=True) if one in same}
+                for scene in (before, after)
+            )
+            stayed.append(old == new)
+    assert fmean(stayed) > 0.95
 
 
 def test_faults_of_edits_and_verdicts_come_in_their_shares(drawn):

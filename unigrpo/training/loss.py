@@ -79,8 +79,8 @@ def minibatch_loss(
 ) -> MinibatchLoss:
     """The joint loss (UniGRPO eq. 7) of one minibatch.
 
-    Left out are given segments, those that a group's members share (fewer rows than episodes), and the rows whose
-    episode was over: their scores may be NaN.
+    Left out are segments without a score (given ones), those that a group's members share (fewer rows than episodes),
+    and rows whose episode was over: what those hold may be NaN.
 
     Args:
         config: names the strategies.
@@ -95,10 +95,30 @@ def minibatch_loss(
     expected = [len(trajectory.row_prompts), len(trajectory.segments)]
     if list(advantage.shape) != expected:
         raise ShapeError(f"expected advantages [B, S] of shape {expected}, got {list(advantage.shape)}")
+    references = (None,) * len(scores) if reference is None else reference
+    texts, painted, denoised = _sorted(config, trajectory, scores, references, advantage)
+    out = MinibatchLoss(advantage.new_zeros((), requires_grad=True))
+    text = _text(config, texts, out) if texts else None
+    image = _denoised(config, denoised, out) if denoised else None
+    if painted:  # a run's pictures are all of one kind
+        image = _painted(config, painted, out)
+    loss = joint_loss(config.modalities, config.aggregation, text=text, image=image)
+    if loss is not None:
+        out.loss = loss
+    return out
+
+
+def _sorted(
+    config: RunConfig,
+    trajectory: Trajectory,
+    scores: Sequence[Score],
+    references: Sequence[Score],
+    advantage: Tensor,
+) -> tuple[list[_Tokens], list[_Tokens], list[_Step]]:
+    """The actions of all trained segments: texts, pictures by tokens, pictures by denoising."""
     texts: list[_Tokens] = []
     painted: list[_Tokens] = []
     denoised: list[_Step] = []
-    references = (None,) * len(scores) if reference is None else reference
     for segment, old, new, ref, own in zip(
         trajectory.segments, trajectory.scores, scores, references, advantage.unbind(1), strict=True
     ):
@@ -113,15 +133,7 @@ def minibatch_loss(
             (texts if is_text else painted).append(tokens)
         elif isinstance(old, ImageScore) and isinstance(new, ImageScore):
             denoised += _steps(config, old, new, ref, own, segment.made)
-    out = MinibatchLoss(advantage.new_zeros((), requires_grad=True))
-    text = _text(config, texts, out) if texts else None
-    image = _denoised(config, denoised, out) if denoised else None
-    if painted:  # a run's pictures are all of one kind
-        image = _painted(config, painted, out)
-    loss = joint_loss(config.modalities, config.aggregation, text=text, image=image)
-    if loss is not None:
-        out.loss = loss
-    return out
+    return texts, painted, denoised
 
 
 def _steps(

@@ -90,7 +90,7 @@ class EditVerdict:
     preserved: float
     """Is everything else as it was?"""
     PQ: float
-    """Perceptual quality: 10 for a clean picture, 0 for one at half the distance of objects that cannot be seen."""
+    """Perceptual quality: 10 for a clean picture, 0 for one in which objects can no longer be seen."""
     reason: str
     """What is wrong, in words; empty if nothing is."""
 

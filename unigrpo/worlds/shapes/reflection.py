@@ -36,11 +36,11 @@ class Reflection:
 def parse_reflection(text: str) -> Reflection | None:
     """The reflection that ``text`` states, or None if it is malformed; never raises, whatever the words."""
     first, *words = text.split() or [""]
-    verdicts = [at for at, word in enumerate(words) if word in (FINE, WRONG)]
-    if first != SEE or len(verdicts) != 1:
+    at = next((at for at, word in enumerate(words) if word in (FINE, WRONG)), None)
+    if first != SEE or at is None:
         return None
-    seen, repair = (parse_thinking(" ".join(part)) for part in (words[: verdicts[0]], words[verdicts[0] + 1 :]))
-    if words[verdicts[0]] == FINE:
+    seen, repair = (parse_thinking(" ".join(part)) for part in (words[:at], words[at + 1 :]))
+    if words[at] == FINE:
         return Reflection(seen, None) if seen is not None and repair == () else None
     return Reflection(seen, repair) if seen is not None and repair else None
 

@@ -37,14 +37,19 @@ class Story:
         return f"steps-{self.steps}"
 
     @property
-    def prompt(self) -> str:
-        """The whole story, in words."""
+    def requests(self) -> tuple[str, ...]:
+        """What each step is to show, in words."""
         one, *more = self.start
         if one in more:
             start = f"{COUNT_WORDS[len(self.start)]} {one.colour} {PLURALS[str(one.shape)]}"
         else:
             start = " and ".join(f"a {thing.colour} {thing.shape}" for thing in self.start)
-        return " then ".join([f"tell in {COUNT_WORDS[self.steps]} pictures {start}", *map(str, self.edits)])
+        return (start, *map(str, self.edits))
+
+    @property
+    def prompt(self) -> str:
+        """The whole story, in words."""
+        return f"tell in {COUNT_WORDS[self.steps]} pictures {' then '.join(self.requests)}"
 
     @property
     def key(self) -> str:
