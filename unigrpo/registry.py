@@ -27,6 +27,8 @@ SLOTS: dict[str, str] = {
     "world": "unigrpo.worlds",
     "episode": "unigrpo.episodes",
     "reward": "unigrpo.rewards",
+    "text_scorer": "unigrpo.rewards.scorers",
+    "image_scorer": "unigrpo.rewards.scorers",
     "image_head": "unigrpo.heads",
     "guidance": "unigrpo.flow.guidance",
     "dynamics": "unigrpo.flow.dynamics",

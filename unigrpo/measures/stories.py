@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from unigrpo.measures.measure import Row, named
+from unigrpo.measures.measure import Row, by_tag, named
 from unigrpo.transcript import Transcript
 
 ASPECTS = ("text_quality", "perceptual_quality", "image_coherence", "text_image_coherence", "helpfulness")
@@ -34,8 +34,8 @@ class StoryMeasure:
         ]
 
     def summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Means over episodes; of the steps, over the episodes whose prompt asks for as many."""
-        metrics = {f"interleaved/{name}": fmean(row[name] for row in rows) for name in self.watched}
+        """Means of the means over stories of one length; of a step, over the episodes whose prompt asks for it."""
+        metrics = {f"interleaved/{name}": fmean(by_tag(rows, name).values()) for name in self.watched}
         for k in range(max(len(row["steps"]) for row in rows)):
             steps = [row["steps"][k] for row in rows if len(row["steps"]) > k]
             metrics |= {f"interleaved/step/{k + 1}/{name}": fmean(step[name] for step in steps) for name in _STEP}

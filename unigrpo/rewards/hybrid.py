@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unigrpo.config import slot
 from unigrpo.registry import register
 from unigrpo.rewards.reward import Judged
 
 if TYPE_CHECKING:
-    from unigrpo.transcript import Transcript
+    from torch import Tensor
+
+    from unigrpo.transcript import Pictures, Transcript, Words
 
 
 @register("reward", "hybrid", source="unified interleaved GRPO (arXiv 2603.09538), hybrid and process-level rewards")
@@ -31,10 +35,18 @@ class HybridReward:
     """Weight of visual-text alignment: does each picture show what its text says, and what the prompt asks?"""
     structure: float = 1.0
     """Weight of structural fidelity: is it text, picture, text, picture, ..., as often as asked, and then the end?"""
+    text_scorer: Any = slot("text_scorer", "exact")
+    """Who says how relevant a text is; a learned scorer compares it with what its step asks."""
+    image_scorer: Any = slot("image_scorer", "exact")
+    """Who says how well picture and text agree; a learned scorer sees the picture and its own text."""
+    image_range: tuple[float, float] = (0.0, 1.0)
+    """Scores of a learned image scorer that count as 0 and as 1; what lies outside is cut off."""
 
     def __post_init__(self) -> None:
         if not any((self.text, self.visual, self.structure)):
             raise ValueError("text, visual and structure: expected at least one weight other than 0")
+        if not self.image_range[0] < self.image_range[1]:
+            raise ValueError(f"image_range={self.image_range}: expected a lower and a higher score")
 
     @property
     def component_weights(self) -> tuple[float, ...]:
@@ -47,22 +59,45 @@ class HybridReward:
         import torch
 
         verdicts = world.judge_stories(transcript)
-        steps = torch.zeros(len(verdicts), len(transcript.parts), 3)
-        placed = torch.zeros(steps.shape[:2], dtype=torch.bool)
+        shape = len(verdicts), len(transcript.parts)
+        text, visual, structure = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
+        placed = torch.zeros(shape, dtype=torch.bool)
         for k, words in transcript.words:
-            for row, verdict in enumerate(verdicts):
-                if words.made[row]:
-                    placed[row, k] = True
-                    if words.turn < len(verdict.steps):
-                        steps[row, k, 0] = verdict.steps[words.turn].text
+            placed[:, k] = torch.tensor(words.made)
+            text[:, k] = self._relevance(words, transcript, verdicts)
         for k, pictures in transcript.pictures:
-            for row, verdict in enumerate(verdicts):
-                if pictures.made[row]:
-                    placed[row, k] = True
-                    if pictures.turn < len(verdict.steps):
-                        steps[row, k, 1] = verdict.steps[pictures.turn].visual
-        for row, verdict in enumerate(verdicts):
-            last = int(placed[row].nonzero()[-1])
-            steps[row, last, 2] = verdict.structure
-        outcome = torch.tensor([[verdict.text, verdict.visual, verdict.structure] for verdict in verdicts])
-        return Judged(outcome, steps, placed)
+            placed[:, k] = torch.tensor(pictures.made)
+            visual[:, k] = self._alignment(pictures, transcript, verdicts)
+        last = placed.int().cumsum(1).argmax(1)
+        structure[range(shape[0]), last] = torch.tensor([verdict.structure for verdict in verdicts])
+        asked = torch.tensor([len(verdict.steps) for verdict in verdicts])
+        outcome = torch.stack((text.sum(1) / asked, visual.sum(1) / asked, structure.sum(1)), -1)
+        return Judged(outcome, torch.stack((text, visual, structure), -1), placed)
+
+    def _relevance(self, words: Words, transcript: Transcript, verdicts: Sequence[Any]) -> Tensor:
+        """Of one text of every row, [B]; 0 where it was not made or not asked for."""
+        import torch
+
+        wanted = [row for row, v in enumerate(verdicts) if words.made[row] and words.turn < len(v.steps)]
+        scores = torch.zeros(len(verdicts))
+        if self.text_scorer.name == "exact":
+            scores[wanted] = torch.tensor([verdicts[row].steps[words.turn].text for row in wanted])
+        else:
+            requests = [transcript.prompts[row].requests[words.turn] for row in wanted]
+            scores[wanted] = self.text_scorer([words.texts[row] for row in wanted], requests)
+        return scores
+
+    def _alignment(self, pictures: Pictures, transcript: Transcript, verdicts: Sequence[Any]) -> Tensor:
+        """Of one picture of every row with its text, [B]; 0 where it was not made or not asked for."""
+        import torch
+
+        wanted = [row for row, v in enumerate(verdicts) if pictures.made[row] and pictures.turn < len(v.steps)]
+        scores = torch.zeros(len(verdicts))
+        if self.image_scorer.name == "exact":
+            scores[wanted] = torch.tensor([verdicts[row].steps[pictures.turn].visual for row in wanted])
+        else:
+            words = next(part for _, part in transcript.words if part.turn == pictures.turn)
+            found = self.image_scorer(pictures.pixels[wanted], [words.texts[row] for row in wanted])
+            low, high = self.image_range
+            scores[wanted] = ((found - low) / (high - low)).clamp(0, 1)
+        return scores

@@ -1,8 +1,8 @@
-"""Learned scorers of real texts and pictures, behind two small interfaces.
+"""Who scores texts and pictures in a hybrid reward (slots ``text_scorer`` and ``image_scorer``).
 
-They are for worlds without an exact judge: a reward asks a scorer where it would ask the judge, and sets the scale.
-Any callable of the right form is a scorer, such as a preference model or a vision-language model that is asked for a
-verdict; two are here.  Neither trains, and neither is read before it is first asked.
+``exact`` is the world's own judge.  The others are learned, for worlds without one: the reward asks them instead and
+sets the scale.  Any callable of the right form can be one, such as a preference model or a vision-language model that
+is asked for a verdict; two are here.  Neither trains, and neither is read before it is first asked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
+
+from unigrpo.registry import register
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +40,19 @@ class ImageTextScorer(Protocol):
         ...
 
 
+@register("text_scorer", "exact", source="the world's judge")
+@dataclass(frozen=True)
+class ExactText:
+    """Does the text state what its step asks, given the text before?"""
+
+
+@register("image_scorer", "exact", source="the world's judge")
+@dataclass(frozen=True)
+class ExactPicture:
+    """Does the picture show what its text says, and what the prompt asks?"""
+
+
+@register("text_scorer", "minilm", source="all-MiniLM-L6-v2; in place of the VLM critic of arXiv 2603.09538")
 @dataclass(frozen=True)
 class SentenceSimilarity:
     """Cosine of two sentence embeddings, negative ones cut to 0; a ``TextScorer``.
@@ -72,6 +87,7 @@ class SentenceSimilarity:
         return torch.cosine_similarity(one, other).clamp(0, 1)
 
 
+@register("image_scorer", "clip", source="CLIPScore (arXiv 2104.08718); the ablation of ImageReward in 2603.09538")
 @dataclass(frozen=True)
 class ClipSimilarity:
     """Cosine of CLIP's embeddings of picture and text, in [-1, 1]; an ``ImageTextScorer``.
@@ -79,7 +95,7 @@ class ClipSimilarity:
     CLIPScore (arXiv 2104.08718) is 2.5 times this, negative ones cut to 0.
     """
 
-    checkpoint: str
+    checkpoint: str = "openai/clip-vit-base-patch32"
     """Folder of a ``CLIPModel`` of transformers with its processors, or its name on the hub."""
     device: str = "cpu"
 

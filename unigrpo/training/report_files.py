@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from unigrpo.evaluation import Evaluation
 from unigrpo.files import write_json, write_rows
+from unigrpo.measures import Row
 from unigrpo.models import checkpoint
 from unigrpo.transcript import Pictures, Transcript
 
@@ -52,7 +54,10 @@ def write_final(trainer: Trainer, folder: Path) -> dict[str, Any]:
 def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) -> None:
     """The first episode of a few prompts per task, the same ones in every run, with an index piece by piece."""
     folder.mkdir(exist_ok=True)
-    scores = {(row["prompt"], row["image"]): row for row in reversed(evaluation.rows)}  # the first turn's
+    rows: dict[str, list[Row]] = {}
+    for row in evaluation.rows:
+        if row["image"] == 0:
+            rows.setdefault(row["prompt"], []).append(row)
     index: list[dict[str, Any]] = []
     taken: Counter[str] = Counter()
     for transcript in evaluation.transcripts:
@@ -61,12 +66,25 @@ def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) 
             taken[prompt.tag] += 1
             if taken[prompt.tag] > _SAMPLES_PER_TASK:
                 continue
-            row = scores[prompt.key, 0]
-            numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "image"}
-            strip = list(_strip(folder, transcript, k))
-            said = {"reason": row["reason"], "strip": strip}
-            index.append({"prompt": prompt.prompt, "tag": prompt.tag, "scores": numbers} | said)
+            turns = rows[prompt.key]
+            index.append(
+                {
+                    "prompt": prompt.prompt,
+                    "tag": prompt.tag,
+                    "scores": _scores(turns),
+                    "reason": "; ".join(filter(None, (turn["reason"] for turn in turns))),
+                    "strip": list(_strip(folder, transcript, k)),
+                }
+            )
     write_json(folder / "index.json", index)
+
+
+def _scores(turns: Sequence[Row]) -> dict[str, float]:
+    """What was measured of one episode, its turns averaged."""
+    names = [
+        name for name, value in turns[0].items() if isinstance(value, int | float) and name not in ("image", "turn")
+    ]
+    return {name: fmean(turn[name] for turn in turns) for name in names}
 
 
 def _strip(folder: Path, transcript: Transcript, k: int) -> Iterator[dict[str, Any]]:
