@@ -2,8 +2,9 @@
 
 Attempt n of a cell is the file ``claims/n.json``.  Creating it exclusively is the only way to get attempt n, and
 nothing deletes it, so of any number of processes, on any number of machines, exactly one gets each attempt.  A later
-attempt is allowed when the last one was released or is stale: its process is dead (same machine), or it has not touched
-its file for :data:`STALE` seconds.  A cell is done when ``DONE`` holds the digest of ``result.json``.
+attempt is allowed when the last one was released or is stale: its process is dead (same machine), its Slurm job is
+known to have ended, or it has not touched its file for :data:`STALE` seconds.  A cell is done when ``DONE`` holds the
+digest of ``result.json``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +28,11 @@ from unigrpo.files import append_row, last_row, read_json, write_json, write_tex
 BEAT = 20.0
 #: Seconds without one after which another process may take the cell over.
 STALE = 4 * BEAT
+
+#: Ends that are the cluster's doing: the cell goes on although the attempt gained nothing ...
+FORCED = ("preempted", "node_failure")
+#: ... unless so many attempts in a row did.
+MOST_IDLE = 3
 
 #: What outlives a fresh start of a cell: the history of its attempts.
 _HISTORY = ("claims", "events.jsonl", "log.txt")
@@ -46,6 +53,8 @@ class CellFolder:
     """The folder of one cell; it need not exist yet."""
 
     path: Path
+    ended_job: str = ""
+    """A Slurm job that is known to have ended: a claim of it is over, however short ago its last sign of life."""
 
     def state(self) -> State:
         """Where the cell stands."""
@@ -65,7 +74,7 @@ class CellFolder:
     def claimed(self) -> bool:
         """Whether a living process has the cell."""
         last = self.attempts()
-        return last > 0 and not _is_over(self._claim_path(last))
+        return last > 0 and not _is_over(self._claim_path(last), self.ended_job)
 
     def attempts(self) -> int:
         """How many attempts there have been, the present one included."""
@@ -75,8 +84,12 @@ class CellFolder:
             return 0
         return max((int(stem) for name in names if (stem := name.partition(".")[0]).isdigit()), default=0)
 
-    def claim(self) -> Claim | None:
+    def claim(self, worker: Mapping[str, Any] | None = None) -> Claim | None:
         """Get the next attempt, or None if the cell is done or another process has it.
+
+        Args:
+            worker: what a worker says of itself (``gpus``, and under Slurm ``job`` and ``restart``); None for a
+                controller, which only writes down how the cell ended.
 
         Raises:
             OSError: the folder cannot be written.
@@ -90,6 +103,8 @@ class CellFolder:
             "pid": os.getpid(),
             "process": _process(os.getpid()),
             "since": time.time(),
+            "checkpoint": self.checkpoint(),
+            "worker": None if worker is None else dict(worker),
         }
         try:
             with self._claim_path(number).open("x", encoding="utf-8") as file:
@@ -103,8 +118,13 @@ class CellFolder:
         if self.is_done():  # it was finished between the look and the claim
             claim.release("not needed")
             return None
-        claim.event("claimed")
+        self.event("claimed", number)
         return claim
+
+    def event(self, event: str, attempt: int, **details: Any) -> None:
+        """Add a row to the cell's history."""
+        row = {"time": now(), "event": event, "attempt": attempt, "pid": os.getpid(), **details}
+        append_row(self.path / "events.jsonl", row)
 
     def failure(self) -> dict[str, Any] | None:
         """What ``failure.json`` says, if the last attempt failed."""
@@ -124,14 +144,29 @@ class CellFolder:
     def _end(self) -> Path | None:
         return next((path for name in ("DONE", "failure.json") if (path := self.path / name).exists()), None)
 
-    def got_further(self) -> bool:
-        """Whether the last attempt wrote a checkpoint."""
-        try:
-            begun = json.loads(self._claim_path(self.attempts()).read_text(encoding="utf-8"))["since"]
-        except (FileNotFoundError, ValueError, KeyError):
-            return False
-        saved = (self.path / "checkpoint").rglob("state.json")
-        return any(path.stat().st_mtime >= begun for path in saved)
+    def holders(self) -> list[dict[str, Any]]:
+        """What the holders of all claims said of themselves, oldest first; ``last_sign`` is their last sign of life."""
+        paths = map(self._claim_path, range(1, self.attempts() + 1))
+        return [(read_json(path) or {}) | {"last_sign": path.stat().st_mtime} for path in paths]
+
+    def idle_attempts(self) -> int:
+        """How many workers in a row, the last one included, ended without a checkpoint of their own."""
+        present = self.checkpoint()
+        idle = 0
+        for holder in reversed(self.holders()):
+            settled = holder.get("worker") is None or holder.get("released") in ("done", "failed")
+            if settled or holder["checkpoint"] != present:
+                break
+            idle += 1
+        return idle
+
+    def may_go_on(self, cause: str) -> bool:
+        """Whether another attempt is worth its time after the last one ended by ``cause``: it gained something."""
+        return self.idle_attempts() < (MOST_IDLE if cause in FORCED else 1)
+
+    def checkpoint(self) -> int:
+        """Which checkpoint there is, as a time stamp of the file system; 0 if there is none."""
+        return max((path.stat().st_mtime_ns for path in (self.path / "checkpoint").rglob("state.json")), default=0)
 
     def results(self) -> dict[str, float]:
         """The final metrics and costs, by name."""
@@ -188,7 +223,8 @@ class Claim:
         """Write ``failure.json`` and give the cell up.
 
         Args:
-            cause: ``exception``, ``non_finite``, ``oom``, ``killed`` or ``config``.
+            cause: ``exception``, ``non_finite``, ``oom``, ``config``, ``killed``, ``timeout``, ``preempted``,
+                ``node_failure`` or ``cancelled``.
             message: one line for tables.
             traceback: the full story.
             step: the last update that was reported.
@@ -200,20 +236,15 @@ class Claim:
 
     def release(self, outcome: str, **details: Any) -> None:
         """End the attempt, so that the cell can be claimed again at once."""
-        self.event(outcome, **details)
+        self.cell.event(outcome, self.number, **details)
         path = self.cell._claim_path(self.number)
         write_json(path, (read_json(path) or {}) | {"released": outcome, "until": time.time()})
 
-    def event(self, event: str, **details: Any) -> None:
-        """Add a row to the cell's history."""
-        row = {"time": now(), "event": event, "attempt": self.number, "pid": os.getpid(), **details}
-        append_row(self.cell.path / "events.jsonl", row)
 
-
-def _is_over(path: Path) -> bool:
-    """Whether the attempt in the file ``path`` was released or is stale."""
+def _is_over(path: Path, ended_job: str) -> bool:
+    """Whether the attempt in the file ``path`` was released, is stale, or belonged to ``ended_job``."""
     holder = read_json(path) or {}
-    if "released" in holder:
+    if "released" in holder or (ended_job and (holder.get("worker") or {}).get("job") == ended_job):
         return True
     if holder.get("host") == socket.gethostname() and holder.get("process"):
         # The machine knows, however long a suspended laptop gave no sign of life; the start time tells a living

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Protocol
 
 from ablations.cells import CellFolder, State
-from ablations.launchers import Session
+from ablations.costs import Budget, Ledger
+from ablations.launchers import End, Session
 from ablations.plan import Cell
 from ablations.worker import RUNNER, Job, Outcome
 
 #: Seconds between looks at cells that another controller has.
 LOOK = 1.0
+#: Such looks in one round, so that thousands of them do not keep the machine busy.
+MOST_LOOKS = 20
 
 #: ``rerun=`` -> the ends that do not count.
 _REDONE = {"failed": (State.FAILED,), "all": (State.FAILED, State.DONE)}
@@ -43,13 +46,19 @@ class Controller:
     """Folder of the cells' folders."""
     view: View
     interrupted: Callable[[], bool]
-    on_end: Callable[[], None] = lambda: None
-    """Called when a cell reached its end."""
+    """Whether the user goes: what can outlive the command goes on."""
+    recalled: Callable[[], bool] = lambda: False
+    """Whether the sweep is to end, with all that runs of it."""
+    on_end: Callable[[str], None] = lambda _: None
+    """Called with the id of a cell that reached its end."""
     rerun: str = "missing"
     """``missing``, ``failed`` (those too), ``all`` (done ones too) or ``none``."""
     runner: str = RUNNER
+    budget: Budget = field(default_factory=Budget)
     states: dict[str, State] = field(default_factory=dict)
     """Cell id -> where it stands for this sweep."""
+    over_budget: bool = False
+    """Whether cells were left alone for the budget's sake."""
     storage_fault: bool = False
     """Whether a worker could not write."""
     started: dict[str, float] = field(default_factory=dict)
@@ -61,7 +70,9 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.by_id: Mapping[str, Cell] = {cell.id: cell for cell in self.cells}
-        self._retried: set[str] = set()
+        self.ledger = Ledger(self.budget, self.cells)
+        self._deadline = time.monotonic() + self.budget.wall_s
+        self._ended_jobs: dict[str, str] = {}
         self._looked: dict[str, float] = {}
         # Cell id -> signature of an end that does not count, since it is to be tried again.
         self._redo: dict[str, str] = {}
@@ -72,10 +83,11 @@ class Controller:
                 self._redo[cell_id] = folder.signature()
                 state = State.MISSING
             self.states[cell_id] = state
+            self.ledger.note(cell_id, folder, state is State.DONE)
 
     def folder(self, cell_id: str) -> CellFolder:
         """The folder of a cell."""
-        return CellFolder(self.root / cell_id)
+        return CellFolder(self.root / cell_id, self._ended_jobs.get(cell_id, ""))
 
     def pending(self) -> list[str]:
         """Cells that have not reached their end, in order."""
@@ -87,30 +99,47 @@ class Controller:
         return f"{len(self.states)} cells: " + ", ".join(f"{number} {state}" for state, number in counted.items())
 
     def run(self, session: Session) -> None:
-        """Work until nothing is pending, or until the end is asked for and all workers have ended."""
+        """Work until nothing is pending or affordable, or until the end is asked for and all workers have ended."""
         asked = False
         while self.pending():
-            if not asked and (self.interrupted() or self.storage_fault):
-                asked = True
-                session.stop()
-            if asked and not session.running():
-                return
+            asked = asked or self._told(session)
             if not asked:
                 self._start(session)
-            for job, code in session.poll(0.2):
-                self._collect(job.cell_id, code, asked)
+            if (asked or self.over_budget) and not session.running():
+                return
+            for job, end in session.poll(0.2):
+                self._collect(job.cell_id, end, asked)
             self.view.refresh(self)
+
+    def _told(self, session: Session) -> bool:
+        """Whether the end is asked for; passes it on to the workers."""
+        late = time.monotonic() > self._deadline
+        self.over_budget = self.over_budget or late
+        if late or self.recalled():
+            session.stop()
+        elif self.interrupted() or self.storage_fault:
+            if where := session.leave():
+                self.view.say(where)
+        else:
+            return False
+        return True
 
     def _start(self, session: Session) -> None:
         """Start cells in free places; note what other controllers did with the rest."""
         now = time.monotonic()
+        looks = 0
+        self.over_budget = False
         for cell_id in self.pending():
-            if cell_id in self.mine or now - self._looked.get(cell_id, -LOOK) < LOOK:
+            elsewhere = self.states[cell_id] is State.RUNNING
+            looked = now - self._looked.get(cell_id, -LOOK) < LOOK
+            if cell_id in self.mine or looked or (elsewhere and looks == MOST_LOOKS):
                 continue
-            if session.free():
-                self._look(cell_id, session)
-            elif self.states[cell_id] is State.RUNNING:
-                self._look(cell_id, None)
+            startable = session.free() > 0 and not self.over_budget
+            if startable and not self.ledger.affords(cell_id):
+                self.over_budget, startable = True, False
+            if startable or elsewhere:
+                looks += elsewhere
+                self._look(cell_id, session if startable else None)
 
     def _look(self, cell_id: str, session: Session | None) -> None:
         """Settle a cell that another controller ended; start it in ``session`` if it is to be had."""
@@ -120,48 +149,46 @@ class Controller:
             state = State.MISSING
         if state is State.MISSING and session is not None:
             self.mine.add(cell_id)
+            self.ledger.start(cell_id)
             self.started[cell_id] = time.monotonic()
             self.states[cell_id] = State.RUNNING
             fresh = self.rerun == "all" and cell_id in self._redo
-            session.start(Job(folder.path, self.by_id[cell_id].config.to_dict(), fresh, self.runner))
+            cell = self.by_id[cell_id]
+            session.start(Job(folder.path.resolve(), cell.config.to_dict(), fresh, self.runner, cell.name))
             return
         self._looked[cell_id] = time.monotonic()
         self._settle(cell_id, state)
 
-    def _collect(self, cell_id: str, code: int, stopping: bool) -> None:
+    def _collect(self, cell_id: str, end: End, stopping: bool) -> None:
         """Note how a worker ended."""
         self.mine.discard(cell_id)
-        folder = self.folder(cell_id)
-        if code == Outcome.STORAGE:
+        if end.job:
+            self._ended_jobs[cell_id] = end.job
+        if end.outcome is Outcome.STORAGE:
             self.storage_fault = True
-        known = code in set(Outcome)
-        if not known and not stopping:
-            self._died(cell_id, code)
-        elif known and code != Outcome.BUSY:
+        if end.outcome is None and not stopping:
+            self._died(cell_id, end)
+        elif end.outcome not in (None, Outcome.BUSY):
             self._redo.pop(cell_id, None)
-        state = folder.state()
+        state = self.folder(cell_id).state()
+        self.ledger.note(cell_id, self.folder(cell_id), state is State.DONE)
         if state is State.DONE:
             self.seconds.append(time.monotonic() - self.started[cell_id])
         self._settle(cell_id, state)
 
-    def _died(self, cell_id: str, code: int) -> None:
-        """A worker ended without saying why: try again once if it got somewhere, else the cell has failed."""
+    def _died(self, cell_id: str, end: End) -> None:
+        """A worker ended without saying why: the cell goes on if that gains something, else it has failed."""
         folder = self.folder(cell_id)
-        again = cell_id not in self._retried and folder.got_further()
-        claim = folder.claim()
-        if claim is None:
-            return
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        if again:
-            self._retried.add(cell_id)
+        if folder.state() in (State.DONE, State.FAILED) and folder.signature() != self._redo.get(cell_id):
+            return  # it died after it had said everything
+        if end.cause not in ("oom", "cancelled") and folder.may_go_on(end.cause):
             self._redo.pop(cell_id, None)
-            claim.release("killed")
-            self.view.say(f"{self.by_id[cell_id].name}: its process {how}; it goes on from its checkpoint")
-        else:
-            claim.fail("killed", f"its process {how}", "", int(folder.last_row().get("step", 0)))
+            self.view.say(f"{self.by_id[cell_id].name}: {end.message}; it goes on from its checkpoint")
+        elif claim := folder.claim():
+            claim.fail(end.cause, end.message, end.log, int(folder.last_row().get("step", 0)))
 
     def _settle(self, cell_id: str, state: State) -> None:
         before, self.states[cell_id] = self.states[cell_id], state
         if state is not before and state in (State.DONE, State.FAILED):
             self.view.settled(self.by_id[cell_id], self)
-            self.on_end()
+            self.on_end(cell_id)

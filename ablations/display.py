@@ -1,18 +1,17 @@
-"""What a sweep shows: a live table on a terminal, plain lines elsewhere, and the plan."""
+"""What a running sweep shows: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ablations.cells import CellFolder, State
+from ablations.cells import State
 from ablations.controller import Controller
-from ablations.plan import Cell, Plan
-from ablations.record import sweep_folder
+from ablations.plan import Cell
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -20,33 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines about running cells where there is no live table.
 QUIET = 30.0
-
-
-def plan_text(plan: Plan, cells: list[Cell], root: Path, where: str) -> str:
-    """The plan with the state of every cell."""
-    folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
-    states = {cell_id: folder.state() for cell_id, folder in folders.items()}
-    counts = ", ".join(f"{number} {state.value}" for state, number in Counter(states.values()).items())
-    grid = plan.grid
-    lines = [
-        f"question  {grid.question}",
-        f"compares  {grid.primary['metric']} ({grid.primary['direction']}) with {plan.baseline},"
-        f" paired by seed, alpha {grid.alpha:g}, correction {grid.correction}",
-        f"recipe    {plan.recipe}",
-        f"folder    {sweep_folder(root, plan)}",
-        f"launcher  {where}",
-        "",
-        *(f"  {states[cell.id].value:<8} {cell.id}  {cell.name}" for cell in cells),
-        "",
-        f"{len(cells)} cells: {counts or 'none'}",
-    ]
-    costs = (folder.results().get("cost/wall_s") for folder in folders.values() if folder.is_done())
-    spent = [cost for cost in costs if cost]
-    if spent:
-        lines.append(f"finished cells took {duration(sum(spent) / len(spent))} each")
-    lines += [f"refused   {arm.name}: {reason}" for arm in plan.arms for reason in arm.refused]
-    lines += [f"note      {note}" for note in plan.notes]
-    return "\n".join(lines)
+#: Running cells that are shown at a time.
+MOST_SHOWN = 8
 
 
 def duration(seconds: float) -> str:
@@ -57,13 +31,16 @@ def duration(seconds: float) -> str:
 
 
 def time_left(controller: Controller, places: int) -> str:
-    """How long the rest will take, from the cells that finished here; empty before the first."""
-    if not controller.seconds:
+    """How long the rest will take, from the cells that finished here; empty before the first.
+
+    ``places`` is how many run at a time, 0 if nobody knows.
+    """
+    if not controller.seconds or not places:
         return ""
     each = sum(controller.seconds) / len(controller.seconds)
     now = time.monotonic()
     begun = sum(min(each, now - controller.started[cell_id]) for cell_id in controller.mine)
-    return f"about {duration((each * len(controller.pending()) - begun) / max(1, places))} left"
+    return f"about {duration((each * len(controller.pending()) - begun) / places)} left"
 
 
 class PlainView:
@@ -87,7 +64,7 @@ class PlainView:
     def refresh(self, controller: Controller) -> None:
         """Print what runs, if nothing was printed for a while."""
         if time.monotonic() - self._spoke > QUIET:
-            running = ", ".join(_progress(cell_id, controller) for cell_id in controller.mine) or "waiting for others"
+            running = _running(controller.mine, controller) or ("queued" if controller.mine else "waiting for others")
             self.say("; ".join(filter(None, [running, time_left(controller, self.places)])))
 
     def __enter__(self) -> PlainView:
@@ -144,7 +121,7 @@ class LiveView:
                 escape(arm),
                 *(str(counts[state] or "") for state in State),
                 f"{sum(scores) / len(scores):.3f}" if scores else "",
-                escape(", ".join(_progress(cell.id, controller) for cell in cells if cell.id in controller.mine)),
+                escape(_running([cell.id for cell in cells if cell.id in controller.mine], controller)),
             )
         return table
 
@@ -172,6 +149,13 @@ def _by_arm(controller: Controller) -> Iterator[tuple[str, list[Cell]]]:
     for cell in controller.cells:
         arms.setdefault(cell.arm, []).append(cell)
     yield from arms.items()
+
+
+def _running(cell_ids: Iterable[str], controller: Controller) -> str:
+    """The progress of the cells that have begun; of many, the first."""
+    begun = (cell_id for cell_id in cell_ids if (controller.root / cell_id / "claims").exists())
+    shown = [_progress(cell_id, controller) for cell_id in islice(begun, MOST_SHOWN + 1)]
+    return ", ".join(shown[:MOST_SHOWN] + ["..."] * (len(shown) > MOST_SHOWN))
 
 
 def _progress(cell_id: str, controller: Controller) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import hashlib
 import itertools
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ablations.grid import UNTOUCHED, Grid, check_seeds
 from unigrpo.checkpoints import digest_of
-from unigrpo.compose import compose, known_keys, layered, parse, unknown_key
+from unigrpo.compose import Override, compose, known_keys, layered, parse, unknown_key
 from unigrpo.config import RunConfig, slot_of
 from unigrpo.registry import ConfigError
 
@@ -27,12 +30,15 @@ class Cell:
 
     arm: str
     config: RunConfig
+    shared: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
+    """The plain form that all cells of the arm share but for the seed; made when needed if it is not given."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that the configuration and the weights it starts from decide, and nothing else."""
         weights = digest_of(self.config.model.checkpoint)
-        return digest({"schema": SCHEMA, "config": self.config.identity(), "weights": weights}, 12)
+        plain = self.config.identity() if self.shared is None else {**self.shared, "seed": self.config.seed}
+        return digest({"schema": SCHEMA, "config": plain, "weights": weights}, 12)
 
     @property
     def name(self) -> str:
@@ -55,6 +61,15 @@ class Arm:
         """Whether this is the model before training."""
         return self.name == UNTOUCHED
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The identity of its configuration."""
+        return self.config.identity()
+
+    def cell(self, seed: int) -> Cell:
+        """The cell with the given seed."""
+        return Cell(self.name, dataclasses.replace(self.config, seed=seed), self.identity)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -75,16 +90,21 @@ class Plan:
         trained = [arm.name for arm in self.arms if not arm.untouched and not arm.refused]
         return [name for name in trained if name.partition("@")[0] in planned and name != self.baseline]
 
-    @property
+    @cached_property
     def sweep_id(self) -> str:
         """``<grid>-<hash8>``, of the arms without their seeds: a sweep keeps its folder when seeds are added."""
-        arms = {arm.name: arm.config.identity() for arm in self.arms}
+        arms = {arm.name: arm.identity for arm in self.arms}
         return f"{self.grid.name}-{digest({'schema': SCHEMA, 'baseline': self.baseline, 'arms': arms}, 8)}"
 
     def cells_of(self, arm: Arm) -> list[Cell]:
         """The cells of one arm: one for each seed, or a single one for the untouched model, which no seed changes."""
-        seeds = (0,) if arm.untouched else self.seeds
-        return [] if arm.refused else [Cell(arm.name, dataclasses.replace(arm.config, seed=seed)) for seed in seeds]
+        return self._cells[arm.name]
+
+    @cached_property
+    def _cells(self) -> dict[str, list[Cell]]:
+        # Made once, since a cell takes a while to find out its identity.
+        seeds = {arm.name: () if arm.refused else (0,) if arm.untouched else self.seeds for arm in self.arms}
+        return {arm.name: [arm.cell(seed) for seed in seeds[arm.name]] for arm in self.arms}
 
     def cells(self, only: str = "*") -> list[Cell]:
         """Cells whose name matches the glob ``only``, seed by seed, so that a sweep that is stopped is balanced."""
@@ -101,6 +121,14 @@ def digest(value: Any, length: int) -> str:
     """The first ``length`` hexadecimal digits of the SHA-256 of ``value`` as canonical JSON (sorted keys, no NaN)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a.b": 1}`` for ``{"a": {"b": 1}}``."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] | None = None) -> Plan:
@@ -144,6 +172,7 @@ class _Builder:
             rows = zip(*grid.zip.values(), strict=True)
             self.choices.append([tuple(map(_spell, grid.zip, row)) for row in rows])
         self.known: set[str] = set()
+        self._composed: dict[tuple[str, ...], RunConfig] = {}
 
     def untouched(self) -> Arm:
         """The model before training, evaluated as all arms are."""
@@ -163,10 +192,29 @@ class _Builder:
                 continue
             seen.add(full)
             try:
-                config = compose(overrides, self.grid.recipe)
+                config = self._config(overrides, used)
             except ConfigError as error:
                 raise ConfigError(f"arm {full}: {error}") from error
             yield Arm(full, tuple(overrides), config, tuple(config.conflicts()))
+
+    def _config(self, overrides: Sequence[str], swept: Sequence[str]) -> RunConfig:
+        """What :func:`compose` makes of ``overrides``; points of the axes share the composition of all the rest."""
+        changes = [parse(text) for text in swept]
+        rest = tuple(text for text in overrides if text not in swept)
+        if not changes or not all(map(_is_plain, changes)):
+            return compose(overrides, self.grid.recipe)
+        try:
+            if rest not in self._composed:
+                self._composed[rest] = compose(rest, self.grid.recipe)
+            plain = self._composed[rest].to_dict()
+            for change in changes:
+                *path, last = change.key.split(".")
+                node = functools.reduce(operator.getitem, path, plain)
+                node[last]  # must be there
+                node[last] = change.value
+        except (ConfigError, KeyError):  # the rest alone is no configuration: some field has no default
+            return compose(overrides, self.grid.recipe)
+        return RunConfig.from_dict(plain)
 
     def check_used(self) -> None:
         """Raise ConfigError for an override or an axis whose key no arm has."""
@@ -189,6 +237,12 @@ class _Builder:
     def _excluded(self, name: str, used: Sequence[str]) -> bool:
         point = {"arm": name} | {override.key: override.value for override in map(parse, used)}
         return any(all(point.get(key) == value for key, value in rule.items()) for rule in self.grid.exclude)
+
+
+def _is_plain(override: Override) -> bool:
+    """Whether the override only puts a value into a field that is there."""
+    text = json.dumps(override.value, default=lambda _: "${}")
+    return override.kind == "set" and slot_of(override.key) is None and "${" not in text
 
 
 def _spell(key: str, value: Any) -> str:
@@ -215,7 +269,7 @@ def _label(text: str, texts: Sequence[str]) -> str:
 def _check_distinct(arms: Sequence[Arm]) -> None:
     first: dict[str, str] = {}
     for arm in arms:
-        same = first.setdefault(Cell(arm.name, arm.config).id, arm.name)
+        same = first.setdefault(arm.cell(0).id, arm.name)
         if same != arm.name:
             raise ConfigError(f"arms {same!r} and {arm.name!r} are one and the same configuration")
 

@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from unigrpo.files import read_json
+
 
 def now() -> str:
     """The time, ISO 8601 in UTC."""
@@ -15,6 +17,8 @@ def now() -> str:
 def git_sha() -> str:
     """Commit of the code, with ``+`` when files differ from it; empty outside a repository."""
     here = Path(__file__).parent
+    if copied := read_json(here.parent / "snapshot.json"):  # a copy of the code remembers what it was made from
+        return str(copied["git_sha"])
     try:
         sha = _git(here, "rev-parse", "HEAD").strip()
         return sha + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no").strip() else "")

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ablations.costs import Budget
 from ablations.grid import Grid, check_seeds, grids, load_grid
 from ablations.launchers import Launcher
 from unigrpo.compose import recipes
@@ -21,16 +22,17 @@ RESERVED = {
     "grid": "which question: a name of --list, or a path that ends in .yaml",
     "seeds": "5 takes the first five of the grid's seeds (and goes on counting), [3,4,7] takes these",
     "dry_run": "true: show the plan and touch nothing (also --dry-run, -n)",
-    "launcher": "local (default) or inline; launcher.workers=2",
+    "launcher": "local (default), slurm or inline; launcher.workers=2, launcher.minutes=90",
     "rerun": "missing (default), failed (those too), all (done ones too, from the start), none (report only)",
     "only": "run only the cells whose arm:seed matches this glob",
-    "action": "run (default), plan, status or report",
+    "action": "run (default), plan, status, report, cancel, explain, gc or doctor",
     "root": "folder of cells, sweeps and mlflow.db (default: runs)",
     "tracker": "mlflow (default) or none",
+    "budget": "budget.gpu_hours=8, budget.cells=12, budget.wall=2h: start no cell that would go beyond",
 }
 _CHOICES = {
     "rerun": ("missing", "failed", "all", "none"),
-    "action": ("run", "plan", "status", "report"),
+    "action": ("run", "plan", "status", "report", "cancel", "explain", "gc", "doctor"),
     "tracker": ("mlflow", "none"),
 }
 
@@ -44,7 +46,7 @@ EXIT_CODES = """exit codes:
   0    all cells are done and the report is written
   1    some cells failed or are missing, a folder could not be written, or the report failed
   2    a mistake in the command or the grid; nothing was run
-  3    reserved for budgets
+  3    the budget is used up and cells are left
   130  interrupted: cells were checkpointed, the same command goes on"""
 
 
@@ -58,6 +60,9 @@ class Request:
     rerun: str
     only: str
     action: str
+    dry_run: bool
+    """Whether to touch nothing."""
+    budget: Budget
     root: Path
     tracker: str
     overrides: tuple[str, ...]
@@ -71,6 +76,7 @@ def read(arguments: Sequence[str]) -> Request:
     """
     values: dict[str, str] = {}
     launcher: dict[str, Any] = {"name": "local"}
+    budget: dict[str, str] = {}
     overrides = []
     for argument in arguments:
         if argument in ("-n", "--dry-run"):
@@ -78,6 +84,10 @@ def read(arguments: Sequence[str]) -> Request:
         key, equals, value = argument.partition("=")
         if key.startswith("launcher."):
             launcher[key.partition(".")[2]] = yaml.safe_load(value)
+        elif key.startswith("budget."):
+            if (name := key.partition(".")[2]) not in (names := ("gpu_hours", "cells", "wall")):
+                raise ConfigError(f"unknown key {key!r}{nearest(name, names)}")
+            budget[name] = value
         elif key in RESERVED and equals:
             values[key] = value
         else:
@@ -94,7 +104,9 @@ def read(arguments: Sequence[str]) -> Request:
         launcher=build_strategy("launcher", launcher | {"name": values.get("launcher", "local")}, "launcher"),
         rerun=values.get("rerun", "missing"),
         only=values.get("only", "*"),
-        action="plan" if _flag("dry_run", values.get("dry_run", "false")) else values.get("action", "run"),
+        action=values.get("action", "run"),
+        dry_run=_flag("dry_run", values.get("dry_run", "false")),
+        budget=Budget.read(budget),
         root=Path(values.get("root", "runs")),
         tracker=values.get("tracker", "mlflow"),
         overrides=tuple(overrides),

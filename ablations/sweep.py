@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import signal
 import sys
@@ -10,10 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ablations import actions
 from ablations import request as requests
 from ablations.cells import CellFolder, State
 from ablations.controller import Controller
-from ablations.display import make_view, plan_text
+from ablations.display import make_view
+from ablations.doctor import checks_of_folder
+from ablations.doctor import report as report_checks
+from ablations.launchers.queue import SlurmDown
 from ablations.plan import Cell, Plan, make_plan
 from ablations.record import state_digest, write_sweep
 from ablations.request import Request
@@ -22,13 +27,14 @@ from ablations.worker import RUNNER
 from unigrpo.files import read_json, write_json
 from unigrpo.registry import ConfigError
 
-DONE, INCOMPLETE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+DONE, INCOMPLETE, MISTAKE, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class Interrupt:
     """Ctrl-C: the first asks for an orderly end, the second raises KeyboardInterrupt."""
 
-    def __init__(self) -> None:
+    def __init__(self, meaning: str) -> None:
+        self.meaning = meaning
         self.asked = False
         self._before: dict[int, Any] = {}
 
@@ -40,7 +46,7 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping: running cells write a checkpoint; Ctrl-C again kills them", file=sys.stderr, flush=True)
+        print(f"\n{self.meaning}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Interrupt:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -50,6 +56,24 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class Recall:
+    """Whether ``action=cancel`` was given for a sweep since this command began."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "cancel"
+        self._before = self._stamp()
+
+    def __call__(self) -> bool:
+        """Whether it was."""
+        return self._stamp() != self._before
+
+    def _stamp(self) -> int:
+        try:
+            return self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
 
 def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
@@ -78,6 +102,9 @@ def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
     command = shlex.join(["python", "-m", "ablations.sweep", *arguments])
     try:
         return _act(request, plan, cells, command, runner)
+    except (ConfigError, SlurmDown) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE if isinstance(error, ConfigError) else INCOMPLETE
     except OSError as error:
         print(f"error: {error}\nNothing that was finished is lost; to go on:\n  {command}", file=sys.stderr)
         return INCOMPLETE
@@ -87,39 +114,78 @@ def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
 
 
 def _act(request: Request, plan: Plan, cells: list[Cell], command: str, runner: str) -> int:
-    if request.action in ("plan", "status"):
-        print(plan_text(plan, cells, request.root, request.launcher.describe()))
-        return DONE
+    if request.action != "run" or request.dry_run:
+        return _look(request, plan, cells, command, runner)
     try:
         folder = write_sweep(request.root, plan, command)
     except OSError as error:
         print(f"error: cannot write in root={request.root}: {error}", file=sys.stderr)
         return MISTAKE
-    if request.action == "report":
-        report = _report(request.root, plan, folder, anew=True)
-        print(f"report: {report}")
-        return DONE if report else INCOMPLETE
     for note in plan.notes:
         print(f"note: {note}")
-    with Interrupt() as interrupt:
-        controller, mirror = _run(request, plan, cells, folder, runner, interrupt)
-    if interrupt.asked:
+    recall = Recall(folder)
+    with Interrupt(request.launcher.on_interrupt()) as interrupt:
+        controller, mirror = _run(request, plan, cells, folder, runner, interrupt, recall)
+    if interrupt.asked or recall():
         print(f"interrupted: {controller.counts()}; to go on:\n  {command}")
+        print(f"to look:\n  {command} action=status\nto end what still runs:\n  {command} action=cancel")
         return INTERRUPTED
     return _conclude(request, plan, folder, controller, mirror)
 
 
+def _look(request: Request, plan: Plan, cells: list[Cell], command: str, runner: str) -> int:
+    """The actions that run no cell."""
+    root, action = request.root, request.action
+    if action == "doctor":
+        checks = [checks_of_folder(root), request.launcher.checks(root, runner)]
+        return DONE if report_checks(itertools.chain.from_iterable(checks)) else INCOMPLETE
+    if action == "gc":
+        found = actions.rubbish(root)
+        if not request.dry_run:
+            actions.remove(found)
+        print(actions.rubbish_text(found, not request.dry_run))
+    elif action == "status":
+        print(actions.status_text(plan, cells, root, request.launcher))
+    elif action == "explain":
+        print(actions.explain_text(cells, root))
+    elif action == "cancel" and not request.dry_run:
+        print(actions.cancel(plan, cells, root))
+    elif action == "report" and not request.dry_run:
+        report = _report(root, plan, write_sweep(root, plan, command), anew=True)
+        print(f"report: {report}")
+        return DONE if report else INCOMPLETE
+    else:
+        print(actions.plan_text(plan, cells, root, request.launcher))
+    return DONE
+
+
 def _run(
-    request: Request, plan: Plan, cells: list[Cell], folder: Path, runner: str, interrupt: Interrupt
+    request: Request,
+    plan: Plan,
+    cells: list[Cell],
+    folder: Path,
+    runner: str,
+    interrupt: Interrupt,
+    recall: Recall,
 ) -> tuple[Controller, Mirror | None]:
     """Run what is missing, to the end or to the second Ctrl-C."""
     places = request.launcher.places()
     view = make_view(request.grid.primary["metric"], places)
     mirror = Mirror(request.root, folder, plan, view.say) if request.tracker == "mlflow" else None
-    on_end = mirror.wake if mirror else lambda: None
-    controller = Controller(cells, request.root / "cells", view, interrupt, on_end, request.rerun, runner)
+    on_end = mirror.wake if mirror else lambda _: None
+    controller = Controller(
+        cells,
+        request.root / "cells",
+        view,
+        interrupted=interrupt,
+        recalled=recall,
+        on_end=on_end,
+        rerun=request.rerun,
+        runner=runner,
+        budget=request.budget,
+    )
     if controller.pending() and request.rerun != "none":
-        with view, request.launcher.session(runner, interrupt) as session:
+        with view, request.launcher.session(request.root, runner, interrupt) as session:
             try:
                 controller.run(session)
             except KeyboardInterrupt:
@@ -142,6 +208,9 @@ def _conclude(request: Request, plan: Plan, folder: Path, controller: Controller
         print(f"report: {report}")
     if mirror:
         print(f"MLflow: {mirror.how_to_look()}")
+    if controller.over_budget and controller.pending():
+        print("the budget is used up; the same command with a larger one goes on")
+        return OVER_BUDGET
     return DONE if report and states == {State.DONE} else INCOMPLETE
 
 

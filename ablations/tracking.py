@@ -2,7 +2,8 @@
 
 A cell is mirrored when it has ended, into a run of its own; ``mlflow.json`` in the sweep's folder remembers it only
 after its last point was written.  A run that is found in MLflow without being remembered was cut short: it is deleted
-and written again, so a chart can never hold a point twice.  MLflow is imported only when there is something to mirror.
+and written again, so a chart can never hold a point twice.  A store that is down is tried again now and then; what it
+missed waits in the files.  MLflow is imported only when there is something to mirror.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ablations.cells import CellFolder, State
-from ablations.plan import SCHEMA, Cell, Plan
+from ablations.costs import cost_of
+from ablations.plan import SCHEMA, Cell, Plan, flat
 from unigrpo.files import read_json, read_rows, write_json
 
 #: Seconds between two batches.
 PAUSE = 3.0
+#: Seconds after which a store that failed is tried again: at first, and at most.
+RETRY, MOST_RETRY = 5.0, 60.0
+#: Seconds to wait at the end for a store that has worked before.
+PATIENCE = 90.0
+#: Seconds between two notes of what was mirrored.
+NOTE = 2.0
 #: Configuration keys that every run shows as parameters, whether or not the arms differ in them.
 HEADLINES = (
     "recipe", "optim.updates", "optim.text_lr", "optim.image_lr", "rollout.prompts", "rollout.group_size",
@@ -32,10 +42,12 @@ HEADLINES = (
 #: and of this order the ten runs that it draws at first are of all arms.
 VIEW = "/#/experiments/{}/runs?searchFilter=params.arm%20!%3D%20%22%22&orderByKey=tags.%60seed%60&orderByAsc=true"
 _METRICS_PER_BATCH = 1000
+#: Cells that are looked up one by one; of more, all runs of the sweep are listed.
+_MOST_ASKED = 20
 
 
 class Mirror:
-    """Mirrors the cells of one sweep from a background thread; every fault ends in one line of warning."""
+    """Mirrors the cells of one sweep from a background thread; every outage ends in one line of warning."""
 
     def __init__(self, root: Path, folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
         self.root = root
@@ -43,13 +55,20 @@ class Mirror:
         self.plan = plan
         self.say = say
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
+        self._cells = {cell.id: cell for cell in plan.cells()}
+        self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._due: set[str] = set(self._cells)
+        """Cells that may have something new; at first, all of them."""
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._failed = False
+        self._writer: _Writer | None = None
+        self._worked = False
+        self._down = False
 
-    def wake(self) -> None:
+    def wake(self, cell_id: str) -> None:
         """Say that a cell has ended; returns at once."""
+        self._ended.put(cell_id)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
@@ -61,7 +80,10 @@ class Mirror:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
-        self._sync(report)
+        self._due |= set(self._cells)  # what other commands have ended, too
+        end = time.monotonic() + (PATIENCE if self._worked else 0.0)
+        while not self._sync(report) and time.monotonic() < end:
+            time.sleep(RETRY)
 
     def how_to_look(self) -> str:
         """The command that opens the store, and the address at which all cells show at once."""
@@ -71,33 +93,53 @@ class Mirror:
         return _public(self.uri) + (VIEW.format(experiment) if self.uri.startswith("http") else "")
 
     def _work(self) -> None:
-        while True:
+        pause = RETRY
+        while not self._closed.is_set():
             self._wake.wait()
             self._wake.clear()
-            if self._closed.is_set() or self._failed:
+            if self._closed.is_set():
                 return
-            self._sync(None)
-            self._closed.wait(PAUSE)
+            if self._sync(None):
+                pause = RETRY
+                self._closed.wait(PAUSE)
+            else:
+                self._wake.set()
+                self._closed.wait(pause)
+                pause = min(2 * pause, MOST_RETRY)
 
-    def _sync(self, report: Path | None) -> None:
+    def _sync(self, report: Path | None) -> bool:
+        """Mirror what is due; whether the store took it."""
+        while not self._ended.empty():
+            self._due.add(self._ended.get())
         try:
             with _lock(self.root / "mlflow.lock"):
                 store = _Memory(self.folder / "mlflow.json", self.uri)
-                todo = list(self._todo(store))
+                todo = self._todo(store)
                 published = _tree_digest(report) if report else store.report
                 if todo or published != store.report:
-                    _Writer(self.plan, self.root, self.uri, store).write(todo, report, published)
+                    if self._writer is None:
+                        self._writer = _Writer(self.plan, self.root, self.uri)
+                    self._writer.write(store, todo, report, published)
         except Exception as error:  # whatever MLflow, its database or its server comes up with
-            if not self._failed:
+            if not self._down:
                 first = _public(next(iter(str(error).strip().splitlines()), ""))[:200]
                 self.say(f"warning: MLflow: {type(error).__name__}: {first}; the same command catches up later")
-            self._failed = True
+            self._down, self._writer = True, None
+            return False
+        if self._down:
+            self.say("MLflow is back")
+        self._worked, self._down = True, False
+        self._due.clear()
+        return True
 
-    def _todo(self, store: _Memory) -> Iterator[tuple[Cell, CellFolder]]:
-        for cell in self.plan.cells():
-            folder = CellFolder(self.root / "cells" / cell.id)
-            if folder.state() in (State.DONE, State.FAILED) and store.cells.get(cell.id) != folder.signature():
-                yield cell, folder
+    def _todo(self, store: _Memory) -> list[tuple[Cell, CellFolder]]:
+        due = (self._cells[cell_id] for cell_id in self._cells if cell_id in self._due)
+        folders = ((cell, CellFolder(self.root / "cells" / cell.id)) for cell in due)
+        return [
+            (cell, folder)
+            for cell, folder in folders
+            if folder.state() in (State.DONE, State.FAILED) and store.cells.get(cell.id) != folder.signature()
+        ]
 
 
 class _Memory:
@@ -116,8 +158,16 @@ class _Memory:
         self.experiment: str = own["experiment"]
         self.parent: str = own["parent"]
         self.report: str = own["report"]
+        self._saved = float("-inf")
+
+    def save_at_times(self) -> None:
+        """:meth:`save`, unless it was done a moment ago: with thousands of cells it takes a while."""
+        if time.monotonic() - self._saved > NOTE:
+            self.save()
 
     def save(self) -> None:
+        """Note what was mirrored."""
+        self._saved = time.monotonic()
         names = ("experiment", "parent", "report", "cells")
         self._all[self._key] = {name: getattr(self, name) for name in names}
         write_json(self.path, self._all)
@@ -126,7 +176,7 @@ class _Memory:
 class _Writer:
     """The calls to MLflow, through a client with explicit run ids."""
 
-    def __init__(self, plan: Plan, root: Path, uri: str, memory: _Memory) -> None:
+    def __init__(self, plan: Plan, root: Path, uri: str) -> None:
         # Before the import, which would otherwise report its use; and a server that is down is to be noticed soon.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -136,30 +186,34 @@ class _Writer:
 
         self.plan = plan
         self.root = root
-        self.memory = memory
         self.client = MlflowClient(tracking_uri=uri)
-        self.experiment = memory.experiment = self._experiment(uri)
-        self.configs = {arm.name: _flat(arm.config.to_dict()) for arm in plan.arms}
+        self.experiment = self._experiment(uri)
+        self.configs = {arm.name: flat(arm.config.to_dict()) for arm in plan.arms}
         names = set().union(*self.configs.values())
         trained = [config for arm, config in self.configs.items() if arm != plan.arms[0].name]
         self.shown = {n for n in names if len({str(config.get(n)) for config in trained}) > 1} | set(HEADLINES)
 
-    def write(self, cells: list[tuple[Cell, CellFolder]], report: Path | None, published: str) -> None:
+    def write(self, memory: _Memory, cells: list[tuple[Cell, CellFolder]], report: Path | None, published: str) -> None:
         """Mirror ``cells`` and the report."""
-        self._find_parent()
-        leftovers = self._children()
-        for cell, folder in cells:
-            for run_id in leftovers.get(cell.id, ()):
-                self.client.delete_run(run_id)
-            signature = folder.signature()
-            self._cell(cell, folder)
-            self.memory.cells[cell.id] = signature
-            self.memory.save()
-        if report is not None and published != self.memory.report:
-            self.client.log_artifacts(self.memory.parent, str(report), "report")
-            self.memory.report = published
-            self.memory.save()
-        self.client.set_terminated(self.memory.parent)
+        memory.experiment = self.experiment
+        self._find_parent(memory)
+        # Runs of cells that are not remembered: another writer, or this one before a fault, was cut short.
+        leftovers = self._children(memory, [cell.id for cell, _ in cells])
+        try:
+            for cell, folder in cells:
+                for run_id in leftovers.get(cell.id, ()):
+                    self.client.delete_run(run_id)
+                signature = folder.signature()
+                self._cell(memory, cell, folder)
+                memory.cells[cell.id] = signature
+                memory.save_at_times()
+        finally:
+            memory.save()
+        if report is not None and published != memory.report:
+            self.client.log_artifacts(memory.parent, str(report), "report")
+            memory.report = published
+            memory.save()
+        self.client.set_terminated(memory.parent)
 
     def _experiment(self, uri: str) -> str:
         name = f"unigrpo/{self.plan.grid.name}"
@@ -171,24 +225,27 @@ class _Writer:
         tags = {"grid.question": self.plan.grid.question, "primary_metric": self.plan.grid.primary["metric"]}
         return str(self.client.create_experiment(name, artifact_location=artifacts, tags=tags))
 
-    def _find_parent(self) -> None:
+    def _find_parent(self, memory: _Memory) -> None:
         """The run of the sweep: the remembered one, or one that was made but not remembered, or a new one."""
         query = f"tags.sweep_id = '{self.plan.sweep_id}' and tags.kind = 'sweep'"
         found = [run.info.run_id for run in self._search(query)]
-        if self.memory.parent not in found:
-            self.memory.parent, self.memory.report, self.memory.cells = "", "", {}
+        if memory.parent not in found:
+            memory.parent, memory.report, memory.cells = "", "", {}
         if not found:
             tags = {"sweep_id": self.plan.sweep_id, "kind": "sweep", "baseline": self.plan.baseline}
             run = self.client.create_run(self.experiment, run_name=self.plan.sweep_id, tags=tags)
             found = [run.info.run_id]
-        self.memory.parent = self.memory.parent or found[0]
-        self.client.log_artifact(self.memory.parent, str(self.memory.path.parent / "sweep.json"))
+        memory.parent = memory.parent or found[0]
+        self.client.log_artifact(memory.parent, str(memory.path.parent / "sweep.json"))
 
-    def _children(self) -> dict[str, list[str]]:
+    def _children(self, memory: _Memory, cell_ids: list[str]) -> dict[str, list[str]]:
         """Cell id -> its runs under the parent."""
         children: dict[str, list[str]] = {}
-        for run in self._search(f"tags.`mlflow.parentRunId` = '{self.memory.parent}'"):
-            children.setdefault(run.data.tags.get("cell_id", ""), []).append(run.info.run_id)
+        under = f"tags.`mlflow.parentRunId` = '{memory.parent}'"
+        few = len(cell_ids) <= _MOST_ASKED
+        for query in [f"{under} and tags.cell_id = '{cell_id}'" for cell_id in cell_ids] if few else [under]:
+            for run in self._search(query):
+                children.setdefault(run.data.tags.get("cell_id", ""), []).append(run.info.run_id)
         return children
 
     def _search(self, query: str) -> Iterator[Any]:
@@ -200,14 +257,16 @@ class _Writer:
             if not token:
                 return
 
-    def _cell(self, cell: Cell, folder: CellFolder) -> None:
+    def _cell(self, memory: _Memory, cell: Cell, folder: CellFolder) -> None:
         from mlflow.entities import Param
 
         done = folder.is_done()
         name = f"{cell.arm}/s{cell.config.seed}"
         ended = folder.ended()
         begun = ended - folder.results().get("cost/wall_s", 0.0)
-        run = self.client.create_run(self.experiment, int(begun * 1000), self._tags(cell, folder), run_name=name)
+        run = self.client.create_run(
+            self.experiment, int(begun * 1000), self._tags(memory, cell, folder), run_name=name
+        )
         run_id = run.info.run_id
         config = self.configs[cell.arm]
         shown = {"arm": cell.arm, "seed": str(cell.config.seed)} | {
@@ -224,11 +283,11 @@ class _Writer:
             self._images(run_id, folder.path, cell.config.optim.updates)
         self.client.set_terminated(run_id, "FINISHED" if done else "FAILED", int(ended * 1000))
 
-    def _tags(self, cell: Cell, folder: CellFolder) -> dict[str, str]:
+    def _tags(self, memory: _Memory, cell: Cell, folder: CellFolder) -> dict[str, str]:
         evaluation = read_json(folder.path / "evaluation.json") or {}
         environment = read_json(folder.path / "env.json") or {}
         tags = {
-            "mlflow.parentRunId": self.memory.parent,
+            "mlflow.parentRunId": memory.parent,
             "arm": cell.arm,
             "seed": str(cell.config.seed),
             "cell_id": cell.id,
@@ -246,8 +305,9 @@ class _Writer:
     def _images(self, run_id: str, folder: Path, step: int) -> None:
         from PIL import Image
 
-        for sample in read_json(folder / "samples" / "index.json") or []:
-            path = folder / "samples" / str(sample["file"])
+        index = read_json(folder / "samples" / "index.json") or []
+        made = (part for sample in index for part in sample["strip"] if "picture" in part and not part["given"])
+        for path in (folder / "samples" / str(part["picture"]) for part in made):
             with Image.open(path) as image:
                 self.client.log_image(run_id, image.convert("RGB"), key=f"samples/{_safe(path.stem)}", step=step)
 
@@ -258,7 +318,10 @@ def _points(folder: CellFolder, updates: int) -> list[Any]:
 
     last: dict[tuple[int, str], float] = {}
     rows = [row for name in ("metrics.jsonl", "timing.jsonl") for row in read_rows(folder.path / name)]
-    for row in [*rows, {"step": updates} | folder.results()]:
+    cost = cost_of(folder)
+    total = {"attempts": cost.attempts, "total_s": cost.seconds, "gpu_s": cost.gpu_seconds, "wasted_s": cost.wasted_s}
+    spent = {f"cost/{name}": value for name, value in total.items()} if cost.attempts else {}
+    for row in [*rows, {"step": updates} | folder.results() | spent]:
         step = int(row.get("step", 0))
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float) and abs(value) < float("inf"):
@@ -275,13 +338,6 @@ def _public(text: str) -> str:
 def _safe(name: str) -> str:
     """``name`` with what MLflow does not allow in names replaced."""
     return re.sub(r"[^\w\-./: ]", "_", name)[:250]
-
-
-def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 def _tree_digest(folder: Path) -> str:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,6 +62,12 @@ class Job:
     """Whether to throw away what former attempts left."""
     runner: str = RUNNER
     """``module:function`` with the signature of ``unigrpo.training.runner.run``."""
+    name: str = ""
+    """``arm:seed``."""
+    gpus: float = 0.0
+    """GPUs that the cell occupies, for its cost."""
+    ended_job: str = ""
+    """The Slurm job that had the cell before and is known to have ended."""
 
     @property
     def cell_id(self) -> str:
@@ -75,15 +82,28 @@ def run_cell(job: Job, stop: Callable[[], bool]) -> Outcome:
         job: the cell.
         stop: polled after each update; true asks for a checkpoint and an end.
     """
-    cell = CellFolder(job.folder)
+    cell = CellFolder(job.folder, job.ended_job)
     try:
-        if job.fresh and cell.is_done():
+        # A job that Slurm started again goes on; only the first time does it start afresh.
+        fresh = job.fresh and not had_before(cell)
+        if fresh and cell.is_done():
             (cell.path / "DONE").unlink()
-        claim = cell.claim()
-        return Outcome.BUSY if claim is None else _attempt(claim, job, stop)
+        claim = cell.claim({"gpus": job.gpus} | slurm_job())
+        return Outcome.BUSY if claim is None else _attempt(claim, job, fresh, stop)
     except OSError as error:
         print(f"cell {job.cell_id}: {error}", file=sys.stderr, flush=True)
         return Outcome.STORAGE
+
+
+def join_cell(job: Job, stop: Callable[[], bool]) -> None:
+    """Work on a cell as one more process beside the one that claims it; nothing but that one's word counts."""
+    cell, mine = CellFolder(job.folder), slurm_job()
+    while not any(mine.items() <= (it.get("worker") or {}).items() for it in cell.holders()):
+        time.sleep(0.2)
+    try:
+        _load(job.runner)(RunConfig.from_dict(job.config), cell.path, stop=stop)
+    except Exception as error:  # an exit code would end the other process before it has written down what happened
+        traceback.print_exception(error)
 
 
 def run_in_process(job: Job, environment: Mapping[str, str]) -> None:
@@ -96,22 +116,41 @@ def run_in_process(job: Job, environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     os.environ.update(environment)
+    sys.exit(run_logged(job, asked.is_set))
+
+
+def run_logged(job: Job, stop: Callable[[], bool]) -> Outcome:
+    """:func:`run_cell`, with all that this process prints in the cell's ``log.txt`` from now on."""
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         log = os.open(job.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
     except OSError:
-        sys.exit(Outcome.STORAGE)
-    sys.exit(run_cell(job, asked.is_set))
+        return Outcome.STORAGE
+    return run_cell(job, stop)
 
 
-def _attempt(claim: Claim, job: Job, stop: Callable[[], bool]) -> Outcome:
+def slurm_job() -> dict[str, Any]:
+    """``job`` and ``restart`` of the Slurm job that this process belongs to; empty outside of Slurm."""
+    job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    name = f"{job}_{task}" if job else os.environ.get("SLURM_JOB_ID")
+    return {"job": name, "restart": int(os.environ.get("SLURM_RESTART_COUNT", 0))} if name else {}
+
+
+def had_before(cell: CellFolder) -> bool:
+    """Whether the Slurm job of this process had the cell before Slurm started it again."""
+    mine = slurm_job()
+    workers = [holder.get("worker") or {} for holder in cell.holders()] if mine else []
+    return any(it.get("job") == mine["job"] and it["restart"] < mine["restart"] for it in workers)
+
+
+def _attempt(claim: Claim, job: Job, fresh: bool, stop: Callable[[], bool]) -> Outcome:
     reached = {"step": 0}
     ended = threading.Event()
     threading.Thread(target=_beat, args=(claim, ended), daemon=True).start()
     try:
-        if job.fresh:
+        if fresh:
             claim.reset()
         claim.forget_failure()
         write_json(claim.cell.path / "env.json", environment())
@@ -174,6 +213,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "slurm_job": slurm_job().get("job", ""),
     }
 
 

@@ -1,23 +1,27 @@
 """Launchers: where cells run (slot ``launcher``).
 
 A launcher is a strategy whose ``session`` starts workers.  The controller asks a session for free places, starts jobs
-in them and collects their outcomes; what became of a cell is read from the cell's folder, never from the session.
+in them and collects their ends; what became of a cell is read from the cell's folder, never from the session.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
+from ablations.doctor import Check
+from ablations.launchers.end import End
 from ablations.launchers.inline import Inline
 from ablations.launchers.local import Local
+from ablations.launchers.slurm import Slurm
 from ablations.worker import Job
 
-__all__ = ["Inline", "Launcher", "Local", "Session"]
+__all__ = ["End", "Inline", "Launcher", "Local", "Session", "Slurm"]
 
 
 class Session(Protocol):
-    """Workers at work; used as a context manager, whose end leaves none behind."""
+    """Workers at work; used as a context manager, whose end leaves none behind but those of a cluster."""
 
     def free(self) -> int:
         """How many more jobs can start now."""
@@ -28,17 +32,17 @@ class Session(Protocol):
     def running(self) -> int:
         """How many jobs were started and not yet collected."""
 
-    def poll(self, seconds: float) -> list[tuple[Job, int]]:
-        """Jobs that ended, each with its :class:`~ablations.worker.Outcome`, or another exit code, or minus a signal.
+    def poll(self, seconds: float) -> list[tuple[Job, End]]:
+        """Jobs that ended; waits for the first one up to ``seconds``."""
 
-        Waits for the first one up to ``seconds``.
-        """
+    def leave(self) -> str:
+        """The user goes: what cannot outlive the command writes a checkpoint and ends; says where the rest is."""
 
     def stop(self) -> None:
         """Ask all jobs to write a checkpoint and end."""
 
     def kill(self) -> None:
-        """End all jobs at once."""
+        """End all jobs that cannot outlive the command at once."""
 
     def __enter__(self) -> Session: ...
 
@@ -48,10 +52,11 @@ class Session(Protocol):
 class Launcher(Protocol):
     """The strategy that a configuration names."""
 
-    def session(self, runner: str, interrupted: Callable[[], bool]) -> Session:
+    def session(self, root: Path, runner: str, interrupted: Callable[[], bool]) -> Session:
         """Open a session.
 
         Args:
+            root: folder of the sweeps.
             runner: ``module:function`` that will run the cells, so that its imports can be shared.
             interrupted: whether the user asked for the end.
         """
@@ -61,3 +66,12 @@ class Launcher(Protocol):
 
     def describe(self) -> str:
         """Where cells will run, for the plan."""
+
+    def checks(self, root: Path, runner: str) -> Iterator[Check]:
+        """What ``action=doctor`` finds where cells will run."""
+
+    def preview(self, root: Path, jobs: Sequence[Job]) -> str:
+        """What would be submitted for ``jobs``; empty where nothing is."""
+
+    def on_interrupt(self) -> str:
+        """What the first Ctrl-C does, in words."""

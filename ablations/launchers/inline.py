@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from ablations.doctor import Check
+from ablations.launchers.end import End
+from ablations.launchers.local import visible_gpus
 from ablations.worker import Job, run_cell
 from unigrpo.registry import register
 
@@ -15,7 +19,7 @@ from unigrpo.registry import register
 class Inline:
     """One cell at a time, in this process; its output goes to the terminal."""
 
-    def session(self, runner: str, interrupted: Callable[[], bool]) -> InlineSession:
+    def session(self, root: Path, runner: str, interrupted: Callable[[], bool]) -> InlineSession:
         """Open a session."""
         return InlineSession(interrupted)
 
@@ -27,13 +31,25 @@ class Inline:
         """Say where cells run."""
         return "inline: in this process, one after another"
 
+    def checks(self, root: Path, runner: str) -> Iterator[Check]:
+        """Say what there is to run on."""
+        yield Check("launcher", self.describe())
+
+    def preview(self, root: Path, jobs: Sequence[Job]) -> str:
+        """Nothing is submitted."""
+        return ""
+
+    def on_interrupt(self) -> str:
+        """Say what Ctrl-C does."""
+        return "stopping: the running cell writes a checkpoint; Ctrl-C again ends it at once"
+
 
 @dataclass
 class InlineSession:
     """A job has ended when ``start`` returns."""
 
     interrupted: Callable[[], bool]
-    ended: list[tuple[Job, int]] = field(default_factory=list)
+    ended: list[tuple[Job, End]] = field(default_factory=list)
 
     def free(self) -> int:
         """One place, unless a job waits to be collected."""
@@ -41,18 +57,22 @@ class InlineSession:
 
     def start(self, job: Job) -> None:
         """Run the job to its end."""
-        self.ended.append((job, run_cell(job, self.interrupted)))
+        self.ended.append((job, End(run_cell(replace(job, gpus=min(1.0, len(visible_gpus()))), self.interrupted))))
 
     def running(self) -> int:
         """Jobs that ended and were not collected."""
         return len(self.ended)
 
-    def poll(self, seconds: float) -> list[tuple[Job, int]]:
+    def poll(self, seconds: float) -> list[tuple[Job, End]]:
         """Collect what ended; wait where nothing did, since then another controller has the cells."""
         if not self.ended:
             time.sleep(seconds)
         ended, self.ended = self.ended, []
         return ended
+
+    def leave(self) -> str:
+        """Nothing to do: the running job polls ``interrupted``."""
+        return ""
 
     def stop(self) -> None:
         """Nothing to do: the running job polls ``interrupted``."""

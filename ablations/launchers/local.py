@@ -9,13 +9,19 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
+from ablations.doctor import Check
+from ablations.launchers.end import End
 from ablations.worker import Job, run_in_process
 from unigrpo.registry import ConfigError, register
+
+#: Signals that the server of the workers ignores.
+_FOR_THE_SESSION = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 @register("launcher", "local", source="own pool; submitit's local executor has no limit on parallel jobs")
@@ -35,19 +41,23 @@ class Local:
         if self.workers < 0:
             raise ConfigError(f"launcher.workers={self.workers}: expected 0 or more")
 
-    def session(self, runner: str, interrupted: Callable[[], bool]) -> LocalSession:
+    def session(self, root: Path, runner: str, interrupted: Callable[[], bool]) -> LocalSession:
         """Start the server that workers are forked from."""
         # Read when libraries are imported, hence before the server imports them.  Threads of several workers that
         # wait for each other on shared cores are slower by an order of magnitude than one thread each.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([runner.partition(":")[0], "ablations.worker"])
-        # The server imports for seconds before it sets its own handlers; Ctrl-C must not end it, nor its workers.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C, and what Slurm sends to all processes of a job, must not end the server; what they mean for its
+        # workers is for this process to say.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_THE_SESSION}
         forkserver.ensure_running()
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         gpus: list[str | None] = [*visible_gpus()] or [None]
-        return LocalSession(context, [gpus[i % len(gpus)] for i in range(self.places())])
+        places = self.places()
+        share = min(1.0, len(visible_gpus()) / places)
+        return LocalSession(context, [gpus[i % len(gpus)] for i in range(places)], share)
 
     def places(self) -> int:
         """How many cells run at a time."""
@@ -58,6 +68,18 @@ class Local:
         gpus = len(visible_gpus())
         return f"local: {self.places()} at a time, {f'{gpus} GPUs' if gpus else 'on CPU'}"
 
+    def checks(self, root: Path, runner: str) -> Iterator[Check]:
+        """Say what there is to run on."""
+        yield Check("launcher", self.describe())
+
+    def preview(self, root: Path, jobs: Sequence[Job]) -> str:
+        """Nothing is submitted."""
+        return ""
+
+    def on_interrupt(self) -> str:
+        """Say what Ctrl-C does."""
+        return "stopping: running cells write a checkpoint; Ctrl-C again kills them"
+
 
 @dataclass
 class LocalSession:
@@ -65,6 +87,8 @@ class LocalSession:
 
     context: multiprocessing.context.ForkServerContext
     places: list[str | None]
+    share: float = 0.0
+    """GPUs per place."""
     jobs: dict[ForkServerProcess, tuple[Job, str | None]] = field(default_factory=dict)
 
     def free(self) -> int:
@@ -75,6 +99,7 @@ class LocalSession:
         """Fork a worker for the job."""
         gpu = self.places.pop(0)
         environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        job = replace(job, gpus=self.share)
         process = self.context.Process(target=run_in_process, args=(job, environment), name=job.cell_id)
         process.start()
         self.jobs[process] = (job, gpu)
@@ -83,7 +108,7 @@ class LocalSession:
         """Workers alive or not collected."""
         return len(self.jobs)
 
-    def poll(self, seconds: float) -> list[tuple[Job, int]]:
+    def poll(self, seconds: float) -> list[tuple[Job, End]]:
         """Collect workers that ended."""
         if not self.jobs:
             time.sleep(seconds)
@@ -93,9 +118,14 @@ class LocalSession:
         for process in [process for process in self.jobs if process.exitcode is not None]:
             job, gpu = self.jobs.pop(process)
             self.places.append(gpu)
-            ended.append((job, process.exitcode or 0))
+            ended.append((job, End.of_exit(process.exitcode or 0)))
             process.close()
         return ended
+
+    def leave(self) -> str:
+        """Nothing here outlives the command."""
+        self.stop()
+        return ""
 
     def stop(self) -> None:
         """Send SIGTERM, which a worker answers with a checkpoint."""

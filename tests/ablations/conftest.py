@@ -14,8 +14,11 @@ import pytest
 
 import reports
 from ablations.sweep import main
+from tests.ablations.cluster import running_cluster
 
 REPOSITORY = Path(__file__).parents[2]
+#: Jobs run a copy of the code that is gone when the coverage is reported.
+UNMEASURED = "launcher.setup=[unset COVERAGE_PROCESS_CONFIG COVERAGE_PROCESS_START]"
 RUNNER = "tests.ablations.fake_trainer:run"
 CONTROLLER = f"""
 import sys
@@ -26,7 +29,9 @@ def write(folder):
     (folder / "report" / "report.html").write_text("report")
     return folder / "report" / "report.html"
 reports.write = write
+from ablations.launchers import queue
 from ablations.sweep import main
+queue.QUEUE_EVERY = 1.0  # the cluster of a test serves nobody else
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:], runner={RUNNER!r}))
 """
@@ -40,19 +45,29 @@ class Sandbox:
 
     def behave(self, **behaviour: object) -> None:
         self.root.mkdir(exist_ok=True)
-        (self.root / "behaviour.json").write_text(json.dumps(behaviour))
+        temporary = self.root / "behaviour.tmp"
+        temporary.write_text(json.dumps(behaviour))
+        temporary.replace(self.root / "behaviour.json")  # running cells read it
 
     def arguments(self, *arguments: str, grid: str = "kl_vs_mse", tracker: str = "none") -> list[str]:
-        return [f"grid={grid}", f"root={self.root}", f"tracker={tracker}", "optim.updates=4", *arguments]
+        given = [f"grid={grid}", f"root={self.root}", f"tracker={tracker}", "optim.updates=4", *arguments]
+        return [*given, UNMEASURED] if "launcher=slurm" in arguments else given
 
     def inline(self, *arguments: str, **options: str) -> int:
         return main(self.arguments("launcher=inline", *arguments, **options), runner=RUNNER)
 
-    def controller(self, *arguments: str, gpus: str = "") -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", CONTROLLER, *self.arguments(*arguments)]
+    def controller(self, *arguments: str, gpus: str = "", **options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", CONTROLLER, *self.arguments(*arguments, **options)]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True, **pipes)
+
+    def finish(self, *arguments: str, code: int = 0, **options: str) -> str:
+        """What a command of its own prints until it ends."""
+        controller = self.controller(*arguments, **options)
+        output, errors = controller.communicate(timeout=300)
+        assert controller.returncode == code, output + errors
+        return output
 
     def starts(self) -> list[str]:
         """``<cell_id> <first update>`` for every time that a cell began to train."""
@@ -71,7 +86,7 @@ class Sandbox:
         return self.root / "cells" / found["cells"][str(seed)]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -89,3 +104,19 @@ def sandbox(tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "write", write)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Sandbox(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A Slurm cluster of four nodes; all tests of a process share it."""
+    with running_cluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm(cluster, tmp_path, monkeypatch):
+    """A sandbox whose sweeps run on the cluster; whatever a test leaves there is taken away."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield Sandbox(tmp_path / "runs")
+    cluster.clear()

@@ -26,11 +26,13 @@ def _write(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def run(config, folder, *, progress=None, stop=None):
-    behaviour = {}
+def _behaviour(folder: Path) -> dict[str, Any]:
+    """What the test wants, at this moment."""
     told = folder.parent.parent / "behaviour.json"
-    if told.exists():
-        behaviour = json.loads(told.read_text())
+    return json.loads(told.read_text()) if told.exists() else {}
+
+
+def run(config, folder, *, progress=None, stop=None):
     _write(folder / "config.json", config.to_dict())
     state = folder / "checkpoint" / "state.json"
     state.parent.mkdir(exist_ok=True)
@@ -39,8 +41,16 @@ def run(config, folder, *, progress=None, stop=None):
     with (folder.parent.parent / "starts.txt").open("a") as file:
         file.write(f"{folder.name} {update}\n")
     while update < config.optim.updates:
+        behaviour = _behaviour(folder)
         time.sleep(behaviour.get("sleep", 0.0))
-        _misbehave(behaviour.get(f"{config.regularizer.name}:{config.seed}"), update, folder)
+        how = behaviour.get(f"{config.regularizer.name}:{config.seed}")
+        if how == "slow":
+            time.sleep(1.0)
+        if how == "stuck":
+            while not stop():
+                time.sleep(0.1)
+            raise Stopped
+        _misbehave(how, update, folder)
         digest = hashlib.sha256(f"{digest} {config.seed} {update}".encode()).hexdigest()
         row = {"step": update, "train/reward": int(digest[:4], 16) / 65536}
         with (folder / "metrics.jsonl").open("a") as file:
@@ -61,11 +71,15 @@ def run(config, folder, *, progress=None, stop=None):
 def _misbehave(how: str | None, update: int, folder: Path) -> None:
     if how == "raise":
         raise ValueError("told to <fail>")
+    if how == "together" and update == 0:
+        _meet(folder)
     if how == "nan" and update == 1:
         raise NonFiniteLoss("the loss is nan")
     if how == "full":
         with open("/dev/full", "w") as file:
             file.write("x")
+    if how == "memory":
+        raise MemoryError("told to need more than there is")
     if how == "die":
         import os
         import signal
@@ -77,3 +91,15 @@ def _misbehave(how: str | None, update: int, folder: Path) -> None:
 
         (folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _meet(folder: Path) -> None:
+    """Add up the ranks of all processes of the cell, as accelerate and torch see them."""
+    import torch
+    from accelerate import Accelerator
+
+    state = Accelerator().state
+    total = torch.tensor(state.process_index)
+    torch.distributed.all_reduce(total)
+    if state.is_main_process:
+        _write(folder / "ranks.json", {"sum": int(total), "processes": state.num_processes})

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
 
 from ablations.cells import CellFolder
 from ablations.tracking import _points
+from tests.ablations.conftest import wait_for
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +50,8 @@ def add_picture(sandbox, arm):
     samples = sandbox.cell(arm, 0) / "samples"
     samples.mkdir(exist_ok=True)
     Image.new("RGB", (8, 8)).save(samples / "p017.png")
-    (samples / "index.json").write_text(json.dumps([{"file": "p017.png", "prompt": "a <b>", "tag": "colors"}]))
+    strip = [{"text": "a red circle", "given": False, "turn": 0}, {"picture": "p017.png", "given": False, "turn": 0}]
+    (samples / "index.json").write_text(json.dumps([{"prompt": "a <b>", "tag": "colors", "strip": strip}]))
 
 
 def test_every_cell_becomes_one_run_that_can_be_compared(sandbox, store):
@@ -135,3 +143,61 @@ def test_of_repeated_steps_the_last_counts_and_only_finite_numbers_pass(tmp_path
         (1, "odd_name", 1.0),
         (1, "train/reward", 0.3),
     ]
+
+
+def serve(folder, port: int) -> subprocess.Popen[bytes]:
+    """An MLflow server; returns when it answers."""
+    options = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
+    command = [sys.executable, "-m", "mlflow", "server", f"--port={port}", "--workers=1", *options]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    wait_for(answers)
+    return server
+
+
+def outage(sandbox, folder, port: int, seconds: float, *arguments: str) -> str:
+    """A sweep in whose middle the server is killed for a while; what the sweep prints."""
+    server = serve(folder, port)
+    controller = sandbox.controller("launcher.workers=2", *arguments, tracker="mlflow")
+    try:
+        # Killed with one cell mirrored, and perhaps in the middle of the next.
+        wait_for(lambda: any(json.loads(path.read_text()) for path in sandbox.root.glob("sweeps/*/mlflow.json")))
+        os.killpg(server.pid, signal.SIGKILL)
+        ended = len(sandbox.results())
+        time.sleep(seconds)
+        wait_for(lambda: len(sandbox.results()) > ended or controller.poll() is not None)
+        server = serve(folder, port)
+        output, errors = controller.communicate(timeout=300)
+        assert controller.returncode == 0, output + errors
+        return output
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_in_mid_sweep_misses_nothing(sandbox, migrated, tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    sandbox.behave(sleep=1.0)
+    output = outage(sandbox, tmp_path, port, 5.0, "seeds=2")
+    assert "warning: MLflow: " in output
+    store = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    cells = [run for run in runs(store) if run.data.tags["kind"] == "cell"]
+    assert len(cells) == 7
+    for run in cells:
+        updates = int(run.data.params["optim.updates"])
+        points = store.get_metric_history(run.info.run_id, "train/reward") if updates else []
+        assert [point.step for point in points] == list(range(updates))
+        assert len(store.get_metric_history(run.info.run_id, "geneval/strict")) == 1

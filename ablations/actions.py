@@ -1,0 +1,239 @@
+"""The actions that look, and those that tidy up: plan, status, explain, cancel, gc."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablations.cells import STALE, CellFolder, State
+from ablations.costs import Cost, Estimates, cost_of
+from ablations.display import duration
+from ablations.launchers import Launcher
+from ablations.launchers.batches import Batches
+from ablations.launchers.queue import Queue, SlurmDown
+from ablations.launchers.slurm_session import withdraw
+from ablations.plan import Cell, Plan, flat
+from ablations.record import sweep_folder
+from ablations.worker import RUNNER, Job
+from unigrpo.files import read_json, write_text
+from unigrpo.registry import ConfigError
+
+#: Keys of a configuration in which ``explain`` names differences, before it only counts them.
+MOST_KEYS = 12
+
+
+def plan_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher) -> str:
+    """What would run, with the state of every cell and what the launcher would submit."""
+    folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
+    states = {cell_id: folder.state() for cell_id, folder in folders.items()}
+    lines = [
+        *_head(plan, root, launcher),
+        *(f"  {states[cell.id].value:<8} {cell.id}  {cell.name}" for cell in cells),
+        "",
+        *_sum(cells, folders, states),
+        *(f"refused   {arm.name}: {reason}" for arm in plan.arms for reason in arm.refused),
+        *(f"note      {note}" for note in plan.notes),
+    ]
+    missing = [cell for cell in cells if states[cell.id] is State.MISSING]
+    jobs = [Job(folders[cell.id].path, {}, False, RUNNER, cell.name) for cell in missing]
+    preview = launcher.preview(root, jobs) if jobs else ""
+    return "\n".join([*lines, *([f"\n{preview}"] if preview else [])])
+
+
+def status_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher) -> str:
+    """Where every cell stands, what it has cost, and what is known about those that wait, run or failed."""
+    folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
+    states = {cell_id: folder.state() for cell_id, folder in folders.items()}
+    queued = _queued(root, [cell_id for cell_id, state in states.items() if state in (State.MISSING, State.RUNNING)])
+    lines = _head(plan, root, launcher)
+    for cell in cells:
+        cost = cost_of(folders[cell.id])
+        spent = f"  {cost.attempts} x, {duration(cost.seconds)}" if cost.attempts else ""
+        told = _told(cell, folders[cell.id], states[cell.id], queued, plan.grid.primary["metric"])
+        lines.append(f"  {states[cell.id].value:<8} {cell.id}  {cell.name}{spent}{f'  {told}' if told else ''}")
+    return "\n".join([*lines, "", *_sum(cells, folders, states)])
+
+
+def explain_text(cells: Sequence[Cell], root: Path) -> str:
+    """Why each cell is or is not there, with what tells it from the finished cell that is most like it."""
+    folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
+    finished = dict(_finished(root)) if any(not folder.is_done() for folder in folders.values()) else {}
+    return "\n".join(f"{cell.name} ({cell.id}): {_why(cell, folders[cell.id], finished)}" for cell in cells)
+
+
+def cancel(plan: Plan, cells: Sequence[Cell], root: Path) -> str:
+    """End all that runs of a sweep, on whatever machine: commands are told by a file, Slurm by ``scancel``.
+
+    Raises:
+        SlurmDown: Slurm does not answer.
+    """
+    folder = sweep_folder(root, plan)
+    if not folder.is_dir():
+        return f"there is no sweep {folder}"
+    # Whatever is in it: a command ends when the file changes under it.
+    write_text(folder / "cancel", f"{time.time_ns()}\n")
+    batches = Batches.of(root)
+    tickets = [ticket for cell in cells if (ticket := batches.last(cell.id))]
+    withdrawn = 0
+    if tickets:
+        queue = Queue()
+        queue.look([])
+        withdrawn = withdraw({ticket for ticket in tickets if queue.alive(ticket.job, ticket.submitted)})
+    return f"commands that run this sweep are told to end; {withdrawn} Slurm jobs cancelled"
+
+
+def rubbish(root: Path) -> list[tuple[Path, str]]:
+    """What nothing needs any more, with the reason: cells of no sweep, old copies of the code, logs of old jobs."""
+    records = [read_json(path) or {} for path in root.glob("sweeps/*/sweep.json")]
+    wanted = {cell_id for record in records for arm in record.get("arms", []) for cell_id in arm["cells"].values()}
+    strange = (path for path in sorted(root.glob("cells/*")) if path.name not in wanted)
+    found = [(path, "a cell of no sweep") for path in strange if not CellFolder(path).claimed()]
+    for pattern in ("cells/*/*.tmp", "sweeps/*/*.tmp", "code/*.tmp"):
+        found += [(path, "left by a killed process") for path in root.glob(pattern) if _age(path) > STALE]
+    return found + _rubbish_of_slurm(root, wanted)
+
+
+def _rubbish_of_slurm(root: Path, wanted: set[str]) -> list[tuple[Path, str]]:
+    batches = Batches.of(root)
+    latest = {ticket.folder for cell_id in wanted if (ticket := batches.last(cell_id))}
+    tickets = [ticket for tickets in batches.tickets.values() for ticket in tickets]
+    queue = Queue()
+    if tickets:
+        queue.look([])
+    alive = {ticket.folder for ticket in tickets if queue.alive(ticket.job, ticket.submitted)}
+    old = sorted({ticket.folder for ticket in tickets} - latest - alive)
+    code = [] if alive else [path for path in sorted(root.glob("code/*")) if path.suffix != ".tmp"]
+    return [
+        *((folder, "logs of Slurm jobs that were followed by others") for folder in old),
+        *((path, "code of jobs that have ended") for path in code),
+    ]
+
+
+def remove(found: Sequence[tuple[Path, str]]) -> None:
+    """Delete rubbish."""
+    for path, _ in found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def rubbish_text(found: Sequence[tuple[Path, str]], removed: bool) -> str:
+    """A line for each, and their size."""
+    size = sum(file.stat().st_size for path, _ in found for file in [path, *path.rglob("*")] if file.is_file())
+    lines = [f"  {path}: {reason}" for path, reason in found]
+    return "\n".join([*lines, f"{len(found)} {'removed' if removed else 'to remove'}, {size / 2**20:.1f} MiB"])
+
+
+def _head(plan: Plan, root: Path, launcher: Launcher) -> list[str]:
+    grid = plan.grid
+    return [
+        f"question  {grid.question}",
+        f"compares  {grid.primary['metric']} ({grid.primary['direction']}) with {plan.baseline},"
+        f" paired by seed, alpha {grid.alpha:g}, correction {grid.correction}",
+        f"recipe    {plan.recipe}",
+        f"folder    {sweep_folder(root, plan)}",
+        f"launcher  {launcher.describe()}",
+        "",
+    ]
+
+
+def _sum(cells: Sequence[Cell], folders: Mapping[str, CellFolder], states: Mapping[str, State]) -> Iterator[str]:
+    """Counts, costs and what the rest may cost."""
+    counts = ", ".join(f"{number} {state.value}" for state, number in Counter(states.values()).items())
+    yield f"{len(cells)} cells: {counts or 'none'}"
+    estimates, spent, rest = Estimates(cells), Cost(), Cost()
+    for cell in cells:
+        if states[cell.id] is not State.MISSING or folders[cell.id].attempts():
+            cost = cost_of(folders[cell.id])
+            spent += cost
+            if states[cell.id] is State.DONE:
+                estimates.learn(cell, cost)
+    left = [cell for cell in cells if states[cell.id] in (State.MISSING, State.RUNNING)]
+    guesses = {cell.arm: estimates.of(cell) for cell in left}
+    for cell in left:
+        rest += guesses[cell.arm] or Cost()
+    if spent.attempts:
+        yield f"spent so far: {_worth(spent)} in {spent.attempts} attempts, {duration(spent.wasted_s)} of it wasted"
+    if rest.attempts:
+        yield f"the rest may take {_worth(rest)}, as finished cells did"
+
+
+def _worth(cost: Cost) -> str:
+    gpus = f" ({cost.gpu_seconds / 3600:.2f} GPU-hours)" if cost.gpu_seconds else ""
+    return f"{duration(cost.seconds)}{gpus}"
+
+
+def _queued(root: Path, cell_ids: Sequence[str]) -> dict[str, str]:
+    """Cell id -> what Slurm says of its job, for those that Slurm has."""
+    batches = Batches.of(root)
+    tickets = {cell_id: ticket for cell_id in cell_ids if (ticket := batches.last(cell_id))}
+    if not tickets:
+        return {}
+    queue = Queue()
+    try:
+        queue.look([])
+    except (SlurmDown, ConfigError) as error:
+        return dict.fromkeys(tickets, f"in Slurm, which does not answer ({error})")
+    known = {cell_id: (ticket.job, queue.seen.get(ticket.job)) for cell_id, ticket in tickets.items()}
+    return {
+        cell_id: f"Slurm job {job} {status}" for cell_id, (job, status) in known.items() if status and not status.ended
+    }
+
+
+def _told(cell: Cell, folder: CellFolder, state: State, queued: Mapping[str, str], metric: str) -> str:
+    """What there is to say of a cell."""
+    if state is State.DONE:
+        score = folder.results().get(metric)
+        return "" if score is None else f"{metric} {score:.3f}"
+    if state is State.FAILED:
+        failure = folder.failure() or {}
+        return f"{failure.get('cause')}: {failure.get('message')}"
+    if state is State.RUNNING:
+        holder = folder.holders()[-1]
+        where = queued.get(cell.id) or f"process {holder.get('pid')} on {holder.get('host')}"
+        return f"step {folder.last_row().get('step', 0)}/{cell.config.optim.updates}, {where}"
+    return queued.get(cell.id, "")
+
+
+def _why(cell: Cell, folder: CellFolder, finished: Mapping[str, Mapping[str, Any]]) -> str:
+    """Why a cell is or is not there."""
+    state = folder.state()
+    if state is State.DONE:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(folder.ended()))
+        made = (read_json(folder.path / "env.json") or {}).get("git_sha", "")
+        return f"done on {when}{f' by commit {made[:12]}' if made else ''}; it is used as it is"
+    if state is State.FAILED:
+        failure = folder.failure() or {}
+        return f"failed ({failure.get('cause')}): {failure.get('message')}; rerun=failed tries again"
+    begun = f"attempt {folder.attempts()} is at work" if state is State.RUNNING else ""
+    begun = begun or ("to be continued from its checkpoint" if folder.checkpoint() else "not there")
+    wanted = flat(cell.config.identity())
+    differences = {cell_id: _difference(wanted, config) for cell_id, config in finished.items()}
+    if not differences:
+        return f"{begun}; no finished cell to compare with"
+    nearest = min(differences, key=lambda cell_id: len(differences[cell_id]))
+    found = differences[nearest]
+    if not found:
+        return f"{begun}; {nearest} has the same configuration, but other weights or another version of the sweeper"
+    shown = "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in sorted(found.items())[:MOST_KEYS])
+    more = f" and {len(found) - MOST_KEYS} more" if len(found) > MOST_KEYS else ""
+    return f"{begun}; {nearest} is the finished cell most like it: {shown}{more}"
+
+
+def _difference(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    keys = {*new, *old}
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def _finished(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in root.glob("cells/*/config.json"):
+        if CellFolder(path.parent).is_done():
+            config = read_json(path) or {}
+            config.pop("recipe", None)
+            yield path.parent.name, flat(config)
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime

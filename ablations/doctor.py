@@ -1,0 +1,55 @@
+"""``action=doctor``: whether a sweep can run here, and what to mend."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Free space below which a sweep is likely to fill the disk.
+LEAST_GIB = 2.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    what: str
+    found: str
+    mend: str = ""
+    """What to do; empty if all is well."""
+
+
+def checks_of_folder(root: Path) -> Iterator[Check]:
+    """Whether ``root`` can hold a sweep."""
+    name = root / f"doctor.{uuid.uuid4().hex[:8]}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            yield Check("claims", "a file was created exclusively, twice", "use a file system with exclusive creation")
+        except FileExistsError:
+            yield Check("claims", f"files in {root} are created exclusively")
+        name.rename(name.with_suffix(".moved"))
+        name.with_suffix(".moved").unlink()
+    except OSError as error:
+        yield Check("folder", f"cannot write in {root}: {error}", "choose another root=")
+        return
+    free = shutil.disk_usage(root).free / 2**30
+    yield Check("disk", f"{free:.0f} GiB are free", "" if free > LEAST_GIB else "make room, or choose another root=")
+
+
+def report(checks: Iterable[Check]) -> bool:
+    """Print the checks as they are made; whether all is well."""
+    well = True
+    for check in checks:
+        print(f"{'mend' if check.mend else 'ok':<5} {check.what:<11} {check.found}", flush=True)
+        if check.mend:
+            well = False
+            print(f"      -> {check.mend}", flush=True)
+    print("all is well" if well else "something is to be mended")
+    return well

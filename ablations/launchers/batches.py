@@ -1,0 +1,96 @@
+"""What was submitted to Slurm: a folder of ``root/slurm`` for each submission, with ``jobs.json`` and logs."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unigrpo.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A Slurm job that was asked to run a cell."""
+
+    job: str
+    """``123``, or ``123_4`` in an array."""
+    folder: Path
+    submitted: float
+    """In seconds since 1970."""
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether its end was asked for by a command of the sweeper, so that it says nothing about the cell."""
+        try:
+            return self.job in (self.folder / "withdrawn").read_text(encoding="utf-8").split()
+        except FileNotFoundError:
+            return False
+
+    @property
+    def result(self) -> Path:
+        """Where submitit leaves what came of the job."""
+        return self.folder / f"{self.job}_0_result.pkl"
+
+    @property
+    def submission(self) -> Path:
+        """Where submitit keeps what the job is to do."""
+        return self.folder / f"{self.job}_submitted.pkl"
+
+    def log_tail(self, characters: int = 2000) -> str:
+        """The end of what the job printed on stderr."""
+        try:
+            with (self.folder / f"{self.job}_0_log.err").open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - characters))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+
+@dataclass
+class Batches:
+    """All submissions of a root, by whatever controller."""
+
+    folder: Path
+    tickets: dict[str, list[Ticket]] = field(default_factory=dict)
+    """Cell id -> the jobs that were asked to run it, oldest first."""
+    _read: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, root: Path) -> Batches:
+        """Those of the sweeps in ``root``, read from disk."""
+        batches = cls(root.resolve() / "slurm")
+        batches.refresh()
+        return batches
+
+    def refresh(self) -> None:
+        """Read what others have submitted since the last time."""
+        for path in sorted(self.folder.glob("*/jobs.json")):
+            if path.parent.name not in self._read and (record := read_json(path)):
+                self._note(path.parent, record["jobs"], record["submitted"])
+
+    def add(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]], submitted: float) -> None:
+        """Remember a submission: each job with its cells."""
+        write_json(folder / "jobs.json", {"jobs": jobs, "submitted": submitted})
+        self._note(folder, jobs, submitted)
+
+    def last(self, cell_id: str) -> Ticket | None:
+        """The latest job that was asked to run the cell."""
+        return next(reversed(self.tickets.get(cell_id, [])), None)
+
+    def _note(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]], submitted: float) -> None:
+        self._read.add(folder.name)
+        for job, cells in jobs:
+            for cell_id in cells:
+                self.tickets.setdefault(cell_id, []).append(Ticket(job, folder, submitted))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One submits at a time, so that no cell is submitted twice."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.refresh()
+            yield

@@ -1,0 +1,31 @@
+"""How a worker ended, as a session reports it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ablations.worker import Outcome
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a worker: what it said of itself, or what is known of its death."""
+
+    outcome: Outcome | None
+    """None if it died before it could say anything, or was ended although nobody here had asked for that."""
+    cause: str = "killed"
+    """Of a death: ``killed``, ``oom``, ``timeout``, ``preempted``, ``node_failure`` or ``cancelled``."""
+    message: str = ""
+    """One line for tables."""
+    log: str = ""
+    """The end of what it printed."""
+    job: str = ""
+    """The Slurm job that is over."""
+
+    @classmethod
+    def of_exit(cls, code: int) -> End:
+        """The end of a process with exit code ``code``, or killed by signal ``-code``."""
+        if code in set(Outcome):
+            return cls(Outcome(code))
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return cls(None, message=f"its process {how}")

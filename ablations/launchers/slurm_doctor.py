@@ -1,0 +1,113 @@
+"""What ``action=doctor`` looks at on a Slurm cluster, the way of a real job through it included."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablations.doctor import Check
+from ablations.launchers import snapshot
+from ablations.launchers.queue import SlurmDown, array_limit, ask
+
+if TYPE_CHECKING:
+    from ablations.launchers.slurm import Slurm
+
+COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
+#: Seconds that the probe may wait in the queue.
+PATIENCE = 120.0
+#: Seconds that a file or a signal may take.
+LAG = 30.0
+
+
+def checks_of_slurm(launcher: Slurm, root: Path, runner: str) -> Iterator[Check]:
+    """Commands, configuration and a probe job."""
+    if absent := [name for name in COMMANDS if shutil.which(name) is None]:
+        yield Check("commands", f"no {', '.join(absent)} on PATH", "run on a login node, or load the Slurm module")
+        return
+    yield Check("commands", ", ".join(COMMANDS))
+    try:
+        config = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", ask("scontrol", "show", "config"), re.MULTILINE))
+    except SlurmDown as error:
+        yield Check("slurmctld", str(error), "wait until it is back, or ask who runs the cluster")
+        return
+    yield Check("slurmctld", f"answers, Slurm {config.get('SLURM_VERSION', '?')}")
+    yield _accounting()
+    yield Check("arrays", f"of up to {array_limit()} tasks; larger sweeps are split")
+    yield _requeue(config)
+    yield from _probe(launcher, root, runner)
+
+
+def _accounting() -> Check:
+    try:
+        ask("sacct", "--noheader", "--allocations", "--jobs=1")
+    except (SlurmDown, ValueError):
+        return Check("accounting", "none: how a job ended is known for MinJobAge seconds only, which suffices")
+    return Check("accounting", "sacct answers")
+
+
+def _requeue(config: dict[str, str]) -> Check:
+    preempts = config.get("PreemptType", "").partition("/")[2] not in ("", "none")
+    if config.get("JobRequeue") == "0":
+        return Check("requeue", "jobs say themselves that they are requeued (JobRequeue=0)")
+    if preempts and "preempt_send_user_signal" not in config.get("SlurmctldParameters", ""):
+        return Check("requeue", "allowed; preemption comes as SIGTERM, which cells answer with a checkpoint")
+    return Check("requeue", "allowed")
+
+
+def probe(folder: str) -> None:
+    """A job that says that it runs, and whether a signal reached it."""
+    told = threading.Event()
+    signal.signal(signal.SIGUSR2, lambda *_: told.set())
+    (Path(folder) / "started").touch()
+    if told.wait(LAG):
+        (Path(folder) / "signalled").touch()
+
+
+def _probe(launcher: Slurm, root: Path, runner: str) -> Iterator[Check]:
+    import submitit
+    from submitit.core.utils import FailedJobError
+
+    folder = root.resolve() / "slurm" / f"doctor-{uuid.uuid4().hex[:6]}"
+    small = replace(launcher, minutes=5, special={})
+    executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_python=launcher.python())
+    parameters = small.parameters(small.resources(""), snapshot.take(root, runner), "")
+    executor.update_parameters(**{f"slurm_{name}": value for name, value in parameters.items()})
+    try:
+        job = executor.submit(probe, str(folder)).job_id
+    except FailedJobError as error:
+        yield Check("sbatch", str(error).strip(), "change launcher.partition, account, qos, gpus, mem_gb or minutes")
+        return
+    yield Check("sbatch", f"took job {job}")
+    try:
+        if not _appears(folder / "started", PATIENCE):
+            state = ask("squeue", "--noheader", f"--jobs={job}", "--states=all", "--Format=State:20,Reason:60").split()
+            ended = "see the logs in " + str(folder)
+            waits = "wait, or ask for less; the sweep itself can wait in the queue"
+            mend = waits if state[:1] == ["PENDING"] else f"share {root} with the nodes; {ended}"
+            yield Check("folder", f"nothing from job {job} after {PATIENCE:.0f} s, it is {' '.join(state)}", mend)
+            return
+        yield Check("folder", f"a job can write in {root}, and imports the code")
+        ask("scancel", "--signal=USR2", job)
+        if not _appears(folder / "signalled", LAG):
+            yield Check("signals", "SIGUSR2 did not reach a job", "without it a time limit costs what a kill does")
+            return
+        yield Check("signals", "SIGUSR2 reaches a job")
+    finally:
+        ask("scancel", job)
+        if (folder / "signalled").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _appears(path: Path, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    return path.exists()

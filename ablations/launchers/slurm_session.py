@@ -1,0 +1,248 @@
+"""A session of launcher ``slurm``: submits, finds its jobs again, and learns how they ended.
+
+What came of a job is in a file that it leaves.  Only a job that leaves none is judged by what Slurm says of it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablations.cells import CellFolder
+from ablations.launchers import snapshot
+from ablations.launchers.batches import Batches, Ticket
+from ablations.launchers.end import End
+from ablations.launchers.queue import GONE, Queue, SlurmDown, array_limit, ask
+from ablations.worker import Job, Outcome
+from unigrpo.registry import ConfigError
+
+if TYPE_CHECKING:
+    from ablations.launchers.slurm import Resources, Slurm
+
+#: Seconds between looks for what jobs have left; files cost Slurm nothing.
+LOOK = 1.0
+#: What sbatch says when it is worth asking again.
+_PASSING = re.compile(r"unable to contact|timed out|connection (refused|reset)|zero bytes|transport endpoint", re.I)
+
+
+class SlurmSession:
+    """Cells that wait to be submitted, and jobs that Slurm has; the latter outlive it."""
+
+    def __init__(self, launcher: Slurm, root: Path, runner: str) -> None:
+        self.launcher = launcher
+        self.root = root.resolve()
+        self.runner = runner
+        self.queue = Queue()
+        self.batches = Batches.of(root)
+        self._waiting: list[Job] = []
+        self._mine: dict[Ticket, list[Job]] = {}
+        self._stopped: set[str] = set()
+        """Cells that were stopped, by Slurm or by somebody: the state of their job tells."""
+        self._spent: set[tuple[Ticket, str]] = set()
+        """Jobs whose end was reported, each with the cell for which it was."""
+        self._silent: set[Ticket] = set()
+        self._held: set[Ticket] = set()
+        self._fault = ""
+        self._stopping = False
+        self._looked = float("-inf")
+        self._code: Path | None = None
+        self._last_array = ""
+
+    def free(self) -> int:
+        """No limit: the cluster has the queue."""
+        return sys.maxsize
+
+    def start(self, job: Job) -> None:
+        """Take a cell up; it is submitted, or found in the queue, at the next poll."""
+        self._waiting.append(job)
+
+    def running(self) -> int:
+        """Cells that wait to be submitted or that Slurm has."""
+        return len(self._waiting) + sum(map(len, self._mine.values()))
+
+    def poll(self, seconds: float) -> list[tuple[Job, End]]:
+        """Submit what waits; collect what has ended.
+
+        Raises:
+            ConfigError: Slurm refuses what was asked for.
+            OSError: the folder cannot be written.
+        """
+        asked = self.running() > 0 and self.queue.due() and self._ask()
+        if self._waiting and not self._fault:
+            self._submit()
+        if not asked and time.monotonic() - self._looked < LOOK:
+            time.sleep(seconds)
+            return []
+        self._looked = time.monotonic()
+        return [*self._results(), *(self._deaths() if asked else ())]
+
+    def leave(self) -> str:
+        """Let Slurm have the jobs; cells that were not submitted stay as they are."""
+        count, jobs = sum(map(len, self._mine.values())), sorted({t.job.partition("_")[0] for t in self._mine})
+        self._waiting.clear()
+        self._mine.clear()
+        return f"{count} cells stay with Slurm: squeue --jobs={','.join(jobs)}" if jobs else ""
+
+    def stop(self) -> None:
+        """Cancel the jobs; running cells write a checkpoint."""
+        self._stopping = True
+        self._waiting.clear()
+        withdraw(self._mine)
+
+    def kill(self) -> None:
+        """Nothing here ends with the command."""
+
+    def __enter__(self) -> SlurmSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _ask(self) -> bool:
+        """Ask Slurm about all jobs; false if it does not answer."""
+        before, self._fault = self._fault, ""
+        try:
+            self.queue.look([ticket.job for ticket in self._mine])
+        except SlurmDown as error:
+            self._fault = str(error)
+            if not before:
+                print(f"Slurm does not answer, asking again: {error}", file=sys.stderr, flush=True)
+        for ticket in self._mine:
+            status = self.queue.seen.get(ticket.job)
+            if status and status.state == "PENDING" and "held" in status.reason.lower() and ticket not in self._held:
+                self._held.add(ticket)
+                print(f"Slurm holds job {ticket.job} ({status.reason}); to let it go: scontrol release {ticket.job}")
+        return not self._fault
+
+    def _submit(self) -> None:
+        """Submit the waiting cells, but for those that some controller has submitted already."""
+        waiting, self._waiting = self._waiting, []
+        with self.batches.lock():
+            new = [job for job in waiting if not self._adopt(job)]
+            limit = array_limit() if new else 0
+            for resources, tasks in self.launcher.chunks(new, limit):
+                try:
+                    self._send(resources, tasks)
+                except SlurmDown as error:
+                    self._fault = str(error)
+                    self._waiting += [job for task in tasks for job in task]
+
+    def _adopt(self, job: Job) -> bool:
+        """Whether a job of Slurm has the cell already, or died with it while nobody watched; it is followed then."""
+        ticket = self.batches.last(job.cell_id)
+        if ticket is None or (ticket, job.cell_id) in self._spent:
+            return False
+        holders = CellFolder(job.folder).holders()
+        worker = holders[-1].get("worker") if holders and "released" not in holders[-1] else None
+        if self.queue.alive(ticket.job, ticket.submitted) or (worker or {}).get("job") == ticket.job:
+            self._mine.setdefault(ticket, []).append(job)
+            return True
+        return False
+
+    def _send(self, resources: Resources, tasks: Sequence[tuple[Job, ...]]) -> None:
+        """Submit one array.
+
+        Raises:
+            SlurmDown: Slurm does not answer.
+            ConfigError: it refuses.
+        """
+        import submitit
+        from submitit.core.utils import FailedJobError
+
+        self._code = self._code or snapshot.take(self.root, self.runner)
+        folder = self.batches.folder / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+        submitted = time.time()
+        # How often a cell may go on is for the cells to say, who know what they gained.
+        options = {"slurm_max_num_timeout": sys.maxsize, "slurm_python": self.launcher.python()}
+        parameters = self.launcher.parameters(resources, self._code, self._last_array)
+        tasks = [tuple(replace(job, ended_job=self._before(job)) for job in task) for task in tasks]
+        try:
+            executor = submitit.AutoExecutor(folder, cluster="slurm", **options)
+            executor.update_parameters(**{f"slurm_{name}": value for name, value in parameters.items()})
+            jobs = executor.submit_array([self.launcher.task(resources, task) for task in tasks])
+        except FailedJobError as error:
+            if _PASSING.search(str(error)):
+                raise SlurmDown(f"sbatch: {error}") from error
+            raise ConfigError(f"sbatch refuses the jobs: {str(error).strip()}") from error
+        names = [job.job_id for job in jobs]
+        if self.launcher.max_parallel:
+            self._last_array = names[0].partition("_")[0]
+        cells = [[job.cell_id for job in task] for task in tasks]
+        self.batches.add(folder, list(zip(names, cells, strict=True)), submitted)
+        for task in tasks:
+            for job in task:
+                ticket = self.batches.last(job.cell_id)
+                assert ticket is not None
+                self._mine.setdefault(ticket, []).append(job)
+
+    def _before(self, job: Job) -> str:
+        """The job that had the cell before; it has ended, or there would not be another."""
+        ticket = self.batches.last(job.cell_id)
+        return ticket.job if ticket else ""
+
+    def _results(self) -> Iterator[tuple[Job, End]]:
+        """What jobs have left."""
+        there = {folder: set(os.listdir(folder)) for folder in {ticket.folder for ticket in self._mine}}
+        for ticket in [ticket for ticket in self._mine if ticket.result.name in there[ticket.folder]]:
+            ends = _read(ticket)
+            for job in self._mine.pop(ticket):
+                end = ends if isinstance(ends, End) else ends.get(job.cell_id, End(None, job=ticket.job))
+                if end.outcome is Outcome.STOPPED and not self._stopping:
+                    self._stopped.add(job.cell_id)
+                    self._mine.setdefault(ticket, []).append(job)
+                else:
+                    self._spent.add((ticket, job.cell_id))
+                    yield job, end
+
+    def _deaths(self) -> Iterator[tuple[Job, End]]:
+        """Jobs that have ended without a word."""
+        for ticket in list(self._mine):
+            status = self.queue.seen.get(ticket.job)
+            if status is None or not status.ended:
+                continue
+            if status.state in ("COMPLETED", GONE) and ticket not in self._silent:
+                self._silent.add(ticket)  # a file may take a while to be seen from here
+                continue
+            for job in self._mine.pop(ticket):
+                self._spent.add((ticket, job.cell_id))
+                stopped = job.cell_id in self._stopped
+                self._stopped.discard(job.cell_id)
+                if ticket.withdrawn or (stopped and status.cause != "cancelled"):
+                    yield job, End(Outcome.STOPPED, job=ticket.job)
+                else:
+                    message = f"its Slurm job {ticket.job} ended as {status}"
+                    yield job, End(None, status.cause, message, ticket.log_tail(), ticket.job)
+
+
+def withdraw(tickets: Iterable[Ticket]) -> int:
+    """Cancel jobs, so that their ends say nothing about their cells; how many they were.
+
+    Raises:
+        SlurmDown: Slurm does not answer.
+    """
+    tickets = list(tickets)
+    for folder in {ticket.folder for ticket in tickets}:
+        with (folder / "withdrawn").open("a", encoding="utf-8") as file:
+            file.writelines(f"{ticket.job}\n" for ticket in tickets if ticket.folder == folder)
+    jobs = [ticket.job for ticket in tickets]
+    for start in range(0, len(jobs), 500):
+        ask("scancel", *jobs[start : start + 500])
+    return len(jobs)
+
+
+def _read(ticket: Ticket) -> dict[str, End] | End:
+    """What a job has left: the end of each of its cells, or one for all if it broke before it could tell."""
+    outcome, value = pickle.loads(ticket.result.read_bytes())  # noqa: S301  written by our own jobs
+    if outcome == "success":
+        ends: dict[str, End] = value
+        return ends
+    message = str(value).strip().splitlines()[-1]
+    return End(None, "killed", f"its Slurm job {ticket.job} broke: {message}", str(value), ticket.job)
