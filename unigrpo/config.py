@@ -7,6 +7,7 @@ changes a result is in it, and nothing else is: where a run is launched and how 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -180,6 +181,7 @@ class RunConfig:
         return self
 
 
+@functools.cache
 def slot_of(key: str) -> str | None:
     """The slot behind the key ``key`` (``text_trust_region`` -> ``trust_region``), None if it has none."""
     for f in dataclasses.fields(RunConfig):
@@ -235,6 +237,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
+# A plan of thousands of cells builds thousands of configurations.
+_hints = functools.cache(typing.get_type_hints)
+
+
 def build(cls: type, data: Any, path: str = "") -> Any:
     """A dataclass from its plain form.
 
@@ -243,7 +249,7 @@ def build(cls: type, data: Any, path: str = "") -> Any:
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path or cls.__name__}: expected a mapping, got {data!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     values = {}
     for key, value in data.items():

@@ -36,10 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(config: Any, folder: Path) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from unigrpo.measures import MEASURES
     from unigrpo.training.runner import Stopped, run
     from unigrpo.training.state import CheckpointError
     from unigrpo.training.trainer import NonFiniteLoss, RatioGuardError
 
+    measure = MEASURES[config.episode.family](config.world)
+    watched, headline = measure.watched[0], measure.headline
     asked: list[int] = []
     signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -49,7 +52,7 @@ def _train(config: Any, folder: Path) -> int:
 
             def show(event: dict[str, Any]) -> None:
                 numbers = event["metrics"]
-                text = f"reward {numbers['train/reward']:.3f}, strict {numbers['train/strict']:.3f}"
+                text = f"reward {numbers['train/reward']:.3f}, {watched} {numbers[f'train/{watched}']:.3f}"
                 bar.update(task, completed=event["update"], description=text)
 
             result = run(config, folder, progress=show, stop=lambda: bool(asked))
@@ -59,7 +62,7 @@ def _train(config: Any, folder: Path) -> int:
     except (ConfigError, CheckpointError, NonFiniteLoss, RatioGuardError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE if isinstance(error, ConfigError) else _FAILED
-    for name in ("geneval/strict", "geneval/official", "cfg/geneval/strict", "heldout/fidelity"):
+    for name in (*headline, f"cfg/{headline[0]}"):
         print(f"{name} {result['metrics'][name]:.3f}")
     return 0
 

@@ -60,7 +60,8 @@ class Tokens(ImageHead):
     def look(self, walk: Walk, segment: ImageSegment) -> None:
         """Let a given picture, or one that is not to be scored, enter the context."""
         codes = _policy(walk).codes_of(segment.latents) if segment.tokens is None else segment.tokens
-        _enter(walk, codes, segment.made)
+        # The latents of an episode that is over may be anything, and no code.
+        _enter(walk, codes.where(segment.made[:, None], 0), segment.made)
 
     def conflicts(self, config: Any) -> Iterator[str]:
         """Say what has no meaning without denoising steps."""

@@ -15,7 +15,8 @@ _SCORES = ("SC", "PQ", "O")
 class EditMeasure:
     """The judge called shapes-edit."""
 
-    watched = ("SC", "PQ", "O", "success", "preserved")
+    watched = ("O", "SC", "PQ", "success", "preserved")
+    headline = ("editing/O", "editing/SC", "editing/PQ")
 
     def __init__(self, world: Any):
         self.world = world

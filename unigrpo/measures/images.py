@@ -15,6 +15,7 @@ class ImageMeasure:
     """GenEval-mini, with the rounds of a reflecting policy."""
 
     watched = ("strict", "official", "proxy", "length")
+    headline = ("geneval/strict", "geneval/official", "heldout/fidelity")
 
     def __init__(self, world: Any):
         self.world = world

@@ -16,7 +16,12 @@ class Measure(Protocol):
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """The fields of a row that training logs, averaged over its rollout."""
+        """The fields of a row that training logs, averaged over its rollout; the first one says most."""
+        ...
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The metrics of the summary that say most, first the one."""
         ...
 
     def rows(self, transcript: Transcript, per_prompt: int) -> list[Row]:

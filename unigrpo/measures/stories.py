@@ -18,6 +18,7 @@ class StoryMeasure:
     """The judge called shapes-interleaved."""
 
     watched = ("mean", *ASPECTS, "structure", "pictures")
+    headline = ("interleaved/mean", "interleaved/structure")
 
     def __init__(self, world: Any):
         self.world = world

@@ -75,7 +75,7 @@ def load(checkpoint: str) -> UnifiedModel:
     policy.eval()
     if (folder / AUTOENCODER).is_file():
         weights = _read(folder / AUTOENCODER)
-        width, channels = weights["encoder.1.bias"].shape[0], weights["mean"].shape[0]
+        width, channels = weights["decoder.5.bias"].shape[0], weights["mean"].shape[0]
         levels = policy.config.code_levels
         tiny = QuantisedAutoencoder(levels, width) if levels else TinyAutoencoder(channels, width)
         tiny.load_state_dict(weights)

@@ -76,7 +76,13 @@ def unpack(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
 
 
 class MoTPolicy(PreTrainedModel):
-    """The unified policy: implements :class:`~unigrpo.models.policy.Policy`."""
+    """The unified policy: implements :class:`~unigrpo.models.policy.Policy`.
+
+    Attributes:
+        understanding: what looks at a clean picture besides the generation expert: latents [B, C, H, W] -> tokens
+            [B, n, hidden] that the text expert reads, as those of BAGEL's ViT and its connector; the tiny model has
+            none.
+    """
 
     config_class = MoTConfig
     config: MoTConfig
@@ -95,6 +101,7 @@ class MoTPolicy(PreTrainedModel):
             self.vae2llm = nn.Linear(config.token_channels, width)
             self.llm2vae = nn.Linear(width, config.token_channels)
         self.latent_pos_embed = LatentPositions(config.max_latent_size, width)
+        self.understanding: nn.Module | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -144,7 +151,17 @@ class MoTPolicy(PreTrainedModel):
         time = torch.zeros(latents.shape[0], device=latents.device)
         _, (keys, values), seen = self._image_block(context, latents, time)
         valid = made[:, None].expand(-1, seen - context.valid.shape[1])
-        return Context(keys, values, torch.cat((context.valid, valid), 1), context.position + made)
+        grown = Context(keys, values, torch.cat((context.valid, valid), 1), context.position + made)
+        return grown if self.understanding is None else self._extend_features(grown, self.understanding(latents), made)
+
+    def _extend_features(self, context: Context, features: Tensor, made: Tensor) -> Context:
+        """Append features [B, n, hidden] of a picture: all see each other, at one position of their own."""
+        valid = torch.cat((context.valid, made[:, None].expand(-1, features.shape[1])), 1)
+        # Rows without the picture look too: softmax over nothing would be NaN, and nothing reads their state.
+        seen = torch.cat((context.valid, torch.ones_like(valid[:, context.valid.shape[1] :])), 1)[:, None]
+        position = context.position[:, None].expand(-1, features.shape[1])
+        _, _, extended = self._walk_layers(context, features, None, None, position, seen)
+        return Context(*extended, valid, context.position + made)
 
     def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
         """Noise - data at ``x`` [B, C, H, W], ``t`` 0-d or [B]; fp32 or the dtype of ``x`` if wider."""

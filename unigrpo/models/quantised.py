@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigrpo.models.autoencoder import TinyAutoencoder
@@ -69,11 +69,23 @@ class FiniteScalars:
 
 
 class QuantisedAutoencoder(TinyAutoencoder):
-    """The tiny autoencoder with a rounded latent map; its latents are bounded and need no scale."""
+    """The tiny autoencoder with a rounded latent map; its latents are bounded and need no scale.
+
+    A code depends on its own 8 x 8 pixels alone: were there convolutions before the rounding, every object would alter
+    the codes around it, in ways that a policy can hardly learn to predict.  The decoder sees all codes.
+    """
 
     def __init__(self, levels: Sequence[int], width: int = 64):
         super().__init__(len(levels), width)
         self.scalars = FiniteScalars(tuple(levels))
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(self.FACTOR),
+            nn.Conv2d(3 * self.FACTOR**2, 4 * width, 1),
+            nn.SiLU(),
+            nn.Conv2d(4 * width, 4 * width, 1),
+            nn.SiLU(),
+            nn.Conv2d(4 * width, len(levels), 1),
+        )
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] -> values of the grid [B, C, H/8, W/8]."""

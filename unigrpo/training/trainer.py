@@ -183,9 +183,10 @@ class Trainer:
 
     def needs_reference(self, update: int) -> bool:
         """Whether a penalty, or the periodic look at drift, wants the reference's scores in this update."""
-        config = self.config
-        # Which penalty falls on pictures depends on the image head; a needless reference costs time only.
-        penalised = config.regularizer.weight > 0 or config.text_kl.weight > 0
+        config, modalities = self.config, self.config.modalities
+        # Pictures painted token by token are penalised like words.
+        of_pictures = config.regularizer if config.image_head.denoises else config.text_kl
+        penalised = (modalities.text and config.text_kl.weight > 0) or (modalities.image and of_pictures.weight > 0)
         return bool(penalised or update % DRIFT_EVERY == 0)
 
     @torch.no_grad()

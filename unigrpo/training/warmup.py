@@ -42,6 +42,7 @@ from unigrpo.models.tokenizer import Tokenizer
 from unigrpo.trajectory import ImageSegment, Segment, TextScore, TextSegment
 from unigrpo.walk import Rules, Walk
 from unigrpo.worlds.shapes import warmup_episodes
+from unigrpo.worlds.shapes.grammar import PLACES, Scene, random_item
 from unigrpo.worlds.shapes.render import render
 from unigrpo.worlds.shapes.warmup_episodes import Faults
 
@@ -53,7 +54,8 @@ class WarmupConfig:
     world: str = "shapes"
     seed: int = 0
     base: str = ""
-    """A checkpoint to go on from, its autoencoder included; empty for a model from scratch."""
+    """A checkpoint to go on from, its autoencoder included unless ``code_levels`` ask for another; empty for a model
+    from scratch."""
     shares: dict[str, float] = field(default_factory=lambda: {"images": 1.0})
     """Kind of episode -> its share of the batches."""
     examples: int = 40960
@@ -62,6 +64,8 @@ class WarmupConfig:
     """Which parts of texts and pictures are wrong."""
     autoencoder_steps: int = 4000
     autoencoder_width: int = 64
+    autoencoder_batch: int = 64
+    autoencoder_lr: float = 2e-3
     latent_channels: int = 8
     code_levels: tuple[int, ...] = ()
     """Levels of each latent channel, if pictures are to be painted token by token; empty for flow matching."""
@@ -102,21 +106,19 @@ def rows_of(episodes: Episodes, rows: Tensor) -> Episodes:
 
 def train_autoencoder(config: WarmupConfig, world: Any, track: Progress) -> TinyAutoencoder:
     """A frozen autoencoder of the world's pictures."""
-    rng = np.random.default_rng((config.seed, 1))
     generator = torch.Generator().manual_seed(config.seed)
-    examples = world.warmup_examples(rng, 8192, 0.0, 0.25)
-    pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
-    levels, width = config.code_levels, config.autoencoder_width
+    levels, width, size = config.code_levels, config.autoencoder_width, config.autoencoder_batch
     model = QuantisedAutoencoder(levels, width) if levels else TinyAutoencoder(config.latent_channels, width)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
+    pictures = _crowded(config.seed) if levels else _usual(config.seed, world)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.autoencoder_lr, weight_decay=0.0)
     task = track.add_task("autoencoder", total=config.autoencoder_steps)
     for step in range(config.autoencoder_steps):
-        _set_rate(optimizer, config.lr * _schedule(step, config.autoencoder_steps))
-        chosen = pictures[torch.randint(len(pictures), (config.batch,), generator=generator)]
+        _set_rate(optimizer, config.autoencoder_lr * _schedule(step, config.autoencoder_steps))
+        chosen = pictures[torch.randint(len(pictures), (size,), generator=generator)]
         if isinstance(model, QuantisedAutoencoder):
             loss = model.reconstruction_loss(chosen)
         else:
-            noise = 0.1 * torch.randn(config.batch, config.latent_channels, *_latent_size(world), generator=generator)
+            noise = 0.1 * torch.randn(size, config.latent_channels, *_latent_size(world), generator=generator)
             loss = reconstruction_loss(model, chosen, noise)
         optimizer.zero_grad()
         loss.backward()
@@ -125,6 +127,19 @@ def train_autoencoder(config: WarmupConfig, world: Any, track: Progress) -> Tiny
     if not config.code_levels:
         model.fit_scale(pictures[:2048])
     return model.eval().requires_grad_(False)
+
+
+def _usual(seed: int, world: Any) -> Tensor:
+    """Pictures of single prompts."""
+    examples = world.warmup_examples(np.random.default_rng((seed, 1)), 8192, 0.0, 0.25)
+    return torch.from_numpy(np.stack([example.picture for example in examples]))
+
+
+def _crowded(seed: int) -> Tensor:
+    """Pictures with an object in most places: the more objects, the more a step teaches."""
+    rng = random.Random(seed)
+    scenes = [Scene(tuple(random_item(rng, place) for place in PLACES if rng.random() < 0.8)) for _ in range(8192)]
+    return torch.from_numpy(render(scenes))
 
 
 def draw_episodes(config: WarmupConfig, kind: str, model: UnifiedModel) -> Episodes:
@@ -321,6 +336,17 @@ def _from_scratch(config: WarmupConfig, world: Any, track: Progress) -> UnifiedM
     return UnifiedModel(policy, autoencoder, tokenizer)
 
 
+def _by_tokens(base: UnifiedModel, config: WarmupConfig, autoencoder: TinyAutoencoder) -> UnifiedModel:
+    """A policy with all weights of ``base`` but those that deal with latents, in whose place it has codes."""
+    torch.manual_seed(config.seed)
+    changed = {"code_levels": config.code_levels, "latent_channels": len(config.code_levels)}
+    sizes = base.policy.config.to_dict() | changed | {"time_conditioning": "input"}
+    policy = MoTPolicy(MoTConfig.from_dict(sizes))
+    known = policy.state_dict()
+    policy.load_state_dict(known | {name: w for name, w in base.policy.state_dict().items() if name in known})
+    return UnifiedModel(policy, autoencoder, base.tokenizer)
+
+
 def make(config: WarmupConfig) -> tuple[UnifiedModel, dict[str, Any]]:
     """Autoencoder, data, policy; the model and the recipe with what it took."""
     started = time.process_time()
@@ -328,22 +354,27 @@ def make(config: WarmupConfig) -> tuple[UnifiedModel, dict[str, Any]]:
     with Progress(TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()) as track:
         if config.base:
             model = checkpoint.load(config.base).with_words(world.vocabulary(), config.seed)
+            if config.code_levels:
+                model = _by_tokens(model, config, train_autoencoder(config, world, track))
             model.policy.train()
         else:
             model = _from_scratch(config, world, track)
         words = model.tokenizer
         framing = (words.bos, words.eos, words.pad, words.start_of_image)
-        rules = Rules(time_points(1), Ode(), (), Cfg(), 1.0, *framing, context_grad=True)
+        rules = Rules(time_points(1), Ode(), (), Cfg(), 1.0, *framing, context_grad=True, head=_head(model))
         data = {kind: draw_episodes(config, kind, model) for kind in config.shares}
         train_policy(config, model.policy, data, rules, track)
     model.policy.eval()
     return model, {"recipe": dataclasses.asdict(config), "cpu_s": round(time.process_time() - started)}
 
 
+def _head(model: UnifiedModel) -> Any:
+    return registry.find("image_head", "tokens" if model.policy.config.code_levels else "flow")()
+
+
 def score(model: UnifiedModel, config: EvaluationConfig) -> dict[str, float]:
     """GenEval-mini of a model, without and with guidance."""
-    head = registry.find("image_head", "tokens" if model.policy.config.code_levels else "flow")()
-    evaluator = Evaluator(RunConfig(evaluation=config, image_head=head), model)
+    evaluator = Evaluator(RunConfig(evaluation=config, image_head=_head(model)), model)
     plain = evaluator(model.policy, 1.0, config.images_per_prompt).metrics
     guided = evaluator(model.policy, config.guidance_scale, config.images_per_prompt).metrics
     return {**plain, **{f"cfg/{name}": value for name, value in guided.items()}}
