@@ -26,6 +26,7 @@ SMALL_RUN = [
     *SMALL_ROLLOUT,
     "optim.updates=1",
     "evaluation.prompts_per_task=[1,1,1,1,1,1]",
+    "evaluation.retention_prompts_per_task=[1,1,1,1,1,1]",
     "evaluation.images_per_prompt=2",
 ]
 
@@ -143,9 +144,12 @@ def _check_mlflow(arguments: Sequence[str]) -> None:
 def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
     from unigrpo.train import main
 
+    small = list(SMALL_RUN)
+    if any(word.startswith("recipe=interleaved") for word in arguments):
+        small.append("evaluation.prompts_per_task=[1,1]")
     before = signal.getsignal(signal.SIGINT)
     try:
-        assert main([*arguments, *SMALL_RUN, f"folder={folder / 'run'}"]) == 0
+        assert main([*arguments, *small, f"folder={folder / 'run'}"]) == 0
     finally:
         signal.signal(signal.SIGINT, before)
     assert (folder / "run" / "result.json").is_file()

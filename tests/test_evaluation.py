@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from tests.models import tiny
+from tests.training.runs import Whim
 from unigrpo import evaluation
+from unigrpo.codec import Codec
 from unigrpo.config import RunConfig
-from unigrpo.evaluation import Evaluator
+from unigrpo.evaluation import Evaluation, Evaluator
 from unigrpo.models.checkpoint import UnifiedModel
 
 MODEL = tiny.model()
@@ -25,14 +27,19 @@ def evaluator(model: UnifiedModel = MODEL, /, **changes) -> Evaluator:
     return Evaluator(RunConfig.from_dict(data), model)
 
 
+def shown(found: Evaluation) -> torch.Tensor:
+    """The last picture of every episode."""
+    return torch.cat([transcript.last_pictures() for transcript in found.transcripts])
+
+
 @pytest.fixture(scope="module")
 def plain():
     return evaluator()(MODEL.policy, 1.0, 2)
 
 
 def test_one_row_for_every_picture(plain):
-    assert len(plain.rows) == len(plain.pictures) == 14
-    assert plain.pictures.shape[1:] == (3, 32, 32)
+    assert len(plain.rows) == len(shown(plain)) == 14
+    assert shown(plain).shape[1:] == (3, 32, 32)
     prompts = evaluator().prompts
     assert [row["prompt"] for row in plain.rows] == [prompt.key for prompt in prompts for _ in range(2)]
     assert [row["image"] for row in plain.rows] == [0, 1] * 7
@@ -45,7 +52,7 @@ def test_one_row_for_every_picture(plain):
 def test_rows_are_what_the_judge_says_of_the_pictures(plain):
     evaluating = evaluator()
     asked = [prompt for prompt in evaluating.prompts for _ in range(2)]
-    verdicts = evaluating.world.judge(plain.pictures, asked)
+    verdicts = evaluating.world.judge(shown(plain), asked)
     for row, verdict in zip(plain.rows, verdicts, strict=True):
         assert (row["strict"], row["official"]) == (verdict.strict, verdict.official)
         assert (row["fidelity"], row["extra"], row["reason"]) == (verdict.fidelity, verdict.extra, verdict.reason)
@@ -58,7 +65,7 @@ def test_arms_are_measured_with_the_same_prompts_and_draws(plain):
         rollout={"group_size": 4, "shared_noise": False}, optim={"image_lr": 1.0},
     )  # fmt: skip
     found = arm(MODEL.policy, 1.0, 2)
-    assert torch.equal(found.pictures, plain.pictures)
+    assert torch.equal(shown(found), shown(plain))
     assert found.metrics == plain.metrics
     assert arm.set_hash == evaluator().set_hash
 
@@ -67,7 +74,7 @@ def test_arms_are_measured_with_the_same_prompts_and_draws(plain):
 def test_what_is_measured_with_has_another_hash(plain, changes):
     other = evaluator(evaluation=changes)
     assert other.set_hash != evaluator().set_hash
-    assert not torch.equal(other(MODEL.policy, 1.0, 2).pictures, plain.pictures)
+    assert not torch.equal(shown(other(MODEL.policy, 1.0, 2)), shown(plain))
 
 
 def test_the_hash_covers_the_prompts_and_not_the_loop():
@@ -78,21 +85,21 @@ def test_the_hash_covers_the_prompts_and_not_the_loop():
 def test_results_do_not_depend_on_the_batch(plain, monkeypatch):
     monkeypatch.setattr(evaluation, "_ROWS", 4)
     found = evaluator()(MODEL.policy, 1.0, 2)
-    torch.testing.assert_close(found.pictures, plain.pictures, atol=1e-4, rtol=0)
+    torch.testing.assert_close(shown(found), shown(plain), atol=1e-4, rtol=0)
     assert [row["thinking"] for row in found.rows] == [row["thinking"] for row in plain.rows]
     assert found.cost.nfe == plain.cost.nfe == 14 * 3
 
 
 def test_fewer_pictures_are_the_first_of_more(plain):
     found = evaluator()(MODEL.policy, 1.0, 1)
-    torch.testing.assert_close(found.pictures, plain.pictures[::2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(shown(found), shown(plain)[::2], atol=1e-4, rtol=0)
     assert "heldout/diversity" not in found.metrics
 
 
 def test_global_random_numbers_are_neither_used_nor_moved(plain):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    assert torch.equal(evaluator()(MODEL.policy, 1.0, 2).pictures, plain.pictures)
+    assert torch.equal(shown(evaluator()(MODEL.policy, 1.0, 2)), shown(plain))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -101,42 +108,13 @@ def test_the_second_scale_guides_from_the_same_noise(plain):
     assert guided.cost.nfe == 2 * plain.cost.nfe
     assert guided.cost.tokens == plain.cost.tokens
     assert [row["thinking"] for row in guided.rows] == [row["thinking"] for row in plain.rows]
-    assert not torch.equal(guided.pictures, plain.pictures)
-
-
-def metrics_of(rows, pictures=None, images=1):
-    blank = {"strict": 0, "official": 0, "strict_soft": 0.0, "official_soft": 0.0, "fidelity": 0.0, "proxy": 0.0}
-    blank |= {"extra": 0, "faithful": 0, "length": 0}
-    shown = torch.zeros(len(rows), 3, 2, 2) if pictures is None else pictures
-    return evaluator()._metrics([blank | row for row in rows], shown, images)
-
-
-def test_overall_is_the_unweighted_mean_of_the_tasks():
-    rows = [{"tag": "a", "strict": 1, "official": 1}] + [
-        {"tag": "b", "strict": k == 0, "official": 1} for k in range(4)
-    ]
-    found = metrics_of(rows)
-    assert found["geneval/strict/a"] == 1.0
-    assert found["geneval/strict/b"] == 0.25
-    assert found["geneval/strict"] == 0.625
-    assert found["geneval/official"] == 1.0
-
-
-def test_other_measures_are_means_over_pictures():
-    rows = [
-        {"tag": "a", "fidelity": k, "proxy": 2 * k, "extra": 3 * k, "faithful": k == 3, "length": 4 * k}
-        for k in range(4)
-    ]
-    found = metrics_of(rows)
-    names = ("heldout/fidelity", "heldout/proxy", "heldout/extra_objects", "thinking/faithful", "thinking/length")
-    assert [found[name] for name in names] == [1.5, 3.0, 4.5, 0.25, 6.0]
+    assert not torch.equal(shown(guided), shown(plain))
 
 
 def test_diversity_is_the_mean_distance_of_two_pictures_of_a_prompt():
     flat = torch.tensor([0.0, 1.0, 3.0, 5.0, 5.0, 5.0])
     pictures = flat[:, None, None, None].expand(-1, 3, 4, 4)
-    found = metrics_of([{"tag": "a"}] * 6, pictures, images=3)
-    assert found["heldout/diversity"] == pytest.approx(((1 + 3 + 2) / 3 + 0) / 2, rel=1e-5)
+    assert evaluation._diversity(pictures, 3) == pytest.approx(((1 + 3 + 2) / 3 + 0) / 2, rel=1e-5)
 
 
 def test_the_reference_has_not_drifted_from_itself():
@@ -169,6 +147,46 @@ def test_drift_of_the_text_policy():
     assert found["drift/text_kl"] > 0.01
 
 
+def test_edits_are_evaluated_in_all_their_turns():
+    """One row per turn; training in one turn is measured in three all the same."""
+    episode = {"name": "editing", "turns": 1, "max_thinking": 4}
+    found = evaluator(episode=episode, reward="edit")(MODEL.policy, 1.0, 2)
+    assert len(found.rows) == 3 * 14
+    assert sorted({row["turn"] for row in found.rows}) == [1, 2, 3]
+    assert found.cost.nfe == 14 * 3 * 3
+    assert found.metrics.keys() >= {"editing/O", "editing/turn/3/O", "heldout/diversity"}
+
+
+STORIES = {"name": "interleaved", "max_pictures": 2, "max_text": 12}
+TOLD = {"evaluation": {"prompts_per_task": [3, 2]}, "reward": Whim()}
+
+
+def test_stories_end_when_they_do_and_drift_counts_what_there_is():
+    evaluating = evaluator(episode=STORIES, **TOLD)
+    found = evaluating(MODEL.policy, 1.0, 2)
+    assert len(found.rows) == 10
+    assert len({row["pictures"] for row in found.rows}) > 1, "some paint, some do not"
+    assert found.cost.nfe == 3 * sum(row["pictures"] for row in found.rows)
+    assert set(evaluating.drift(MODEL.policy, MODEL.reference()).values()) == {0.0}
+    assert evaluating.set_hash != evaluator().set_hash
+
+
+def test_a_policy_that_paints_nothing_has_no_diversity():
+    found = evaluator(episode=STORIES | {"max_text": 1}, **TOLD)(MODEL.policy, 1.0, 2)
+    assert {row["pictures"] for row in found.rows} == {0}
+    assert "heldout/diversity" not in found.metrics
+    assert found.metrics["interleaved/mean"] == found.metrics["interleaved/structure"] == 0
+
+
+def test_retention_is_measured_on_single_pictures_with_its_own_counts():
+    counts = {"prompts_per_task": [1, 1], "retention_prompts_per_task": [2, 1, 1, 1, 1, 1]}
+    retention = evaluator(episode=STORIES, evaluation=counts, reward=Whim()).retention()
+    alone = Evaluator(RunConfig.from_dict({"evaluation": SMALL}), MODEL)
+    assert [prompt.key for prompt in retention.prompts] == [prompt.key for prompt in alone.prompts]
+    assert retention(MODEL.policy, 1.0, 1).metrics == alone(MODEL.policy, 1.0, 1).metrics
+    assert evaluator().retention() is None
+
+
 def test_without_thinking_there_is_nothing_to_be_faithful():
     silent = evaluator(episode={"name": "single_round", "thinking": False}, modalities="image_only")
     found = silent(MODEL.policy, 1.0, 1)
@@ -195,7 +213,7 @@ def test_a_perfect_policy_scores_perfectly():
         def decode(self, latents):
             return pictures
 
-    evaluating.model = dataclasses.replace(MODEL, autoencoder=Artist())
+    evaluating.codec = Codec(dataclasses.replace(MODEL, autoencoder=Artist()), evaluating.world)
     trajectory = evaluating.sample(MODEL.policy, evaluating._rules(1.0), evaluating.prompts, 1)
     segments = (trajectory.segments[0], dataclasses.replace(trajectory.segments[1], tokens=said[0], mask=said[1]))
     evaluating.sample = lambda *_: dataclasses.replace(trajectory, segments=(*segments, trajectory.segments[2]))

@@ -1,10 +1,11 @@
-"""What a trajectory says about itself."""
+"""What trajectories and transcripts say about themselves."""
 
 from __future__ import annotations
 
 import torch
 
 from unigrpo.trajectory import Cost, ImageSegment, TextSegment, Trajectory
+from unigrpo.transcript import Pictures, Transcript, Words
 
 
 def text(given: bool) -> TextSegment:
@@ -12,7 +13,7 @@ def text(given: bool) -> TextSegment:
 
 
 def picture() -> ImageSegment:
-    return ImageSegment((), torch.zeros(4, 1, 1, 1))
+    return ImageSegment((), torch.zeros(4, 1, 1, 1), torch.ones(4, dtype=torch.bool))
 
 
 def test_rows_are_prompt_major():
@@ -30,5 +31,36 @@ def test_the_image_is_the_last_picture():
     assert Trajectory("ab", 2, (first, text(given=False), last, text(given=False)), (None,) * 4).image is last
 
 
+def test_a_text_was_made_where_a_token_was_said():
+    mask = torch.tensor([[True, False], [False, False], [True, True]])
+    segment = TextSegment(torch.zeros(3, 2, dtype=torch.long), mask)
+    assert segment.made.tolist() == [True, False, True]
+    assert segment.rows == 3
+
+
 def test_costs_add_up():
     assert Cost(nfe=2, tokens=3) + Cost(nfe=5) == Cost(nfe=7, tokens=3)
+
+
+class TestTranscript:
+    def shown(self, level: float, made: list[bool], given: bool = False) -> Pictures:
+        return Pictures(torch.full((3, 3, 2, 2), level), made, given, 0)
+
+    def test_a_text_was_made_where_it_has_an_end(self):
+        assert Words(["a", "", ""], ["cut", None, "stop"], [1, 0, 1], False, 0).made == [True, False, True]
+
+    def test_the_policys_own_parts_know_their_segment(self):
+        given, said = (Words(["a"], ["stop"], [2], given, 0) for given in (True, False))
+        source, painted = self.shown(0.0, [True] * 3, given=True), self.shown(1.0, [True] * 3)
+        transcript = Transcript("xyz", (source, given, said, painted))
+        assert transcript.pictures == [(3, painted)]
+        assert transcript.words == [(2, said)]
+
+    def test_the_last_picture_is_that_of_each_row(self):
+        parts = (
+            self.shown(9.0, [True] * 3, given=True),
+            self.shown(1.0, [True, True, False]),
+            self.shown(float("nan"), [False] * 3),
+            self.shown(3.0, [True, False, False]),
+        )
+        assert Transcript("xyz", parts).last_pictures()[:, 0, 0, 0].tolist() == [3.0, 1.0, 0.0]

@@ -8,15 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import tiny
-from tests.walks import EOS, PAD, Protocol, prompts_of, roll, rules
+from tests.walks import EOS, PAD, Dice, Protocol, prompts_of, roll, rules, scores_of
 from unigrpo.episodes import SingleRound
 from unigrpo.flow.dynamics import Cps, DanceSde, FlowSde, Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
-from unigrpo.models.policy import Context
 from unigrpo.noise import EpisodeDraws
 from unigrpo.objective.image_ratio import Guard, RatioNorm, Raw
 from unigrpo.objective.text_ratio import Sequence, Token
-from unigrpo.trajectory import ImageScore, ImageSegment, TextScore, TextSegment, Trajectory
+from unigrpo.trajectory import ImageScore, ImageSegment, TextSegment, Trajectory
 from unigrpo.walk import Walk, replay
 
 POLICY = tiny.policy()
@@ -24,16 +23,6 @@ SILENT = SingleRound(thinking=False)
 DYNAMICS = st.sampled_from([FlowSde(a=0.7), DanceSde(a=0.4, reduction="sum"), Cps(eta=0.6)])
 GUIDANCE = st.sampled_from([CfgFree(), Cfg(scale=2.5), Cfg(scale=3.0, low=0.3, high=0.8, renorm=True), Cfg(scale=1.0)])
 WINDOWS = st.sampled_from([(0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
-
-
-def scores_of(trajectory: Trajectory) -> list[torch.Tensor]:
-    found = []
-    for score in trajectory.scores:
-        if isinstance(score, TextScore):
-            found.append(score.log_prob)
-        if isinstance(score, ImageScore):
-            found += [tensor for step in score.steps for tensor in (step.log_prob, step.mean, step.velocity, step.std)]
-    return found
 
 
 def image_score(walked: Trajectory | Walk) -> ImageScore:
@@ -275,22 +264,6 @@ def test_log_probabilities_are_those_of_the_tempered_distribution():
     torch.testing.assert_close(score, expected, atol=1e-6, rtol=0)
 
 
-class Dice:
-    """A policy whose next word has fixed probabilities."""
-
-    latent_shape = (1, 1, 1)
-
-    def __init__(self, *probabilities: float):
-        self.logits = torch.tensor(probabilities).log()
-
-    def start(self, batch):
-        nothing = torch.zeros(batch, 0, dtype=torch.bool)
-        return Context((), (), nothing, torch.zeros(batch, dtype=torch.long))
-
-    def extend_text(self, context, tokens, mask):
-        return self.logits.expand(*tokens.shape, -1), context
-
-
 @pytest.mark.parametrize(
     ("draw", "word"), [(0.0, 1), (0.0999, 1), (0.1001, 3), (0.5999, 3), (0.6001, 4), (1 - 2**-24, 4)]
 )
@@ -346,8 +319,8 @@ def test_a_walk_needs_the_protocol_alone():
 class TwoPictures:
     """Paint, say, paint again: what follows a picture sees it."""
 
-    def __call__(self, walk, prompts, group_size, draw):
-        walk.give(prompts)
+    def __call__(self, walk, given, group_size, draw):
+        walk.give(given[0])
         walk.repeat(group_size)
         walk.paint(draw)
         walk.say(4, draw)
@@ -364,7 +337,7 @@ def test_a_picture_enters_the_context_of_what_follows_it(guidance, seed):
     prompts, first, said, _ = trajectory.segments
     context = POLICY.start(len(prompts.tokens))
     _, context = POLICY.extend_text(context, *framed(prompts))
-    context = POLICY.extend_image(context.repeat(trajectory.group_size), first.latents)
+    context = POLICY.extend_image(context.repeat(trajectory.group_size), first.latents, first.made)
     logits, context = POLICY.extend_text(context, *framed(said))
     log_prob = logits[:, :-1].log_softmax(-1).gather(-1, said.tokens[..., None])[..., 0]
     torch.testing.assert_close(trajectory.scores[2].log_prob, log_prob.where(said.mask, 0.0))

@@ -14,10 +14,10 @@ from unigrpo.flow.guidance import CfgFree
 from unigrpo.flow.schedule import time_points
 from unigrpo.models.policy import Context, Policy
 from unigrpo.noise import EpisodeDraws, generator
-from unigrpo.trajectory import TextSegment, Trajectory
+from unigrpo.trajectory import ImageScore, ImageSegment, Segment, TextScore, TextSegment, Trajectory
 from unigrpo.walk import Rules, Walk
 
-PAD, BOS, EOS = 0, 1, 2
+PAD, BOS, EOS, IMAGE = 0, 1, 2, 3
 
 
 class Protocol:
@@ -27,6 +27,7 @@ class Protocol:
         self._inner = inner
         self.latent_shape = inner.latent_shape
         self.texts: list[tuple[int, int]] = []
+        self.looks: list[int] = []
         self.times: list[float] = []
 
     def start(self, batch: int) -> Context:
@@ -36,9 +37,35 @@ class Protocol:
         self.texts.append((tokens.shape[0], tokens.shape[1]))
         return self._inner.extend_text(context, tokens, mask)
 
+    def extend_image(self, context: Context, latents: Tensor, made: Tensor) -> Context:
+        self.looks.append(int(made.sum()))
+        return self._inner.extend_image(context, latents, made)
+
     def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
         self.times.append(float(t))
         return self._inner.velocity(context, x, t)
+
+
+class Dice:
+    """A policy whose next word has fixed probabilities, and whose pictures stay noise."""
+
+    latent_shape = (1, 1, 1)
+
+    def __init__(self, *probabilities: float):
+        self.logits = torch.tensor(probabilities).log()
+
+    def start(self, batch: int) -> Context:
+        nothing = torch.zeros(batch, 0, dtype=torch.bool)
+        return Context((), (), nothing, torch.zeros(batch, dtype=torch.long))
+
+    def extend_text(self, context: Context, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Context]:
+        return self.logits.expand(*tokens.shape, -1), context
+
+    def extend_image(self, context: Context, latents: Tensor, made: Tensor) -> Context:
+        return context
+
+    def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(x)
 
 
 def rules(**changes: Any) -> Rules:
@@ -52,6 +79,7 @@ def rules(**changes: Any) -> Rules:
         "bos": BOS,
         "eos": EOS,
         "pad": PAD,
+        "image": IMAGE,
     }
     return Rules(**chosen | changes)
 
@@ -66,6 +94,19 @@ def prompts_of(keys: Sequence[str], vocabulary: int = 13) -> TextSegment:
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
     lengths = torch.tensor([len(row) for row in rows])
     return TextSegment(tokens, torch.arange(tokens.shape[1]) < lengths[:, None], given=True)
+
+
+def pictures_of(keys: Sequence[str], shape: Sequence[int]) -> ImageSegment:
+    """Random source pictures that depend on each key alone."""
+    latents = torch.stack([torch.randn(tuple(shape), generator=generator(("source", key))).tanh() for key in keys])
+    return ImageSegment((), latents, torch.ones(len(keys), dtype=torch.bool), given=True)
+
+
+def given_in(episode: Any, keys: Sequence[str], shape: Sequence[int]) -> tuple[Segment, ...]:
+    """What the prompts named ``keys`` give in ``episode``: for edits a source picture and three instructions."""
+    if getattr(episode, "family", "images") != "edits":
+        return (prompts_of(keys),)
+    return (pictures_of(keys, shape), *(prompts_of([f"{key}{turn}" for key in keys]) for turn in range(3)))
 
 
 def roll(
@@ -84,5 +125,19 @@ def roll(
     walk = Walk(policy, given, len(keys))
     with torch.no_grad():
         episode = episode or SingleRound(max_thinking=6)
-        episode(walk, prompts_of(keys), group, lambda what, shape: alter(what, draws(what, shape)))
+        due = given_in(episode, keys, policy.latent_shape)
+        episode(walk, due, group, lambda what, shape: alter(what, draws(what, shape)))
     return Trajectory(tuple(keys), group, tuple(walk.segments), tuple(walk.scores), walk.cost)
+
+
+def scores_of(walked: Trajectory | Walk) -> list[Tensor]:
+    """All that is scored, in order, of the rows whose episode was not over."""
+    found = []
+    for segment, score in zip(walked.segments, walked.scores, strict=True):
+        if isinstance(score, TextScore):
+            found.append(score.log_prob)
+        if isinstance(score, ImageScore):
+            for step in score.steps:
+                found += [tensor[segment.made] for tensor in (step.log_prob, step.mean, step.velocity)]
+                found.append(step.std)
+    return found

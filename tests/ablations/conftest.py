@@ -29,9 +29,11 @@ def write(folder):
     (folder / "report" / "report.html").write_text("report")
     return folder / "report" / "report.html"
 reports.write = write
+from ablations import tracking
 from ablations.launchers import queue
 from ablations.sweep import main
 queue.QUEUE_EVERY = 1.0  # the cluster of a test serves nobody else
+tracking.PATIENCE = 300.0  # a server starts slowly where everything else is busy
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:], runner={RUNNER!r}))
 """

@@ -17,9 +17,10 @@ TEXT, IMAGE = "", "_moe_gen"
 
 @dataclass
 class Block:
-    """Words, or a picture at time t (0 is clean); a noised picture is seen by itself alone."""
+    """Words, or a picture: by its codes, or its latents at time t (0 is clean; noised it is seen by itself alone)."""
 
     words: list[int] | None = None
+    codes: list[int] | None = None
     latents: Tensor | None = None
     t: float = 0.0
     noised: bool = False
@@ -45,7 +46,7 @@ class Reference:
         self.w = {name: tensor.double() for name, tensor in state.items()}
 
     def __call__(self, blocks: list[Block]) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits [L, V] of every block of words, and the head's output [C, H, W] of every picture."""
+        """Logits [L, V] of every block of words, and of every picture the head's output [C, H, W] or [N + 1, K]."""
         tokens = self._tokens(blocks)
         mask = self._mask(tokens, blocks)
         for layer in range(self.config.num_hidden_layers):
@@ -58,6 +59,9 @@ class Reference:
                 texts.append(torch.stack([self.w["language_model.lm_head.weight"] @ state for state in states]))
             else:
                 states = [self._norm("language_model.model.norm_moe_gen", t.state) for t in mine if t.is_patch]
+                if block.codes is not None:
+                    pictures.append(torch.stack([self._linear("llm2code", state) for state in states]))
+                    continue
                 values = [self._linear("llm2vae", state) for state in states]
                 pictures.append(self._unpatch(values, block.latents.shape))
         return texts, pictures
@@ -73,11 +77,18 @@ class Reference:
                     position += 1
                 continue
             start, end = self.config.start_of_image_id, self.config.end_of_image_id
-            time = self._time(block.t)
             tokens.append(Token(embedding[start], TEXT, position, number))
-            for row, column, values in self._patches(block.latents):
-                state = self._linear("vae2llm", values) + time + self._place(row, column)
-                tokens.append(Token(state, IMAGE, position, number, time, is_patch=True))
+            if block.codes is not None:
+                codes = self.w["code2llm.weight"]
+                tokens.append(Token(codes[-1], IMAGE, position, number, is_patch=True))
+                for index, code in enumerate(block.codes):
+                    state = codes[code] + self._place(*divmod(index, self.config.latent_size[1]))
+                    tokens.append(Token(state, IMAGE, position, number, is_patch=True))
+            else:
+                time = self._time(block.t)
+                for row, column, values in self._patches(block.latents):
+                    state = self._linear("vae2llm", values) + time + self._place(row, column)
+                    tokens.append(Token(state, IMAGE, position, number, time, is_patch=True))
             tokens.append(Token(embedding[end], TEXT, position, number))
             position += 0 if block.noised else 1
         return tokens
@@ -87,7 +98,7 @@ class Reference:
         for q, query in enumerate(tokens):
             for k, key in enumerate(tokens):
                 if query.block == key.block:
-                    mask[q, k] = blocks[query.block].words is None or k <= q
+                    mask[q, k] = blocks[query.block].latents is not None or k <= q
                 else:
                     mask[q, k] = key.block < query.block and not blocks[key.block].noised
         return mask

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
 from tests.models import tiny
 from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHIPPED, WEIGHTS, digest
+from unigrpo.config import build
 from unigrpo.models import checkpoint
 from unigrpo.models.autoencoder import DiffusersAutoencoder
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.registry import ConfigError
+from unigrpo.training.warmup import WarmupConfig
+from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.examples import satisfying_scene
 
 
 @pytest.fixture
@@ -113,33 +119,76 @@ def test_reference_is_a_frozen_copy(saved):
     assert all(parameter.requires_grad for parameter in model.policy.parameters_of("text"))
 
 
-@pytest.mark.skipif(not (SHIPPED / "tiny-shapes" / CONFIG).is_file(), reason="the shipped checkpoint is not made yet")
+class TestNewWords:
+    """A checkpoint that learns the words of a larger world."""
+
+    def test_old_words_keep_their_ids_and_logits(self, saved):
+        model, _ = saved
+        larger = model.with_words(["circle", "zeppelin", "airship"], seed=3)
+        old, new = model.tokenizer.words(), larger.tokenizer.words()
+        assert new == old | {"zeppelin": len(old), "airship": len(old) + 1}
+        assert larger.policy.config.vocab_size == len(new)
+        tokens, mask = model.tokenizer.encode(["a photo of a red circle", "a blue square"])
+        with torch.no_grad():
+            mine, _ = model.policy.extend_text(model.policy.start(2), tokens, mask)
+            theirs, _ = larger.policy.extend_text(larger.policy.start(2), tokens, mask)
+        torch.testing.assert_close(theirs[..., : len(old)], mine, atol=1e-5, rtol=0)
+        assert larger.tokenizer.decode(*larger.tokenizer.encode(["red zeppelin"])) == ["red zeppelin"]
+
+    def test_new_words_are_drawn_from_the_seed_at_the_scale_of_the_old(self, saved):
+        model, _ = saved
+        words = [f"word{k}" for k in range(40)]
+        one, same, other = (model.with_words(words, seed).policy.state_dict() for seed in (1, 1, 2))
+        name = "language_model.model.embed_tokens.weight"
+        fresh = one[name][-40:]
+        assert torch.equal(one[name], same[name])
+        assert not torch.equal(fresh, other[name][-40:])
+        assert fresh.std() == pytest.approx(model.policy.state_dict()[name].std().item(), rel=0.1)
+
+    def test_the_rest_of_the_model_stays_and_so_does_the_old_one(self, saved):
+        model, _ = saved
+        before = {name: weight.clone() for name, weight in model.policy.state_dict().items()}
+        larger = model.with_words(["zeppelin"], seed=0)
+        weights = larger.policy.state_dict()
+        for name, weight in before.items():
+            assert torch.equal(weights[name][: len(weight)] if weight.ndim else weights[name], weight), name
+            assert torch.equal(model.policy.state_dict()[name], weight)
+        assert larger.autoencoder is model.autoencoder
+
+    def test_a_model_that_knows_them_all_is_itself(self, saved):
+        model, _ = saved
+        assert model.with_words(["circle", "red"], seed=0) is model
+
+    def test_it_is_saved_and_loaded_like_any_other(self, saved, tmp_path):
+        model, _ = saved
+        larger = model.with_words(["zeppelin"], seed=0)
+        checkpoint.save(tmp_path / "larger", larger)
+        loaded = checkpoint.load(str(tmp_path / "larger"))
+        assert loaded.tokenizer.words() == larger.tokenizer.words()
+        assert loaded.policy.config.vocab_size == larger.policy.config.vocab_size
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")))
 class TestShipped:
-    def test_it_is_small_and_is_what_its_recipe_says(self):
-        folder = SHIPPED / "tiny-shapes"
+    def test_it_is_small_and_is_what_its_recipe_says(self, name):
+        folder = SHIPPED / name
         assert sum(path.stat().st_size for path in folder.iterdir()) < 16 * 2**20
         recipe = json.loads((folder / "recipe.json").read_text())
         assert recipe["sha256"] == digest(folder)
         assert 0.30 <= recipe["scores"]["geneval/strict"] <= 0.55
+        assert build(WarmupConfig, recipe["recipe"]).world == "shapes"
 
-    def test_it_speaks_the_language_of_its_world(self):
-        from unigrpo.worlds import Shapes
-
-        world, loaded = Shapes(), checkpoint.load("tiny-shapes")
+    def test_it_speaks_the_language_of_its_world(self, name):
+        world, loaded = Shapes(), checkpoint.load(name)
         assert loaded.policy.config.vocab_size == len(loaded.tokenizer)
-        texts = [prompt.prompt for split in ("train", "test") for prompt in world.prompts(split)][::31]
+        families = ("images",) if name == "tiny-shapes" else ("images", "stories", "edits")
+        prompts = [p for family in families for split in ("train", "test") for p in world.prompts(split, family)]
+        texts = [prompt.prompt for prompt in prompts][::31]
         assert loaded.tokenizer.decode(*loaded.tokenizer.encode(texts)) == texts
 
-    def test_its_autoencoder_keeps_a_scene_right(self):
+    def test_its_autoencoder_keeps_a_scene_right(self, name):
         """Encoded and decoded, clean pictures are still what their prompts ask for."""
-        import random
-
-        import numpy as np
-
-        from unigrpo.worlds import Shapes
-        from unigrpo.worlds.shapes.examples import satisfying_scene
-
-        world, loaded = Shapes(), checkpoint.load("tiny-shapes")
+        world, loaded = Shapes(), checkpoint.load(name)
         prompts = world.select_prompts("test", (8,) * 6)
         scenes = [satisfying_scene(prompt, random.Random(0)) for prompt in prompts]
         pictures = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))

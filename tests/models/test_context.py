@@ -17,6 +17,11 @@ POLICY = tiny.policy().requires_grad_(False)
 T = torch.tensor(0.6)
 
 
+def every(rows: int) -> Tensor:
+    """A picture in each of the rows."""
+    return torch.ones(rows, dtype=torch.bool)
+
+
 def extend(policy: MoTPolicy, context: Context, segment: TextSegment) -> tuple[Tensor, Context]:
     return policy.extend_text(context, segment.tokens, segment.mask)
 
@@ -39,12 +44,12 @@ def test_p48_right_padding_changes_nothing(lengths, seed):
     second = tiny.text([b for _, b in lengths], seed + 1)
     clean, x = (tiny.randn(len(lengths), 3, 2, 2, seed=seed + k) for k in (2, 3))
     one, context = extend(POLICY, POLICY.start(len(lengths)), first)
-    two, context = extend(POLICY, POLICY.extend_image(context, clean), second)
+    two, context = extend(POLICY, POLICY.extend_image(context, clean, every(len(clean))), second)
     velocity = POLICY.velocity(context, x, T)
     for row in range(len(lengths)):
         alone, small = extend(POLICY, POLICY.start(1), cut(first, row))
         close(one[row, first.mask[row]], alone[0])
-        alone, small = extend(POLICY, POLICY.extend_image(small, clean[row : row + 1]), cut(second, row))
+        alone, small = extend(POLICY, POLICY.extend_image(small, clean[row : row + 1], every(1)), cut(second, row))
         close(two[row, second.mask[row]], alone[0])
         close(velocity[row], POLICY.velocity(small, x[row : row + 1], T)[0])
         assert context.position[row] == small.position[0]
@@ -125,7 +130,7 @@ def test_a_context_is_never_changed_in_place():
     x = tiny.randn(2, 3, 2, 2)
     POLICY.velocity(context, x, T)
     extend(POLICY, context, tiny.text([3, 1]))
-    POLICY.extend_image(context, x)
+    POLICY.extend_image(context, x, every(2))
     context.repeat(2)
     now = (*context.keys, *context.values, context.valid, context.position)
     assert all(torch.equal(before, after) for before, after in zip(kept, now, strict=True))
@@ -133,10 +138,39 @@ def test_a_context_is_never_changed_in_place():
 
 def test_a_clean_picture_changes_what_follows():
     _, context = extend(POLICY, POLICY.start(1), tiny.text([3]))
-    one, two = (POLICY.extend_image(context, tiny.randn(1, 3, 2, 2, seed=seed)) for seed in (1, 2))
+    one, two = (POLICY.extend_image(context, tiny.randn(1, 3, 2, 2, seed=seed), every(1)) for seed in (1, 2))
     assert one.valid.shape[1] == context.valid.shape[1] + 2 + 4
     later = tiny.text([2])
     assert not torch.equal(extend(POLICY, one, later)[0], extend(POLICY, two, later)[0])
+
+
+@given(st.integers(0, 99))
+def test_a_picture_that_a_row_does_not_have_is_as_if_it_were_not_there(seed):
+    """Not to the words that follow, not to the next picture, not to the positions."""
+    first, second = tiny.text([3, 4], seed), tiny.text([2, 3], seed + 1)
+    clean, x = (tiny.randn(2, 3, 2, 2, seed=seed + k) for k in (2, 3))
+    _, context = extend(POLICY, POLICY.start(2), first)
+    longer = POLICY.extend_image(context, clean, torch.tensor([True, False]))
+    assert longer.position.tolist() == [context.position[0] + 1, context.position[1]]
+    logits, longer = extend(POLICY, longer, second)
+    whole, with_it = extend(POLICY, POLICY.extend_image(context, clean, every(2)), second)
+    bare, without = extend(POLICY, context, second)
+    close(logits[0, second.mask[0]], whole[0, second.mask[0]])
+    close(logits[1, second.mask[1]], bare[1, second.mask[1]])
+    velocity = POLICY.velocity(longer, x, T)
+    close(velocity[0], POLICY.velocity(with_it, x, T)[0])
+    close(velocity[1], POLICY.velocity(without, x, T)[1])
+
+
+def test_some_rows_of_a_context_as_often_as_they_are_named():
+    _, context = extend(POLICY, POLICY.start(3), tiny.text([5, 2, 3]))
+    x = tiny.randn(4, 3, 2, 2)
+    index = torch.tensor([2, 0, 0, 1])
+    chosen = context.rows(index)
+    assert chosen.position.tolist() == context.position[index].tolist()
+    for row, of in enumerate(index):
+        alone = context.rows(of[None])
+        close(POLICY.velocity(chosen, x, T)[row], POLICY.velocity(alone, x[row : row + 1], T)[0])
 
 
 def test_one_time_for_all_or_one_for_each():

@@ -54,6 +54,13 @@ def test_what_a_policy_says_out_of_place_is_shown():
     assert SMALL.decode(tokens, torch.ones_like(tokens, dtype=torch.bool)) == ["<bos> red <image>"]
 
 
+def test_new_words_come_after_the_old_ones():
+    larger = SMALL.with_words(["blue", "cross"])
+    assert larger.words() == SMALL.words() | {"blue": len(SMALL), "cross": len(SMALL) + 1}
+    assert len(SMALL) == len(SPECIAL) + len(WORDS)
+    assert larger.decode(*larger.encode(["red cross"])) == ["red cross"]
+
+
 def test_saved_and_loaded(tmp_path):
     SMALL.save(tmp_path / "tokenizer.json")
     loaded = Tokenizer.load(tmp_path / "tokenizer.json")

@@ -11,6 +11,7 @@ from unigrpo.models.autoencoder import TinyAutoencoder
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.configuration import MoTConfig
 from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
 from unigrpo.trajectory import TextSegment
 from unigrpo.worlds import Shapes
@@ -52,8 +53,8 @@ def words() -> Tokenizer:
     return Tokenizer.of_words(Shapes().vocabulary())
 
 
-def model(seed: int = 0, **changes: Any) -> UnifiedModel:
-    """A whole model for the world ``shapes``: 32-pixel pictures, latents of 4 x 4."""
+def model(seed: int = 0, code_levels: tuple[int, ...] = (), **changes: Any) -> UnifiedModel:
+    """A whole model for the world ``shapes``: 32-pixel pictures, latents of 4 x 4, or so many codes."""
     tokenizer = words()
     ids = {
         "vocab_size": len(tokenizer),
@@ -64,9 +65,10 @@ def model(seed: int = 0, **changes: Any) -> UnifiedModel:
         "end_of_image_id": tokenizer.end_of_image,
     }
     torch.manual_seed(seed)
-    autoencoder = TinyAutoencoder(channels=3, width=8).eval().requires_grad_(False)
-    made = policy(seed, **ids, latent_size=(4, 4), time_conditioning="adaln", **changes)
-    return UnifiedModel(made, autoencoder, tokenizer)
+    autoencoder = QuantisedAutoencoder(code_levels, 8) if code_levels else TinyAutoencoder(channels=3, width=8)
+    kind = {"code_levels": code_levels, "time_conditioning": "input" if code_levels else "adaln"}
+    made = policy(seed, **ids | kind, latent_size=(4, 4), **changes)
+    return UnifiedModel(made, autoencoder.eval().requires_grad_(False), tokenizer)
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -155,7 +155,7 @@ def test_the_proxy_is_small_and_differs_from_the_judge():
     examples = WORLD.warmup_examples(np.random.default_rng(0), 500)
     pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
     asked = [example.prompt for example in examples]
-    scores = ProxyReward()(0.45 * pictures, asked, WORLD)[:, 0]
+    scores = ProxyReward().score(0.45 * pictures, asked, WORLD)[:, 0]
     ghosts = [
         score
         for score, verdict in zip(scores, WORLD.judge(0.45 * pictures, asked), strict=True)
@@ -167,9 +167,9 @@ def test_the_proxy_is_small_and_differs_from_the_judge():
 def test_bad_shapes_are_refused():
     prompt = by_task("test")["colors"][0]
     with pytest.raises(ValueError, match="one prompt per picture"):
-        ProxyReward()(torch.zeros(2, 3, 32, 32), [prompt], WORLD)
+        ProxyReward().score(torch.zeros(2, 3, 32, 32), [prompt], WORLD)
     with pytest.raises(ValueError, match=r"expected \[B, 3, 32, 32\]"):
-        ProxyReward()(torch.zeros(1, 3, 24, 24), [prompt], WORLD)
+        ProxyReward().score(torch.zeros(1, 3, 24, 24), [prompt], WORLD)
 
 
 def test_training_the_proxy_is_seeded_and_learns(tmp_path, monkeypatch):

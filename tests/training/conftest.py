@@ -1,4 +1,4 @@
-"""A tiny random checkpoint, shared by all training tests."""
+"""Tiny random checkpoints, shared by all training tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from unigrpo.models import checkpoint
 
 @pytest.fixture(scope="session", autouse=True)
 def tiny_checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    checkpoint.save(folder, tiny.model())
-    runs.CHECKPOINT = str(folder)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    checkpoint.save(folder / "tiny", tiny.model())
+    checkpoint.save(folder / "codes", tiny.model(code_levels=(3, 2, 2)))
+    runs.CHECKPOINT, runs.CODES = str(folder / "tiny"), str(folder / "codes")

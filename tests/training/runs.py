@@ -11,28 +11,49 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from unigrpo.compose import load_recipe
 from unigrpo.config import RunConfig
+from unigrpo.rewards import Judged, PictureReward
 from unigrpo.training.trainer import Trainer
+from unigrpo.transcript import Transcript
 
 
 @dataclass(frozen=True)
-class Brightness:
+class Brightness(PictureReward):
     """A reward that tells any two pictures apart, as no judge does with those of a random model."""
 
-    component_names = ("red",)
-    component_weights = (1.0,)
+    component_names: ClassVar[tuple[str, ...]] = ("red",)
+    component_weights: ClassVar[tuple[float, ...]] = (1.0,)
 
-    def __call__(self, pictures: torch.Tensor, prompts: Any, world: Any) -> torch.Tensor:
+    def score(self, pictures: torch.Tensor, prompts: Any, world: Any) -> torch.Tensor:
         return 10 * pictures[:, 0].mean((1, 2))[:, None]
 
 
-#: The folder of a tiny random model; set by the fixture.
-CHECKPOINT = ""
+@dataclass(frozen=True)
+class Whim:
+    """A reward that tells any two episodes apart: every text earns its length, every picture its redness."""
+
+    families: ClassVar[tuple[str, ...]] = ("images", "stories", "edits")
+    component_names: ClassVar[tuple[str, ...]] = ("words", "red")
+    component_weights: ClassVar[tuple[float, ...]] = (0.1, 10.0)
+
+    def __call__(self, transcript: Transcript, world: Any) -> Judged:
+        steps = torch.zeros(len(transcript.prompts), len(transcript.parts), 2)
+        placed = torch.zeros(steps.shape[:2], dtype=torch.bool)
+        for k, words in transcript.words:
+            placed[:, k], steps[:, k, 0] = torch.tensor(words.made), torch.tensor(words.lengths).float()
+        for k, pictures in transcript.pictures:
+            placed[:, k] = torch.tensor(pictures.made)
+            steps[:, k, 1] = pictures.pixels[:, 0].mean((1, 2)).where(placed[:, k], 0.0)
+        return Judged(steps.sum(1), steps, placed)
+
+
+#: The folders of tiny random models that paint by denoising, and token by token; set by the fixture.
+CHECKPOINT = CODES = ""
 
 BASE: dict[str, Any] = {
     "sampler": {"steps": 3},
@@ -46,6 +67,35 @@ BASE: dict[str, Any] = {
     "image_trust_region": {"name": "ppo_clip", "low": 0.02, "high": 0.02},
     "regularizer": {"name": "velocity_mse", "weight": 0.1},
     "text_kl": {"name": "k3", "weight": 0.1},
+}
+
+
+#: Changes that make the short run one of pictures by tokens, to be joined with that checkpoint.
+TOKENS: dict[str, Any] = {"image_head": "tokens", "dynamics": "ode", "image_ratio": "raw", "regularizer": "none"}
+
+#: Changes that make the short run one of many rounds.
+ROUNDS: dict[str, dict[str, Any]] = {
+    "interleaved": {
+        "episode": {"name": "interleaved", "max_pictures": 2, "max_text": 16},
+        "reward": Whim(),
+        "credit": "suffix_sum",
+        "evaluation": {"prompts_per_task": [2, 1], "retention_prompts_per_task": [1] * 6},
+    },
+    "editing": {
+        "episode": {"name": "editing", "turns": 2, "test_turns": 3, "max_thinking": 6},
+        "reward": Whim(),
+        "credit": "broadcast",
+        "evaluation": {"retention_prompts_per_task": [1] * 6},
+    },
+    "reflect": {
+        "episode": {"name": "reflect", "rounds": 2, "max_thinking": 6, "max_reflection": 16},
+        "credit": "improvement",
+    },
+    "tree": {
+        "episode": {"name": "reflect", "rounds": 2, "max_thinking": 6, "max_reflection": 16, "start": "shared"},
+        "reward": Whim(),
+        "credit": "per_turn",
+    },
 }
 
 

@@ -76,7 +76,7 @@ def test_rows_hold_what_reports_read(whole):
         assert len(steps) == 1
         assert row.keys() >= {
             "train/reward", "train/reward_std", "train/zero_std_frac", "train/strict", "train/official", "train/proxy",
-            "train/thinking_length", "loss/text", "loss/image", "loss/regularizer", "loss/text_kl",
+            "train/length", "loss/text", "loss/image", "loss/regularizer", "loss/text_kl",
             "ratio/text_mean", "ratio/text_std", "ratio/text_clip_frac",
             *(f"ratio/image_{name}/{k}" for name in ("mean", "std", "clip_frac") for k in steps),
             "drift/latent_kl", "drift/velocity_mse", "grad/text", "grad/image",

@@ -15,6 +15,7 @@ from unigrpo import registry
 from unigrpo.config import RunConfig, slot_of
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.registry import ConfigError
+from unigrpo.rewards import PictureReward
 from unigrpo.training.trainer import NonFiniteLoss, RatioGuardError, Trainer
 from unigrpo.trajectory import ImageScore
 from unigrpo.walk import replay
@@ -84,12 +85,13 @@ def test_a_single_modality_moves_its_own_parameters_only(alone, modality):
     assert len([name for name in found if name.startswith("grad/")]) == 1
 
 
-class _Constant:
+class _Constant(PictureReward):
     """A reward that likes everything alike."""
 
+    component_names = ("liked",)
     component_weights = (1.0,)
 
-    def __call__(self, pictures, prompts, world):
+    def score(self, pictures, prompts, world):
         return torch.full((len(pictures), 1), 0.3)
 
 
@@ -183,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(monkeypatch, place
 
 def test_a_broken_first_update_is_not_finite_rather_than_off_policy(monkeypatch):
     trainer = Trainer(config_of())
-    monkeypatch.setattr(trainer, "judge", lambda trajectories: (torch.full((2, 2), math.nan), {}))
+    monkeypatch.setattr(trainer, "judge", lambda trajectories: ([torch.full((4, 3), math.nan)], {}))
     with pytest.raises(NonFiniteLoss, match="loss=nan"):
         trainer.update(0)
 
@@ -310,6 +312,10 @@ COMPANIONS: dict[tuple[str, str], dict] = {
     ("window", "random_window"): {"window": {"name": "random_window", "size": 2, "low": 1, "high": 3}},
     ("window", "sliding"): {"window": {"name": "sliding", "size": 2}},
     ("window", "scattered"): {"window": {"name": "scattered", "size": 2}},
+    ("episode", "interleaved"): runs.ROUNDS["interleaved"],
+    ("episode", "editing"): runs.ROUNDS["editing"],
+    ("reward", "hybrid"): runs.ROUNDS["interleaved"] | {"reward": "hybrid"},
+    ("reward", "edit"): runs.ROUNDS["editing"] | {"reward": "edit"},
 }
 EVERY = [
     (key.name, name)
@@ -322,7 +328,10 @@ EVERY = [
 @pytest.mark.parametrize(("key", "name"), EVERY, ids=[f"{key}-{name}" for key, name in EVERY])
 def test_every_strategy_of_every_slot_trains(key, name):
     """Once on-policy and once off-policy, and all that is logged is finite."""
-    config = config_of(**{key: name} | COMPANIONS.get((slot_of(key), name), {}))
+    changes = COMPANIONS.get((slot_of(key), name), {})
+    if name == "tokens":
+        changes = runs.TOKENS | {"model": {"checkpoint": runs.CODES}}
+    config = config_of(**{key: name} | changes)
     assert config.conflicts() == []
     trainer = Trainer(config)
     before = weights_of(trainer.policy)
@@ -335,7 +344,7 @@ def test_every_strategy_of_every_slot_trains(key, name):
 
 def test_without_thinking_there_is_only_a_picture():
     found = Trainer(config_of(episode={"thinking": False}, modalities="image_only")).update(0)
-    assert found["train/thinking_length"] == 0.0
+    assert found["train/length"] == 0.0
     assert found["guard/image"] == 0.0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+from itertools import zip_longest
 
 import numpy as np
 import pytest
@@ -11,25 +13,42 @@ import torch
 from rich.progress import Progress
 
 from tests.models import tiny
+from tests.training import runs
 from tests.training.runs import digest_of
 from unigrpo.checkpoints import digest
+from unigrpo.codec import Codec
 from unigrpo.config import EvaluationConfig
 from unigrpo.flow.dynamics import Ode
-from unigrpo.flow.guidance import CfgFree
+from unigrpo.flow.guidance import Cfg
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
+from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.mot import MoTPolicy
 from unigrpo.registry import ConfigError
 from unigrpo.training import warmup
-from unigrpo.training.warmup import Triples, WarmupConfig, losses, make, train_autoencoder, train_policy, triples
+from unigrpo.training.warmup import (
+    WarmupConfig,
+    draw_episodes,
+    losses,
+    make,
+    rows_of,
+    train_autoencoder,
+    train_policy,
+)
+from unigrpo.trajectory import ImageSegment, TextSegment, Trajectory
+from unigrpo.transcript import Words
 from unigrpo.walk import Rules
 from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes import warmup_episodes
+from unigrpo.worlds.shapes.warmup_episodes import KINDS, Faults
 
-RULES = Rules(time_points(1), Ode(), (), CfgFree(), 1.0, bos=1, eos=2, pad=0, context_grad=True)
+RULES = Rules(time_points(1), Ode(), (), Cfg(), 1.0, bos=1, eos=2, pad=0, image=3, context_grad=True)
 SHORT = WarmupConfig(
     examples=600,
     autoencoder_steps=120,
     autoencoder_width=16,
+    autoencoder_batch=24,
+    autoencoder_lr=1e-2,
     latent_channels=4,
     hidden_size=32,
     layers=2,
@@ -41,62 +60,146 @@ SHORT = WarmupConfig(
 )
 
 
-@pytest.fixture
-def batch():
-    return Triples(tiny.randn(3, 3, 2, 2), tiny.text([4, 2, 3]), tiny.text([5, 1, 3], seed=1, given=False))
+def said(lengths: list[int], seed: int, **of) -> TextSegment:
+    """Words of three episodes; of length 0 where they are over."""
+    return dataclasses.replace(tiny.text(lengths, seed), **{"given": False} | of)
 
 
-def test_cross_entropy_is_the_mean_over_thinking_tokens(batch):
-    policy = tiny.policy()
-    noise, t = tiny.randn(3, 3, 2, 2, seed=1), torch.tensor([0.2, 0.5, 0.9])
-    found, _ = losses(policy, RULES, batch, noise, t, torch.zeros(3, dtype=torch.bool))
-    total = 0.0
-    for row in range(3):
-        words = [segment.tokens[row, segment.mask[row]].tolist() for segment in (batch.prompts, batch.thinking)]
-        tokens = torch.tensor([[1, *words[0], 1, *words[1]]])
-        logits, _ = policy.extend_text(policy.start(1), tokens, torch.ones_like(tokens, dtype=torch.bool))
-        first = len(words[0]) + 1
-        log_prob = logits[0].log_softmax(-1)
-        total -= sum(log_prob[first + k, word] for k, word in enumerate(words[1]))
-    torch.testing.assert_close(found, total / 9, atol=1e-5, rtol=0)
+def pictured(made: list[bool], seed: int, **of) -> ImageSegment:
+    return ImageSegment((), tiny.randn(3, 3, 2, 2, seed=seed), torch.tensor(made), **of)
 
 
-def test_flow_matching_by_hand_with_several_noise_levels_and_a_dropped_text(batch):
-    policy = tiny.policy()
-    noise = tiny.randn(6, 3, 2, 2, seed=1)
-    t = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
-    _, found = losses(policy, RULES, batch, noise, t, torch.tensor([False, True, False]))
-    total = 0.0
-    for row in range(6):
-        triple, context = row // 2, policy.start(1)
-        if triple != 1:
-            for segment in (batch.prompts, batch.thinking):
-                words = torch.tensor([[1, *segment.tokens[triple, segment.mask[triple]].tolist()]])
-                _, context = policy.extend_text(context, words, torch.ones_like(words, dtype=torch.bool))
-        clean, level = batch.latents[triple : triple + 1], t[row]
-        x = (1 - level) * clean + level * noise[row : row + 1]
-        velocity = policy.velocity(context, x, level)
-        total += (velocity - (noise[row : row + 1] - clean)).square().mean() / 6
-    torch.testing.assert_close(found, total, atol=1e-5, rtol=0)
+#: Stories of different length, and edits: source, instruction, thinking, picture.
+BATCHES = {
+    "stories": (
+        said([4, 2, 3], 0, given=True),
+        said([5, 1, 3], 1),
+        pictured([True, True, True], 2),
+        said([2, 4, 1], 3),
+        pictured([True, False, True], 4),
+        said([1, 0, 3], 5),
+    ),
+    "edits": (
+        pictured([True, True, True], 6, given=True),
+        said([3, 2, 3], 7, given=True),
+        said([1, 2, 4], 8),
+        pictured([True, True, True], 9),
+        said([2, 3, 0], 10, given=True),
+        said([2, 1, 0], 11),
+        pictured([True, True, False], 12),
+    ),
+}
 
 
-def test_both_losses_train_the_text_expert(batch):
+def extended(policy, context, segment, row):
+    """One row's context with one more segment."""
+    if isinstance(segment, ImageSegment):
+        return policy.extend_image(context, segment.latents[row : row + 1], torch.tensor([True]))
+    words = torch.tensor([[1, *segment.tokens[row, segment.mask[row]].tolist()]])
+    return policy.extend_text(context, words, torch.ones_like(words, dtype=torch.bool))[1]
+
+
+def context_of(policy, segments, row, *, texts: bool = True):
+    context = policy.start(1)
+    for segment in segments:
+        if segment.made[row] and (texts or isinstance(segment, ImageSegment)):
+            context = extended(policy, context, segment, row)
+    return context
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_cross_entropy_is_the_mean_over_the_tokens_that_the_policy_says(name):
+    policy, batch = tiny.policy(), BATCHES[name]
+    found, _ = losses(policy, RULES, batch, torch.Generator(), 1, 0.0)
+    total, count = 0.0, 0
+    for k, segment in enumerate(batch):
+        for row in range(3):
+            if segment.given or isinstance(segment, ImageSegment) or not segment.made[row]:
+                continue
+            words = segment.tokens[row, segment.mask[row]].tolist()
+            tokens = torch.tensor([[1, *words]])
+            logits, _ = policy.extend_text(context_of(policy, batch[:k], row), tokens, torch.ones_like(tokens).bool())
+            log_prob = logits[0].log_softmax(-1)
+            total -= sum(log_prob[place, word] for place, word in enumerate(words))
+            count += len(words)
+    torch.testing.assert_close(found, total / count, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize(("noises", "dropout"), [(1, 0.0), (2, 0.5), (1, 1.0)])
+def test_flow_matching_by_hand_with_several_noise_levels_and_dropped_texts(name, noises, dropout):
+    """Every painted picture in the context before it; those without texts still see the pictures."""
+    policy, batch = tiny.policy(), BATCHES[name]
+    _, found = losses(policy, RULES, batch, torch.Generator().manual_seed(0), noises, dropout)
+    drawn, errors = torch.Generator().manual_seed(0), []
+    for k, segment in enumerate(batch):
+        if segment.given or isinstance(segment, TextSegment):
+            continue
+        rows = [row for row in range(3) if segment.made[row] for _ in range(noises)]
+        noise = torch.randn(len(rows), 3, 2, 2, generator=drawn)
+        levels = torch.randn(len(rows), generator=drawn).sigmoid()
+        bare = torch.rand(len(rows), generator=drawn) < dropout
+        for row, one, level, alone in zip(rows, noise, levels, bare, strict=True):
+            clean = segment.latents[row]
+            context = context_of(policy, batch[:k], row, texts=not alone)
+            velocity = policy.velocity(context, ((1 - level) * clean + level * one)[None], level)
+            errors.append((velocity[0] - (one - clean)).square().mean())
+    torch.testing.assert_close(found, torch.stack(errors).mean(), atol=1e-5, rtol=0)
+
+
+def test_both_losses_train_the_text_expert():
     """The flow-matching loss too, through the context: the text learns to be of use to the picture."""
     for which in (0, 1):
-        policy = tiny.policy()
-        drawn = tiny.randn(3, 3, 2, 2, seed=1), torch.tensor([0.2, 0.5, 0.9]), torch.zeros(3, dtype=torch.bool)
-        losses(policy, RULES, batch, *drawn)[which].backward()
+        policy, batch = tiny.policy(), BATCHES["stories"][:3]
+        losses(policy, RULES, batch, torch.Generator().manual_seed(0), 1, 0.0)[which].backward()
         words = policy.language_model.model.embed_tokens.weight.grad.abs().sum(1).nonzero().flatten().tolist()
-        assert set(batch.prompts.tokens[batch.prompts.mask].tolist()) <= set(words)
+        assert set(batch[0].tokens[batch[0].mask].tolist()) <= set(words)
 
 
-def test_batches_are_cut_to_their_longest_text(batch):
-    cut = batch.batch(torch.tensor([1, 2]))
-    assert cut.prompts.tokens.shape == (2, 3)
-    assert cut.thinking.tokens.shape == (2, 3)
-    assert torch.equal(cut.latents, batch.latents[1:])
-    assert cut.prompts.given
-    assert not cut.thinking.given
+def test_what_stands_in_ended_rows_does_not_matter():
+    found = []
+    for rubbish in (0.0, float("nan")):
+        policy, batch = tiny.policy(), list(BATCHES["stories"])
+        picture = batch[4]
+        batch[4] = dataclasses.replace(
+            picture, latents=picture.latents.where(picture.made[:, None, None, None], rubbish)
+        )
+        sum(losses(policy, RULES, tuple(batch), torch.Generator().manual_seed(0), 1, 0.3)).backward()
+        found.append({name: p.grad for name, p in policy.named_parameters() if p.grad is not None})
+    assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
+
+
+def test_batches_are_cut_to_their_longest_text_and_their_last_segment():
+    cut = rows_of(BATCHES["stories"], torch.tensor([1, 1]))
+    assert len(cut) == 4, "the second story ends after its second text"
+    assert [segment.tokens.shape for segment in cut if isinstance(segment, TextSegment)] == [(2, 2), (2, 1), (2, 4)]
+    assert torch.equal(cut[2].latents, BATCHES["stories"][2].latents[[1, 1]])
+    assert [segment.given for segment in cut] == [True, False, False, False]
+    whole = rows_of(BATCHES["stories"], torch.tensor([0, 2]))
+    assert len(whole) == 6
+    assert whole[1].tokens.shape == (2, 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_set_says_what_its_episodes_say(kind):
+    """Word for word, ends included, by the codec that reads rollouts."""
+    config, model, world = WarmupConfig(examples=12, shares={kind: 1.0}, seed=4), tiny.model(), Shapes()
+    data = draw_episodes(config, kind, model)
+    drawn = warmup_episodes.episodes(kind, random.Random(f"4 {kind}"), 12, Faults())
+    read = Codec(model, world).transcript(Trajectory(tuple(range(12)), 1, data, (None,) * len(data)))
+    assert len(read.parts) == max(map(len, drawn))
+    for row, episode in enumerate(drawn):
+        for segment, part, event in zip_longest(data, read.parts, episode):
+            if event is None:
+                assert not part.made[row]
+                continue
+            assert part.made[row]
+            assert (part.given, part.turn) == (event.given, event.turn)
+            if isinstance(part, Words):
+                assert (part.texts[row], part.ends[row]) == (event.words, event.end)
+            else:
+                rendered = torch.from_numpy(world.render(event.scene))[None]
+                torch.testing.assert_close(segment.latents[row], model.autoencoder.encode(rendered)[0])
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +208,7 @@ def material():
     torch.manual_seed(0)
     with Progress(disable=True) as track:
         autoencoder = train_autoencoder(SHORT, Shapes(), track)
-    return autoencoder, triples(SHORT, Shapes(), autoencoder, tiny.words())
+    return autoencoder, draw_episodes(SHORT, "images", UnifiedModel(fresh_policy(), autoencoder, tiny.words()))
 
 
 def test_a_short_autoencoder_learns_and_normalises(material):
@@ -116,9 +219,10 @@ def test_a_short_autoencoder_learns_and_normalises(material):
     blank = (pictures - pictures.mean((0, 2, 3), keepdim=True)).square().mean()
     assert error < 0.75 * blank
     assert not any(parameter.requires_grad for parameter in autoencoder.parameters())
-    assert data.latents.shape == (SHORT.examples, 4, 4, 4)
-    assert abs(data.latents.mean()) < 0.1
-    assert abs(data.latents.std() - 1) < 0.1
+    latents = data[2].latents
+    assert latents.shape == (SHORT.examples, 4, 4, 4)
+    assert abs(latents.mean()) < 0.1
+    assert abs(latents.std() - 1) < 0.1
 
 
 def fresh_policy():
@@ -132,11 +236,9 @@ def fresh_policy():
 
 
 def measured(policy, data) -> tuple[float, float]:
-    rows = torch.arange(128)
-    noise = tiny.randn(128, 4, 4, 4, seed=9)
-    t = torch.linspace(0.05, 0.95, 128)
     with torch.no_grad():
-        text, image = losses(policy, RULES, data.batch(rows), noise, t, torch.zeros(128, dtype=torch.bool))
+        drawn = torch.Generator().manual_seed(9)
+        text, image = losses(policy, RULES, rows_of(data, torch.arange(128)), drawn, 1, 0.0)
     return text.item(), image.item()
 
 
@@ -145,21 +247,50 @@ def test_a_short_warmup_learns_both_to_plan_and_to_paint(material):
     policy = fresh_policy()
     before = measured(policy, data)
     with Progress(disable=True) as track:
-        train_policy(SHORT, policy, data, RULES, track)
+        train_policy(SHORT, policy, {"images": data}, RULES, track)
     after = measured(policy, data)
     assert before[0] == pytest.approx(np.log(len(tiny.words())), abs=0.3), "at first every word is as likely"
     assert after[0] < 0.5 * before[0]
     assert after[1] < 0.92 * before[1]
 
 
+def test_kinds_are_drawn_by_their_shares(monkeypatch):
+    """And batches of several pictures per episode are smaller."""
+    seen = []
+
+    def loss(policy, rules, episodes, *_):
+        seen.append((len(episodes), episodes[0].rows))
+        return policy.llm2vae.bias.sum(), policy.llm2vae.bias.sum()
+
+    monkeypatch.setattr(warmup, "losses", loss)
+    config = dataclasses.replace(SHORT, shares={"stories": 3.0, "images": 1.0}, steps=200)
+    data = {"stories": BATCHES["stories"][:5], "images": BATCHES["stories"][:3]}
+    with Progress(disable=True) as track:
+        train_policy(config, tiny.policy(), data, RULES, track)
+    stories = [rows for segments, rows in seen if segments > 3]
+    assert len(stories) == pytest.approx(150, abs=20)
+    assert set(stories) == {12}
+    assert {rows for segments, rows in seen if segments == 3} == {24}
+
+
 def test_the_same_recipe_makes_the_same_bytes():
-    tiny_recipe = dataclasses.replace(SHORT, examples=40, autoencoder_steps=2, steps=3, batch=4)
+    shares = {"images": 1.0, "stories": 1.0, "edits": 1.0}
+    tiny_recipe = dataclasses.replace(SHORT, examples=40, autoencoder_steps=2, steps=4, batch=4, shares=shares)
     torch.manual_seed(1)
     one, _ = make(tiny_recipe)
     torch.manual_seed(2)
     two, _ = make(tiny_recipe)
     assert digest_of(one.policy) == digest_of(two.policy)
     assert digest_of(one.autoencoder) == digest_of(two.autoencoder)
+
+
+def test_a_warmup_can_go_on_from_a_checkpoint():
+    """With its autoencoder as it is, and its words where they were."""
+    base = checkpoint.load(runs.CHECKPOINT)
+    made, _ = make(dataclasses.replace(SHORT, base=runs.CHECKPOINT, examples=8, steps=1, batch=4))
+    assert digest_of(made.autoencoder) == digest_of(base.autoencoder)
+    assert made.tokenizer.words().items() >= base.tokenizer.words().items()
+    assert digest_of(made.policy) != digest_of(base.policy)
 
 
 def test_the_command_leaves_a_checkpoint_with_its_recipe_and_scores(tmp_path, monkeypatch, capsys):
@@ -175,16 +306,19 @@ def test_the_command_leaves_a_checkpoint_with_its_recipe_and_scores(tmp_path, mo
         "layers": 1,
         "heads": 2,
     }
-    warmup.main([str(tmp_path / "made"), *(f"{key}={value}" for key, value in settings.items())])
+    given = [f"{key}={value}" for key, value in settings.items()]
+    warmup.main([str(tmp_path / "made"), "like=tiny-shapes", *given, 'shares={"images": 1, "describe": 0.5}'])
     recipe = json.loads((tmp_path / "made" / "recipe.json").read_text())
     assert recipe["recipe"].items() >= settings.items()
-    assert recipe["recipe"]["plan_corruption"] == WarmupConfig().plan_corruption
+    assert recipe["recipe"]["shares"] == {"images": 1.0, "describe": 0.5}
+    assert recipe["recipe"]["faults"]["misdrawn"] == 0.25, "as in the recipe that it is like"
     assert recipe["sha256"] == digest(tmp_path / "made")
     assert recipe["scores"].keys() >= {"geneval/strict", "cfg/geneval/strict"}
     assert checkpoint.load(str(tmp_path / "made")).policy.latent_shape == (8, 4, 4)
     assert "strict" in capsys.readouterr().out
 
 
-def test_the_command_refuses_what_is_no_setting(tmp_path):
-    with pytest.raises(ConfigError, match="unknown key 'step'; did you mean 'steps'"):
-        warmup.main([str(tmp_path), "step=3"])
+@pytest.mark.parametrize("setting", ["step=3", 'faults={"misdrawm": 0.1}'])
+def test_the_command_refuses_what_is_no_setting(tmp_path, setting):
+    with pytest.raises(ConfigError, match=r"unknown key .*; did you mean"):
+        warmup.main([str(tmp_path), setting])

@@ -42,7 +42,7 @@ from unigrpo.models.tokenizer import Tokenizer
 from unigrpo.trajectory import ImageSegment, Segment, TextScore, TextSegment
 from unigrpo.walk import Rules, Walk
 from unigrpo.worlds.shapes import warmup_episodes
-from unigrpo.worlds.shapes.grammar import PLACES, Scene, random_item
+from unigrpo.worlds.shapes.grammar import PLACES, SHAPES, Scene, random_item
 from unigrpo.worlds.shapes.render import render
 from unigrpo.worlds.shapes.warmup_episodes import Faults
 
@@ -136,9 +136,13 @@ def _usual(seed: int, world: Any) -> Tensor:
 
 
 def _crowded(seed: int) -> Tensor:
-    """Pictures with an object in most places: the more objects, the more a step teaches."""
+    """Pictures with an object in most places, half of them crosses, which few codes would else blur into diamonds."""
     rng = random.Random(seed)
-    scenes = [Scene(tuple(random_item(rng, place) for place in PLACES if rng.random() < 0.8)) for _ in range(8192)]
+    shapes = (*SHAPES, "cross", "cross", "cross")
+    scenes = [
+        Scene(tuple(random_item(rng, place, rng.choice(shapes)) for place in PLACES if rng.random() < 0.8))
+        for _ in range(8192)
+    ]
     return torch.from_numpy(render(scenes))
 
 

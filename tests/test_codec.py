@@ -1,0 +1,88 @@
+"""Between words and pixels on one side, tokens and latents on the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.models import tiny
+from unigrpo.codec import Codec
+from unigrpo.trajectory import ImageSegment, TextSegment, Trajectory
+from unigrpo.worlds import Shapes
+
+MODEL, WORLD = tiny.model(), Shapes()
+CODEC = Codec(MODEL, WORLD)
+WORDS = st.lists(st.sampled_from(["red", "circle", "top", "left", ".", "</image>", "<bos>"]), max_size=4)
+#: What a row says and how it ends; a text that is cut says something.
+ROWS = st.one_of(
+    st.tuples(WORDS, st.sampled_from(["stop", "paint", None])), st.tuples(WORDS.filter(len), st.just("cut"))
+)
+
+
+@pytest.mark.parametrize("family", ["images", "stories"])
+def test_a_prompt_is_given_as_its_text(family):
+    prompts = [tests[0] for tests in WORLD.prompts_by_task("test", family).values()]
+    (segment,) = CODEC.given(prompts)
+    assert segment.given
+    assert MODEL.tokenizer.decode(segment.tokens, segment.mask) == [prompt.prompt for prompt in prompts]
+
+
+def test_an_edit_gives_its_picture_and_then_its_instructions():
+    prompts = [tests[0] for tests in WORLD.prompts_by_task("test", "edits").values()]
+    source, *instructions = CODEC.given(prompts)
+    assert isinstance(source, ImageSegment)
+    assert source.given
+    assert source.made.all()
+    rendered = torch.stack([torch.from_numpy(WORLD.render(prompt.source)) for prompt in prompts])
+    assert torch.equal(source.latents, MODEL.autoencoder.encode(rendered))
+    texts = [MODEL.tokenizer.decode(segment.tokens, segment.mask) for segment in instructions]
+    assert [list(row) for row in zip(*texts, strict=True)] == [list(prompt.instructions) for prompt in prompts]
+
+
+def segment_of(rows: list[tuple[list[str], str | None]], turn: int) -> TextSegment:
+    ids = MODEL.tokenizer.words()
+    closing = {"stop": [MODEL.tokenizer.eos], "paint": [MODEL.tokenizer.start_of_image], "cut": [], None: []}
+    said = [[ids[word] for word in words] * (end is not None) + closing[end] for words, end in rows]
+    length = max(1, *map(len, said))
+    tokens = torch.tensor([row + [MODEL.tokenizer.pad] * (length - len(row)) for row in said])
+    mask = torch.arange(length) < torch.tensor([len(row) for row in said])[:, None]
+    return TextSegment(tokens, mask, turn=turn)
+
+
+@given(st.lists(ROWS, min_size=2, max_size=4), st.integers(0, 3))
+def test_what_was_said_is_read_word_for_word_and_so_is_its_end(rows, turn):
+    trajectory = Trajectory(tuple(range(len(rows))), 1, (segment_of(rows, turn),), (None,))
+    transcript = CODEC.transcript(trajectory)
+    (words,) = transcript.parts
+    assert words.texts == [" ".join(said) * (end is not None) for said, end in rows]
+    assert words.ends == [end for _, end in rows]
+    assert words.lengths == [(end is not None) * (len(said) + (end != "cut")) for said, end in rows]
+    assert words.made == [end is not None for _, end in rows]
+    assert (words.turn, words.given) == (turn, False)
+    assert transcript.prompts == list(range(len(rows)))
+
+
+def test_pictures_are_decoded():
+    made = torch.tensor([True, False])
+    segment = ImageSegment((), tiny.randn(2, 3, 4, 4), made, given=True, turn=2)
+    (pictures,) = CODEC.transcript(Trajectory("ab", 1, (segment,), (None,))).parts
+    assert torch.equal(pictures.pixels, MODEL.autoencoder.decode(segment.latents))
+    assert pictures.pixels.dtype == torch.float32
+    assert (pictures.made, pictures.given, pictures.turn) == ([True, False], True, 2)
+
+
+def test_what_a_group_shares_is_said_and_shown_in_every_row():
+    text = segment_of([(["red"], "stop"), (["circle", "."], "cut")], 0)
+    picture = ImageSegment((), tiny.randn(2, 3, 4, 4), torch.tensor([True, False]))
+    own = segment_of([([word], "paint") for word in ("top", "left", ".", "red", "circle", "top")], 1)
+    transcript = CODEC.transcript(Trajectory("ab", 3, (text, picture, own), (None,) * 3))
+    words, pictures, others = transcript.parts
+    assert words.texts == ["red"] * 3 + ["circle ."] * 3
+    assert words.ends == ["stop"] * 3 + ["cut"] * 3
+    assert words.lengths == [2] * 6
+    assert pictures.made == [True] * 3 + [False] * 3
+    assert torch.equal(pictures.pixels[0], pictures.pixels[2])
+    assert others.texts == ["top", "left", ".", "red", "circle", "top"]
+    assert transcript.prompts == list("aaabbb")
