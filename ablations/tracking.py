@@ -64,6 +64,7 @@ class Mirror:
         self._thread: threading.Thread | None = None
         self._writer: _Writer | None = None
         self._worked = False
+        """Whether the store has ever answered this command."""
         self._down = False
 
     def wake(self, cell_id: str) -> None:
@@ -119,6 +120,7 @@ class Mirror:
                 if todo or published != store.report:
                     if self._writer is None:
                         self._writer = _Writer(self.plan, self.root, self.uri)
+                        self._worked = True
                     self._writer.write(store, todo, report, published)
         except Exception as error:  # whatever MLflow, its database or its server comes up with
             if not self._down:
@@ -128,7 +130,7 @@ class Mirror:
             return False
         if self._down:
             self.say("MLflow is back")
-        self._worked, self._down = True, False
+        self._down = False
         self._due.clear()
         return True
 

@@ -167,7 +167,7 @@ def test_a_looked_at_picture_passes_gradients_only_where_the_rules_say_so(kind, 
 
 
 @pytest.mark.parametrize("context_grad", [True, False])
-def test_gradients_stop_at_a_picture_unless_the_rules_say_otherwise(context_grad):
+def test_texts_train_the_texts_before_them_and_pictures_only_where_the_rules_say_so(context_grad):
     """Of the second turn's thinking and picture: into the words of its own turn, and into those of the first."""
     trajectory = roll(POLICY, rules(), keys="a", group=1, episode=Editing(turns=2, max_thinking=4))
     texts = [segment for segment in trajectory.segments if isinstance(segment, TextSegment)]
@@ -185,8 +185,8 @@ def test_gradients_stop_at_a_picture_unless_the_rules_say_otherwise(context_grad
     own = {BOS, *second, *other}
     early = {*first, *thinking} - own - {EOS}
     assert early, "words by which the first turn can be told from the second"
-    assert touched(TextScore) >= own
-    assert (touched(TextScore) >= early) == (touched(ImageScore) >= early | own) == context_grad
+    assert touched(TextScore) >= own | early, "within a modality gradients pass, across a picture too"
+    assert (touched(ImageScore) >= early | own) == context_grad
     assert context_grad or touched(ImageScore) == {IMAGE, IMAGE + 1}, "the markers of its own block"
 
 

@@ -41,7 +41,7 @@ class Rules:
         bos, eos, pad: token ids that frame a text block.
         image: token id that ends a text block by asking for a picture.
         context_grad: whether a segment's loss reaches the other modality's expert through the keys and values of its
-            context. Without it gradients stop at every picture in the context, those for earlier texts too.
+            context; within a modality of text it always does.
         head: strategy of slot ``image_head``.
         update: number of the update, for episodes that change from one to the next.
     """
@@ -178,9 +178,14 @@ class Walk:
 
     def _look(self) -> None:
         picture, self.unseen = self.unseen, None
-        if picture is not None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.rules.context_grad):
-                self.rules.head.look(self, picture)
+        if picture is None:
+            return
+        walked = self.context
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.rules.context_grad):
+            self.rules.head.look(self, picture)
+        if torch.is_grad_enabled() and not self.rules.context_grad:
+            # The picture passes no gradient; the texts before it still learn from the texts after it.
+            self.context = walked.followed_by(self.context)
 
     def _advance(self, segment: Segment) -> None:
         """Move over a segment and record it with its score."""
