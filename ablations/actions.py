@@ -34,7 +34,7 @@ def plan_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher)
         *_head(plan, root, launcher),
         *(f"  {states[cell.id].value:<8} {cell.id}  {cell.name}" for cell in cells),
         "",
-        *_sum(cells, folders, states),
+        *_sum(cells, states, {cell_id: cost_of(folder) for cell_id, folder in folders.items()}),
         *(f"refused   {arm.name}: {reason}" for arm in plan.arms for reason in arm.refused),
         *(f"note      {note}" for note in plan.notes),
     ]
@@ -49,13 +49,14 @@ def status_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launche
     folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
     states = {cell_id: folder.state() for cell_id, folder in folders.items()}
     queued = _queued(root, [cell_id for cell_id, state in states.items() if state in (State.MISSING, State.RUNNING)])
+    costs = {cell_id: cost_of(folder) for cell_id, folder in folders.items()}
     lines = _head(plan, root, launcher)
     for cell in cells:
-        cost = cost_of(folders[cell.id])
+        cost = costs[cell.id]
         spent = f"  {cost.attempts} x, {duration(cost.seconds)}" if cost.attempts else ""
         told = _told(cell, folders[cell.id], states[cell.id], queued, plan.grid.primary["metric"])
         lines.append(f"  {states[cell.id].value:<8} {cell.id}  {cell.name}{spent}{f'  {told}' if told else ''}")
-    return "\n".join([*lines, "", *_sum(cells, folders, states)])
+    return "\n".join([*lines, "", *_sum(cells, states, costs)])
 
 
 def explain_text(cells: Sequence[Cell], root: Path) -> str:
@@ -139,17 +140,15 @@ def _head(plan: Plan, root: Path, launcher: Launcher) -> list[str]:
     ]
 
 
-def _sum(cells: Sequence[Cell], folders: Mapping[str, CellFolder], states: Mapping[str, State]) -> Iterator[str]:
+def _sum(cells: Sequence[Cell], states: Mapping[str, State], costs: Mapping[str, Cost]) -> Iterator[str]:
     """Counts, costs and what the rest may cost."""
     counts = ", ".join(f"{number} {state.value}" for state, number in Counter(states.values()).items())
     yield f"{len(cells)} cells: {counts or 'none'}"
     estimates, spent, rest = Estimates(cells), Cost(), Cost()
     for cell in cells:
-        if states[cell.id] is not State.MISSING or folders[cell.id].attempts():
-            cost = cost_of(folders[cell.id])
-            spent += cost
-            if states[cell.id] is State.DONE:
-                estimates.learn(cell, cost)
+        spent += costs[cell.id]
+        if states[cell.id] is State.DONE:
+            estimates.learn(cell, costs[cell.id])
     left = [cell for cell in cells if states[cell.id] in (State.MISSING, State.RUNNING)]
     guesses = {cell.arm: estimates.of(cell) for cell in left}
     for cell in left:

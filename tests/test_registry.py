@@ -42,9 +42,9 @@ def test_a_registered_class_is_found_and_knows_its_name():
 
 
 def test_a_new_slot_comes_into_being_with_its_first_strategy():
-    register("credit", "outcome", source="this test")(dataclasses.make_dataclass("Outcome", [], frozen=True))
-    assert "credit" in slots()
-    assert list(strategies("credit")) == ["outcome"]
+    register("sorting", "bubble", source="this test")(dataclasses.make_dataclass("Bubble", [], frozen=True))
+    assert "sorting" in slots()
+    assert list(strategies("sorting")) == ["bubble"]
 
 
 @pytest.mark.parametrize("frozen", [None, False])

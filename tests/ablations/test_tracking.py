@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 
 import pytest
@@ -154,8 +155,10 @@ def serve(folder, port: int) -> subprocess.Popen[bytes]:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def answers() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return True
+        # A first question to the store, which takes a server longer than opening its port.
+        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=60) as answer:
+            return answer.status == 200
         return False
 
     wait_for(answers)

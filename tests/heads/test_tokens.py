@@ -110,11 +110,11 @@ def test_scores_by_hand(guidance):
         torch.testing.assert_close(trajectory.scores[3].log_prob[row], expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("guidance", [CfgFree(), Cfg(scale=2.0, renorm=True)])
-def test_codes_are_drawn_from_the_distribution_that_scores_them(guidance):
+@pytest.mark.parametrize(("guidance", "heat"), [(CfgFree(), 0.6), (Cfg(scale=2.0, renorm=True), 1.0)])
+def test_codes_are_drawn_from_the_distribution_that_scores_them(guidance, heat):
     """Frequencies of the first code, and of the likeliest pair, are their probabilities."""
     group = 4000
-    trajectory = roll(POLICY, walked(guidance=guidance), ["a"], group, episode=SILENT)
+    trajectory = roll(POLICY, walked(guidance=guidance, temperature=heat), ["a"], group, episode=SILENT)
     tokens, log_prob = trajectory.image.tokens, trajectory.scores[-1].log_prob
     counts = torch.bincount(tokens[:, 0], minlength=CODES) / group
     for code in tokens[:, 0].unique().tolist():
@@ -157,6 +157,15 @@ def ragged() -> Trajectory:
     trajectory = roll(POLICY, walked(), keys="abcd", episode=EPISODES["interleaved"], shared=False)
     assert len({int(s.made.sum()) for s in painted(trajectory)} | {0, 12}) > 2
     return trajectory
+
+
+def test_an_episode_that_is_over_does_not_move_on():
+    trajectory = ragged()
+    words = sum(s.mask.sum(1) + s.made for s in trajectory.segments if isinstance(s, TextSegment) and s.rows == 12)
+    prompt = trajectory.segments[0].mask.sum(1).repeat_interleave(3) + 1
+    pictures = sum(s.made.long() for s in painted(trajectory))
+    walk = replay(POLICY, walked(), trajectory)
+    assert torch.equal(walk.context.position, prompt + words + pictures)
 
 
 @pytest.mark.parametrize("context_grad", [True, False])

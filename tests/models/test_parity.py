@@ -74,7 +74,7 @@ def test_padded_text_is_qwen2_with_an_attention_mask(plain):
 def test_scores_of_a_text_are_the_loss_of_transformers(plain):
     """Cross-entropy of Qwen2 on ``bos + tokens`` is minus the mean of the walk's log-probabilities."""
     segment = tiny.text([8, 5, 2], given=False)
-    rules = Rules(time_points(1), Ode(), (), CfgFree(), 1.0, bos=1, eos=2, pad=0)
+    rules = Rules(time_points(1), Ode(), (), CfgFree(), 1.0, bos=1, eos=2, pad=0, image=3)
     walk = Walk(plain, rules, 3)
     tokens = torch.cat((torch.full((3, 1), rules.bos), segment.tokens), 1)
     mask = torch.cat((torch.ones(3, 1, dtype=torch.bool), segment.mask), 1)
@@ -107,7 +107,7 @@ def test_cached_contexts_are_the_dense_forward(qk_norm, time_conditioning, patch
             logits, context = policy.extend_text(context, tokens, torch.ones_like(tokens, dtype=torch.bool))
             found.append(logits[0])
             if index == 0:
-                context = policy.extend_image(context, clean[None])
+                context = policy.extend_image(context, clean[None], torch.tensor([True]))
         velocity = policy.velocity(context, noisy[None], torch.tensor(0.7))
     for mine, theirs in zip(found, texts, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
@@ -126,7 +126,7 @@ def test_after_a_picture_the_position_goes_on_by_one():
     with torch.no_grad():
         _, context = policy.extend_text(policy.start(1), first, whole)
         velocity = policy.velocity(context, picture[None], torch.tensor(0.4))
-        after = policy.extend_image(context, picture[None])
+        after = policy.extend_image(context, picture[None], torch.tensor([True]))
         logits, last = policy.extend_text(after, second, whole)
     torch.testing.assert_close(velocity[0], pictures[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(logits[0], texts[1], atol=1e-5, rtol=0)
