@@ -136,9 +136,9 @@ def _usual(seed: int, world: Any) -> Tensor:
 
 
 def _crowded(seed: int) -> Tensor:
-    """Pictures with an object in most places, half of them crosses, which few codes would else blur into diamonds."""
+    """Pictures with an object in most places; a third are crosses, which few codes would else blur into diamonds."""
     rng = random.Random(seed)
-    shapes = (*SHAPES, "cross", "cross", "cross")
+    shapes = (*SHAPES, "cross")
     scenes = [
         Scene(tuple(random_item(rng, place, rng.choice(shapes)) for place in PLACES if rng.random() < 0.8))
         for _ in range(8192)
