@@ -108,6 +108,16 @@ def test_a_short_warmup_learns_to_say_and_to_paint_and_can_be_used(tmp_path):
     assert found[1][1] < 0.9 * found[0][1]
 
 
+def test_the_same_recipe_makes_the_same_bytes():
+    recipe = replace(SHORT, base=runs.CHECKPOINT, code_levels=LEVELS, autoencoder_steps=1, steps=1, examples=8, batch=4)
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        made.append(make(recipe)[0])
+    assert runs.digest_of(made[0].policy) == runs.digest_of(made[1].policy)
+    assert runs.digest_of(made[0].autoencoder) == runs.digest_of(made[1].autoencoder)
+
+
 def test_a_policy_that_denoises_can_be_the_base():
     """It keeps what does not deal with latents, and gets an autoencoder of codes."""
     base = checkpoint.load(runs.CHECKPOINT)

@@ -106,6 +106,7 @@ def rows_of(episodes: Episodes, rows: Tensor) -> Episodes:
 
 def train_autoencoder(config: WarmupConfig, world: Any, track: Progress) -> TinyAutoencoder:
     """A frozen autoencoder of the world's pictures."""
+    torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     levels, width, size = config.code_levels, config.autoencoder_width, config.autoencoder_batch
     model = QuantisedAutoencoder(levels, width) if levels else TinyAutoencoder(config.latent_channels, width)
@@ -314,7 +315,6 @@ def _latent_size(world: Any) -> tuple[int, int]:
 
 def _from_scratch(config: WarmupConfig, world: Any, track: Progress) -> UnifiedModel:
     tokenizer = Tokenizer.of_words(world.vocabulary())
-    torch.manual_seed(config.seed)
     autoencoder = train_autoencoder(config, world, track)
     policy = MoTPolicy(
         MoTConfig(
@@ -342,7 +342,6 @@ def _from_scratch(config: WarmupConfig, world: Any, track: Progress) -> UnifiedM
 
 def _by_tokens(base: UnifiedModel, config: WarmupConfig, autoencoder: TinyAutoencoder) -> UnifiedModel:
     """A policy with all weights of ``base`` but those that deal with latents, in whose place it has codes."""
-    torch.manual_seed(config.seed)
     changed = {"code_levels": config.code_levels, "latent_channels": len(config.code_levels)}
     sizes = base.policy.config.to_dict() | changed | {"time_conditioning": "input"}
     policy = MoTPolicy(MoTConfig.from_dict(sizes))
