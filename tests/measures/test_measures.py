@@ -79,6 +79,13 @@ class TestImages:
         assert {name: metrics[f"reflect/{name}"] for name in expected} == pytest.approx(expected)
         assert metrics["geneval/strict"] == pytest.approx(2 / 5)
 
+    def test_a_reflection_that_was_cut_off_is_no_verdict(self):
+        whole = self.reflected()
+        cut = said(*[("see", "cut")] * 5, turn=1)
+        transcript = Transcript(whole.prompts, (*whole.parts[:3], cut, shown(*[OVER] * 5, turn=1)))
+        measure = ImageMeasure(WORLD)
+        assert measure.summary(measure.rows(transcript, 5))["reflect/verdict"] == 0
+
     def test_shares_without_cases_are_left_out(self):
         measure = ImageMeasure(WORLD)
         rows = measure.rows(self.reflected(), 5)

@@ -28,13 +28,12 @@ from unigrpo.registry import ConfigError
 from unigrpo.training import warmup
 from unigrpo.training.warmup import (
     WarmupConfig,
-    draw_episodes,
     losses,
     make,
-    rows_of,
     train_autoencoder,
     train_policy,
 )
+from unigrpo.training.warmup_data import draw_episodes, rows_of
 from unigrpo.trajectory import ImageSegment, TextSegment, Trajectory
 from unigrpo.transcript import Words
 from unigrpo.walk import Rules

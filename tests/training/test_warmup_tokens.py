@@ -17,7 +17,8 @@ from unigrpo.flow.guidance import CfgFree
 from unigrpo.heads import Tokens
 from unigrpo.models import checkpoint
 from unigrpo.models.quantised import QuantisedAutoencoder
-from unigrpo.training.warmup import Episodes, draw_episodes, losses, make, train_autoencoder
+from unigrpo.training.warmup import losses, make, train_autoencoder
+from unigrpo.training.warmup_data import Episodes, draw_episodes
 from unigrpo.trajectory import ImageSegment, TextSegment
 from unigrpo.walk import Walk
 from unigrpo.worlds import Shapes

@@ -76,7 +76,8 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     metrics = {
         "reflect/rounds": fmean(row["rounds"] for row in rows),
         "reflect/first_strict": fmean(by_tag(rows, "first").values()),
-        "reflect/verdict": fmean(row["stopped"] == row["first"] for row in rows),
+        # A reflection that was cut off neither stops nor finds fault: nothing is painted after it.
+        "reflect/verdict": fmean(row["stopped"] if row["first"] else row["rounds"] > 1 for row in rows),
     }
     if right:
         metrics["reflect/kept"] = fmean(row["stopped"] for row in right)

@@ -12,7 +12,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -39,9 +39,9 @@ from unigrpo.models.mot import MoTPolicy
 from unigrpo.models.policy import CodePolicy, Context
 from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
-from unigrpo.trajectory import ImageSegment, Segment, TextScore, TextSegment
+from unigrpo.training.warmup_data import Episodes, draw_episodes, rows_of
+from unigrpo.trajectory import ImageSegment, TextScore, TextSegment
 from unigrpo.walk import Rules, Walk
-from unigrpo.worlds.shapes import warmup_episodes
 from unigrpo.worlds.shapes.grammar import PLACES, SHAPES, Scene, random_item
 from unigrpo.worlds.shapes.render import render
 from unigrpo.worlds.shapes.warmup_episodes import Faults
@@ -82,26 +82,6 @@ class WarmupConfig:
     """Weight of the texts' cross-entropy beside the pictures' loss."""
     dropout: float = 0.1
     """Part of the pictures painted without any text, which makes guidance possible."""
-
-
-#: One kind's training set: segments of n rows, ragged ones masked.
-Episodes = tuple[Segment, ...]
-
-
-def rows_of(episodes: Episodes, rows: Tensor) -> Episodes:
-    """Some rows, cut to the longest text and the last segment that any of them has."""
-    kept: list[Segment] = []
-    for segment in episodes:
-        if isinstance(segment, TextSegment):
-            mask = segment.mask[rows]
-            length = max(1, int(mask.sum(1).max()))
-            cut: Segment = dataclasses.replace(segment, tokens=segment.tokens[rows, :length], mask=mask[:, :length])
-        else:
-            cut = dataclasses.replace(segment, latents=segment.latents[rows], made=segment.made[rows])
-        if not cut.made.any():
-            break
-        kept.append(cut)
-    return tuple(kept)
 
 
 def train_autoencoder(config: WarmupConfig, world: Any, track: Progress) -> TinyAutoencoder:
@@ -145,42 +125,6 @@ def _crowded(seed: int) -> Tensor:
         for _ in range(8192)
     ]
     return torch.from_numpy(render(scenes))
-
-
-def draw_episodes(config: WarmupConfig, kind: str, model: UnifiedModel) -> Episodes:
-    """The training set of one kind."""
-    count = round(config.examples * config.shares[kind] / sum(config.shares.values()))
-    drawn = warmup_episodes.episodes(kind, random.Random(f"{config.seed} {kind}"), count, config.faults)
-    segments: list[Segment] = []
-    for index in range(max(map(len, drawn))):
-        column: list[Any] = [episode[index] if index < len(episode) else None for episode in drawn]
-        first = next(event for event in column if event is not None)
-        if isinstance(first, warmup_episodes.Picture):
-            made = torch.tensor([event is not None for event in column])
-            # A row without the picture holds any other one: what it holds means nothing.
-            latents = _encode([(event or first).scene for event in column], model)
-            segments.append(ImageSegment((), latents, made, first.given, first.turn))
-        else:
-            segments.append(TextSegment(*_tokens(column, model.tokenizer), first.given, first.turn))
-    return tuple(segments)
-
-
-def _encode(scenes: Sequence[Any], model: UnifiedModel) -> Tensor:
-    with torch.no_grad():
-        pixels = [torch.from_numpy(render(scenes[k : k + 2048])) for k in range(0, len(scenes), 2048)]
-        return torch.cat([model.autoencoder.encode(part) for part in pixels])
-
-
-def _tokens(column: Sequence[Any], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    texts = ["" if event is None else event.words for event in column]
-    tokens, mask = tokenizer.encode(texts)
-    last = mask.sum(1) - 1
-    for row, event in enumerate(column):
-        if event is None:
-            mask[row] = False
-        elif event.end == "paint":
-            tokens[row, last[row]] = tokenizer.start_of_image
-    return tokens, mask
 
 
 def losses(
