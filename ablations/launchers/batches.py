@@ -30,14 +30,9 @@ class Ticket:
             return False
 
     @property
-    def result(self) -> Path:
-        """Where submitit leaves what came of the job."""
-        return self.folder / f"{self.job}_0_result.pkl"
-
-    @property
-    def submission(self) -> Path:
-        """Where submitit keeps what the job is to do."""
-        return self.folder / f"{self.job}_submitted.pkl"
+    def ends(self) -> Path:
+        """Where the job writes how its cells ended."""
+        return ends_of(self.folder, self.job)
 
     def log_tail(self, characters: int = 2000) -> str:
         """The end of what the job printed on stderr."""
@@ -94,3 +89,8 @@ class Batches:
             fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()
             yield
+
+
+def ends_of(folder: Path, job: str) -> Path:
+    """Where a job of the submission in ``folder`` writes how its cells ended."""
+    return folder / f"{job}_ends.json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ablations.worker import Outcome
 
@@ -21,6 +23,16 @@ class End:
     """The end of what it printed."""
     job: str = ""
     """The Slurm job that is over."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for :meth:`of_json`."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> End:
+        """What :meth:`to_json` gave."""
+        outcome = data["outcome"]
+        return cls(**{**data, "outcome": None if outcome is None else Outcome(outcome)})
 
     @classmethod
     def of_exit(cls, code: int) -> End:

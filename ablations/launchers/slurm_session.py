@@ -6,7 +6,6 @@ What came of a job is in a file that it leaves.  Only a job that leaves none is 
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import sys
 import time
@@ -22,6 +21,7 @@ from ablations.launchers.batches import Batches, Ticket
 from ablations.launchers.end import End
 from ablations.launchers.queue import GONE, Queue, SlurmDown, array_limit, ask
 from ablations.worker import Job, Outcome
+from unigrpo.files import read_json
 from unigrpo.registry import ConfigError
 
 if TYPE_CHECKING:
@@ -191,10 +191,10 @@ class SlurmSession:
     def _results(self) -> Iterator[tuple[Job, End]]:
         """What jobs have left."""
         there = {folder: set(os.listdir(folder)) for folder in {ticket.folder for ticket in self._mine}}
-        for ticket in [ticket for ticket in self._mine if ticket.result.name in there[ticket.folder]]:
-            ends = _read(ticket)
+        for ticket in [ticket for ticket in self._mine if ticket.ends.name in there[ticket.folder]]:
+            ends = read_json(ticket.ends)
             for job in self._mine.pop(ticket):
-                end = ends if isinstance(ends, End) else ends.get(job.cell_id, End(None, job=ticket.job))
+                end = End.of_json(ends[job.cell_id])
                 if end.outcome is Outcome.STOPPED and not self._stopping:
                     self._stopped.add(job.cell_id)
                     self._mine.setdefault(ticket, []).append(job)
@@ -236,13 +236,3 @@ def withdraw(tickets: Iterable[Ticket]) -> int:
     for start in range(0, len(jobs), 500):
         ask("scancel", *jobs[start : start + 500])
     return len(jobs)
-
-
-def _read(ticket: Ticket) -> dict[str, End] | End:
-    """What a job has left: the end of each of its cells, or one for all if it broke before it could tell."""
-    outcome, value = pickle.loads(ticket.result.read_bytes())  # noqa: S301  written by our own jobs
-    if outcome == "success":
-        ends: dict[str, End] = value
-        return ends
-    message = str(value).strip().splitlines()[-1]
-    return End(None, "killed", f"its Slurm job {ticket.job} broke: {message}", str(value), ticket.job)

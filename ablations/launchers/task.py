@@ -12,16 +12,18 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
 from ablations.cells import STALE, CellFolder
+from ablations.launchers.batches import ends_of
 from ablations.launchers.end import End
 from ablations.launchers.local import Local
 from ablations.launchers.queue import SlurmDown, ask
 from ablations.worker import Job, Outcome, had_before, join_cell, run_logged, slurm_job
+from unigrpo.files import write_json
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Task:
     promised_s: float
     """Seconds that Slurm lets it run; a notice after them means that its time is up."""
 
-    def __call__(self) -> dict[str, End]:
-        """Run the cells; cell id -> how it ended.
+    def __call__(self) -> None:
+        """Run the cells and write down how each ended.
 
         A job that is to go on does not return: submitit puts it into the queue again and ends the process.
         """
@@ -45,7 +47,7 @@ class Task:
         rank = _distributed(self.gpus > 0)
         if rank > 0:
             join_cell(self.jobs[0], notice.asked.is_set)
-            return {}
+            return
         for job in self.jobs:
             _outlive_predecessor(CellFolder(job.folder, job.ended_job))
         ends = self._alone(notice) if len(self.jobs) == 1 else self._packed(notice)
@@ -56,7 +58,7 @@ class Task:
             ends |= {job.cell_id: _refuse(job, notice.cause(self.promised_s)) for job in self._stuck(ends, notice)}
             if any(end.outcome is Outcome.STOPPED for end in ends.values()):
                 notice.requeue()
-        return ends
+        _leave(ends)
 
     def checkpoint(self) -> Any:
         """What goes on in the requeued job, for submitit: the same cells."""
@@ -124,6 +126,14 @@ class Notice:
     def requeue(self) -> None:
         """Put the job into the queue again; does not return."""
         self._requeue(signal.SIGUSR2, None)
+
+
+def _leave(ends: Mapping[str, End]) -> None:
+    """Write how the cells ended beside the logs of this job: what submitit keeps of a job is a pickle."""
+    from submitit import JobEnvironment
+
+    path = ends_of(JobEnvironment().paths.folder, slurm_job()["job"])
+    write_json(path, {cell_id: end.to_json() for cell_id, end in ends.items()})
 
 
 def _refuse(job: Job, cause: str) -> End:
