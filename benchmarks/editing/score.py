@@ -7,17 +7,16 @@ the turns of its chain, each with the edited picture (texts are not judged).  Wr
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.answers import Answer, prompts_of, read_answers
+from benchmarks.answers import Answer, prompts_of
+from benchmarks.command import judge_answers
 from benchmarks.editing.ratings import read_ratings, report
 from benchmarks.pictures import read_picture
-from benchmarks.records import write_records
 from unigrpo.measures import EditMeasure, Row
 from unigrpo.transcript import Pictures, Transcript
 from unigrpo.worlds import Shapes
@@ -59,16 +58,7 @@ def _score(turns: int, answers: Sequence[Answer], folder: Path) -> list[Row]:
 
 def main() -> None:
     """Score, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("answers", type=Path, help="JSON list of {id, answer: [{text, image}, ...]}")
-    parser.add_argument("--output", type=Path, help="ratings (default: ratings.jsonl beside the answers)")
-    arguments = parser.parse_args()
-    output = arguments.output or arguments.answers.parent / "ratings.jsonl"
-    try:
-        write_records(output, score(list(read_answers(arguments.answers)), arguments.answers.parent))
-        print(f"shapes-edit\n{report(read_ratings(output))}")
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"{error}\n")
+    judge_answers("shapes-edit", __doc__, score, lambda file: report(read_ratings(file)), "ratings")
 
 
 if __name__ == "__main__":

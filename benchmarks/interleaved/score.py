@@ -7,16 +7,15 @@ answers (or to ``--output``) and prints their summary.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.answers import Answer, Block, prompts_of, read_answers
+from benchmarks.answers import Answer, Block, prompts_of
+from benchmarks.command import judge_answers
 from benchmarks.interleaved.judgements import read_judgements, summarise
 from benchmarks.pictures import read_picture
-from benchmarks.records import write_records
 from unigrpo.measures import Row, StoryMeasure
 from unigrpo.transcript import End, Pictures, Transcript, Words
 from unigrpo.worlds import Shapes
@@ -66,16 +65,9 @@ def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[Wor
 
 def main() -> None:
     """Score, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("answers", type=Path, help="JSON list of {id, answer: [{text, image}, ...]}")
-    parser.add_argument("--output", type=Path, help="judgements (default: judgements.jsonl beside the answers)")
-    arguments = parser.parse_args()
-    output = arguments.output or arguments.answers.parent / "judgements.jsonl"
-    try:
-        write_records(output, score(list(read_answers(arguments.answers)), arguments.answers.parent))
-        print(f"shapes-interleaved\n{summarise(read_judgements(output))}")
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"{error}\n")
+    judge_answers(
+        "shapes-interleaved", __doc__, score, lambda file: str(summarise(read_judgements(file))), "judgements"
+    )
 
 
 if __name__ == "__main__":
