@@ -58,14 +58,16 @@ def learning(sweep: Sweep) -> Iterator[Panel]:
             yield from _curves(sweep, curves, match[0], title.format(*match.groups()), "update", match[0])
     gold = _judged(sweep)
     by_cost = {
-        arm.name: {
-            cell.seed: Series(cost, cell.history[gold].values)
-            for cell in arm.done
-            if gold in cell.history and (cost := _evaluations(cell.history, gold)) is not None
-        }
+        arm.name: _at_equal_steps(
+            {
+                cell.seed: Series(cost, cell.history[gold].values)
+                for cell in arm.done
+                if gold in cell.history and (cost := _evaluations(cell.history, gold)) is not None
+            }
+        )
         for arm in sweep.trained
     }
-    title = f"{opening(_JUDGED[gold])} by velocity evaluations"
+    title = f"{opening(_JUDGED[gold])} against its cost"
     yield from _curves(sweep, by_cost, f"{row_field(gold)}_by_nfe", title, "velocity evaluations", gold)
 
 
@@ -84,6 +86,16 @@ def _evaluations(history: Mapping[str, Series], gold: str) -> Floats | None:
         return None
     total = np.asarray(np.sum([series.values for series in spent], axis=0))
     return total if total.any() else None
+
+
+def _at_equal_steps(by_seed: Mapping[int, Series]) -> dict[int, Series]:
+    """Curves with steps of their own, as episodes of any length have, interpolated at steps that all of them cover."""
+    first = max((series.steps[0] for series in by_seed.values()), default=0)
+    last = min((series.steps[-1] for series in by_seed.values()), default=0)
+    if last <= first:
+        return {}
+    steps = np.linspace(first, last, min(len(series.steps) for series in by_seed.values()))
+    return {seed: Series(steps, np.interp(steps, series.steps, series.values)) for seed, series in by_seed.items()}
 
 
 def turns(sweep: Sweep) -> Iterator[Panel]:

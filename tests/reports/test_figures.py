@@ -5,7 +5,7 @@ import pytest
 
 from reports import curves, figures
 from reports.analysis import analyse
-from reports.collect import read
+from reports.collect import Series, read
 
 
 def panels(found):
@@ -43,6 +43,22 @@ def test_figures_appear_where_their_measures_do(family, parts, turns, learning, 
     assert set(panels(figures.parts(analyse(sweep)))) == parts
     assert set(panels(curves.turns(sweep))) == turns
     assert set(panels(curves.learning(sweep))) == learning | {"train_reward"}
+
+
+def test_seeds_that_spent_different_evaluations_are_compared_where_all_of_them_have_been(stories):
+    sweep = read(stories)
+    for cell in sweep.arm("none").done:
+        spent = sum(cell.history[name].values for name in ("cost/nfe_rollout", "cost/nfe_train"))
+        steps, pace = cell.history["cost/nfe_rollout"].steps, 1 + cell.seed / 10
+        cell.history["cost/nfe_rollout"] = Series(steps, pace * spent)
+        cell.history["cost/nfe_train"] = Series(steps, 0 * spent)
+        cell.history["train/mean"] = Series(steps, 1.0 * spent)
+    slowest = max(1 + cell.seed / 10 for cell in sweep.arm("none").done)
+    # Seed n has measured x / (1 + n / 10) after x evaluations; all have been between the first ones of the dearest
+    # seed and the last ones of the cheapest.
+    shrunk = np.mean([1 / (1 + cell.seed / 10) for cell in sweep.arm("none").done])
+    first, last = slowest * spent[0] * shrunk, spent[-1] * shrunk
+    assert f"none from {first:.3g} to {last:.3g}" in panels(curves.learning(sweep))["mean_by_nfe"].alt
 
 
 def test_aspects_stand_side_by_side_with_the_model_before_training(stories):
