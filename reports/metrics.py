@@ -69,6 +69,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("drift/latent_kl", "latent KL", "Drift", "neither"),
     Metric("drift/velocity_mse", "velocity MSE", "Drift", "neither"),
     Metric("drift/text_kl", "text KL", "Drift", "neither"),
+    Metric("drift/image_kl", "image KL", "Drift", "neither"),
     Metric("cfg/geneval/strict", "strict", "Guided"),
     Metric("cfg/geneval/official", "official", "Guided"),
     Metric("cfg/interleaved/mean", "mean", "Guided"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -145,6 +146,17 @@ def test_drift_of_the_text_policy():
         moved.policy.language_model.lm_head.weight *= 1.2
     found = evaluator().drift(moved.policy, MODEL.reference())
     assert found["drift/text_kl"] > 0.01
+
+
+def test_drift_of_pictures_painted_by_tokens():
+    """From all codes being equally likely to a single one: KL's estimate is 1/12 - 1 + ln 12 of every code."""
+    was, moved = (tiny.model(code_levels=(3, 2, 2)) for _ in range(2))
+    with torch.no_grad():
+        for model, sure in ((was, 0.0), (moved, 100.0)):
+            model.policy.llm2code.weight.zero_()
+            model.policy.llm2code.bias.zero_()[5] = sure
+    found = evaluator(moved, image_head="tokens").drift(moved.policy, was.policy)
+    assert found == {"drift/text_kl": 0.0, "drift/image_kl": pytest.approx(1 / 12 - 1 + math.log(12))}
 
 
 def test_edits_are_evaluated_in_all_their_turns():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,17 +128,19 @@ class Evaluator:
         )
         trajectory = self.sample(policy, rules, self.prompts[:: max(1, len(self.prompts) // rows)][:rows], 1)
         kl, mse, k3 = LatentKl(), VelocityMse(), K3()
-        found: dict[str, list[Tensor]] = {"drift/latent_kl": [], "drift/velocity_mse": [], "drift/text_kl": []}
+        found: dict[str, list[Tensor]] = defaultdict(list)
         walked = replay(reference, rules, trajectory).scores
         for segment, score, other in zip(trajectory.segments, trajectory.scores, walked, strict=True):
             if isinstance(score, TextScore) and isinstance(other, TextScore) and isinstance(segment, TextSegment):
                 found["drift/text_kl"].append(k3(score.log_prob, other.log_prob)[segment.mask])
             if isinstance(score, ImageScore) and isinstance(other, ImageScore):
+                if score.log_prob is not None and other.log_prob is not None:
+                    found["drift/image_kl"].append(k3(score.log_prob, other.log_prob)[segment.made])
                 for mine, theirs in zip(score.steps, other.steps, strict=True):
                     pair = (mine.velocity, theirs.velocity, mine.mean, theirs.mean, mine.std, mine.dt)
                     found["drift/latent_kl"].append(kl(*pair)[segment.made])
                     found["drift/velocity_mse"].append(mse(*pair)[segment.made])
-        return {name: torch.cat(values).mean().item() for name, values in found.items() if values}
+        return {name: torch.cat(values).mean().item() for name, values in found.items()}
 
     def _rules(self, scale: float) -> Rules:
         settings, tokenizer = self.config.evaluation, self.model.tokenizer

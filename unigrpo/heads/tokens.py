@@ -66,6 +66,8 @@ class Tokens(ImageHead):
     def conflicts(self, config: Any) -> Iterator[str]:
         """Say what has no meaning without denoising steps."""
         yield from super().conflicts(config)
+        if config.optim.updates == 0:  # only evaluated
+            return
         if config.dynamics.stochastic:
             yield f"dynamics={config.dynamics.name} has no step to add noise to; use dynamics=ode"
         if config.regularizer.weight > 0:
