@@ -80,24 +80,32 @@ def grids() -> list[str]:
     return sorted(path.stem for path in GRIDS.glob("*.yaml"))
 
 
-def load_grid(name: str) -> Grid:
+def load_grid(name: str, preset: str = "") -> Grid:
     """Read the grid ``name``: a shipped one, or a path that ends in .yaml.
 
+    Args:
+        name: of the grid.
+        preset: of its ``presets``, whose keys replace those of the grid; empty for none.
+
     Raises:
-        ConfigError: there is no such grid, or the file does not describe one.
+        ConfigError: there is no such grid or preset, or the file does not describe one.
     """
     path = Path(name) if name.endswith(".yaml") else GRIDS / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"unknown grid {name!r}{nearest(name, grids())}")
     try:
-        return _grid(path.stem, yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _grid(path.stem, yaml.safe_load(path.read_text(encoding="utf-8")), preset)
     except (yaml.YAMLError, ConfigError) as error:
         raise ConfigError(f"grid {name}: {error}") from error
 
 
-def _grid(name: str, data: Any) -> Grid:
-    if not isinstance(data, Mapping):
-        raise ConfigError("expected a mapping")
+def _grid(name: str, data: Any, preset: str) -> Grid:
+    data = dict(_typed("the file", data, dict))
+    presets = _typed("presets", data.pop("presets", {}), dict)
+    if preset:
+        if preset not in presets:
+            raise ConfigError(f"preset: unknown {preset!r}{nearest(preset, presets)}")
+        data |= _typed(f"presets.{preset}", presets[preset], dict)
     known = set(Grid.__dataclass_fields__) - {"name"}
     for key in data:
         if key not in known:

@@ -20,6 +20,7 @@ from unigrpo.registry import ConfigError, nearest, strategies
 #: Reserved key -> what it means.
 RESERVED = {
     "grid": "which question: a name of --list, or a path that ends in .yaml",
+    "preset": "one of the grid's presets; small: a few updates of a few prompts, to see that all of it runs",
     "seeds": "5 takes the first five of the grid's seeds (and goes on counting), [3,4,7] takes these",
     "dry_run": "true: show the plan and touch nothing (also --dry-run, -n)",
     "launcher": "local (default), slurm or inline; launcher.workers=2, launcher.minutes=90",
@@ -97,7 +98,7 @@ def read(arguments: Sequence[str]) -> Request:
             raise ConfigError(f"{key}: unknown {values[key]!r}{nearest(values[key], choices)}")
     if "grid" not in values:
         raise ConfigError(f"which grid? grid=NAME{nearest('', grids())}")
-    grid = load_grid(values["grid"])
+    grid = load_grid(values["grid"], values.get("preset", ""))
     return Request(
         grid=grid,
         seeds=_seeds(values["seeds"], grid.seeds) if "seeds" in values else None,

@@ -222,7 +222,7 @@ def test_a_grid_that_makes_no_sense_is_refused(changes, expected):
     [
         ("question: x\nbaselin: y", "unknown key 'baselin'; did you mean 'baseline'?"),
         ("question: x", "the key 'recipe' is missing"),
-        ("- 1", "expected a mapping"),
+        ("- 1", "the file: expected a dict"),
         ("a: [", "grid"),
         ("question: [1]\nrecipe: u\nbaseline: a\nprimary: {}\narms: {}", "question: expected a str"),
         ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {a: 3}", "arms.a: expected a list"),

@@ -1,0 +1,23 @@
+"""Every shipped grid runs from the command to the report, with the real trainer, in its small preset."""
+
+from __future__ import annotations
+
+import pytest
+
+from ablations.grid import grids
+from ablations.sweep import main
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """One folder for all grids: equal cells are trained once."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("name", grids())
+def test_every_grid_runs_in_its_small_preset(name, root, capsys):
+    arguments = [f"grid={name}", "preset=small", "seeds=1", f"root={root}", "launcher=inline", "tracker=none"]
+    assert main(arguments) == 0
+    assert " done\n" in capsys.readouterr().out
+    (report,) = root.glob(f"sweeps/{name}-*/report/report.html")
+    assert report.stat().st_size > 0
