@@ -19,6 +19,9 @@ Status = Literal["difference shown", "no difference shown", "not testable", "not
 #: Relative difference in velocity evaluations or CPU time from the baseline that is worth a warning.
 _UNEQUAL_COMPUTE = 0.1
 
+#: A sweep of more trained arms than this is too large to be compared in all pairs and on all measures, or drawn whole.
+LARGE = 16
+
 #: Rounding between a metric and the mean of its rows.
 _SAME = 1e-6
 
@@ -27,6 +30,9 @@ _DIRTY = ("+", "dirty")
 
 #: In the verdict's sentence, more comparisons than this are counted instead of listed.
 _LISTED = 3
+
+#: In a warning, more names than this are cut off.
+_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,34 @@ def analyse(sweep: Sweep) -> Analysis:
     )
 
 
+def leading(sweep: Sweep) -> Sweep:
+    """The sweep itself; if it is large, with its baseline, the untouched model and the best of its other arms alone."""
+    if len(sweep.trained) <= LARGE:
+        return sweep
+    sign = 1 if sweep.higher_is_better else -1
+    rivals = [arm for arm in sweep.trained if arm.name != sweep.baseline and not arm.unstable]
+    scores = {arm.name: np.mean([*values.values()]) for arm in rivals if (values := arm.values(sweep.primary))}
+    kept = {sweep.baseline, *sorted(scores, key=lambda name: -sign * scores[name])[: LARGE - 1]}
+    return replace(sweep, arms=tuple(arm for arm in sweep.arms if arm.untouched or arm.name in kept))
+
+
+def drawn(analysis: Analysis) -> Analysis:
+    """What figures show of an analysis: all of it, or what is about the leading arms of a large sweep."""
+    sweep = leading(analysis.sweep)
+    if sweep is analysis.sweep:
+        return analysis
+    names = {arm.name for arm in sweep.arms}
+    families = (replace(f, pairs=tuple(p for p in f.pairs if {p.arm, p.other} <= names)) for f in analysis.families)
+    ladders = {k: tuple(point for point in ladder if point[1] in names) for k, ladder in analysis.ladders.items()}
+    return replace(
+        analysis,
+        sweep=sweep,
+        intervals={arm: found for arm, found in analysis.intervals.items() if arm in names},
+        families=tuple(family for family in families if family.pairs),
+        ladders={k: ladder for k, ladder in ladders.items() if len(ladder) > 1},
+    )
+
+
 def better(sweep: Sweep, name: str) -> Better:
     """Which way is better: as declared for the primary metric, else as known."""
     return ("higher" if sweep.higher_is_better else "lower") if name == sweep.primary else metric(name).better
@@ -147,7 +181,7 @@ def _families(sweep: Sweep) -> Iterator[Family]:
     if untouched is not None and untouched is not baseline:
         couples = [(arm, untouched) for arm in trained]
         yield family("untouched", "Against the untouched model", couples, prompts=True)
-    couples = [(b, a) for a, b in itertools.combinations(trained, 2)]
+    couples = [(b, a) for a, b in itertools.combinations(trained, 2)] if len(trained) <= LARGE else []
     if len(couples) > 1:
         yield family("pairs", "All pairs of trained arms", couples, prompts=False)
 
@@ -197,14 +231,14 @@ def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
 
 
 def _exploratory(sweep: Sweep) -> Family:
-    """All other measures against the baseline, under one false-discovery correction."""
+    """All other measures of the leading arms against the baseline, under one false-discovery correction."""
     baseline = sweep.arm(sweep.baseline)
     names = dict.fromkeys((*sweep.secondary, *(m.name for m in METRICS if m.group != "Cost")))
     names.pop(sweep.primary, None)
     pairs = [
         pair
         for name in names
-        for arm in sweep.trained
+        for arm in leading(sweep).trained
         if arm is not baseline and not arm.unstable and not baseline.unstable
         if (pair := _pair(sweep, arm, baseline, name)) is not None
     ]
@@ -307,6 +341,11 @@ def _clause(pair: Pair, sweep: Sweep) -> str:
 
 def _warnings(sweep: Sweep, families: Sequence[Family]) -> Iterator[str]:
     yield from _cell_warnings(sweep)
+    if leading(sweep) is not sweep:
+        yield (
+            f"{len(sweep.trained)} arms trained: figures, samples, configurations and exploratory measures are of the"
+            f" baseline and the {LARGE - 1} best others on {phrase(sweep.primary)}; scores are of all."
+        )
     shas = {str(cell.environment.get("git_sha")) for cell in sweep.cells if cell.environment.get("git_sha")}
     for family in families:
         short = [pair for pair in family.pairs if pair.floor > sweep.alpha]
@@ -336,7 +375,7 @@ def _cell_warnings(sweep: Sweep) -> Iterator[str]:
     for state, words in wording.items():
         cells = [cell for cell in sweep.cells if cell.state == state]
         if cells:
-            names = ", ".join(f"{cell.arm}/{cell.seed}" for cell in cells[:6]) + (", …" if len(cells) > 6 else "")
+            names = _first([f"{cell.arm}/{cell.seed}" for cell in cells])
             yield f"{len(cells)} of {len(sweep.cells)} cells {words}: {names}."
     for arm in sweep.arms:
         if arm.unstable:
@@ -361,5 +400,9 @@ def _compute_warnings(sweep: Sweep) -> Iterator[str]:
             name: value / usual for name, value in cost.items() if usual and abs(value / usual - 1) > _UNEQUAL_COMPUTE
         }
         if unequal:
-            listed = ", ".join(f"{name} {ratio:.2f}×" for name, ratio in unequal.items())
+            listed = _first([f"{name} {ratio:.2f}×" for name, ratio in unequal.items()])
             yield f"Unequal compute, {words} relative to {baseline.name}: {listed}."
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import curves, figures, tables
-from reports.analysis import Analysis, analyse
+from reports.analysis import Analysis, analyse, drawn, leading
 from reports.collect import Sweep, read
 from reports.drawing import Mark, Panel, inline, marks
 from reports.metrics import number, opening, p_value, phrase
@@ -52,7 +52,7 @@ def write_report(folder: Path) -> Path:
         BrokenSweepError: the sweep cannot be read.
     """
     analysis = analyse(read(folder))
-    sections = _panels(analysis)
+    sections = _panels(drawn(analysis))
     files = render(analysis, sections)
     for panel in (panel for panels in sections.values() for panel in panels):
         files[f"figures/{panel.name}.svg"] = panel.svg.encode()
@@ -99,15 +99,16 @@ def _panels(analysis: Analysis) -> dict[str, tuple[Panel, ...]]:
 
 def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dict[str, Any]:
     sweep = analysis.sweep
-    drawn = _drawn(sweep)
-    arms, differing = tables.config_differences(sweep)
+    shown = leading(sweep)
+    key = _key(shown)
+    arms, differing = tables.config_differences(shown)
     return {
         "analysis": analysis,
         "sweep": sweep,
         "primary": phrase(sweep.primary),
         "correction_names": _CORRECTIONS,
-        "marks": drawn,
-        "trained_marks": [(name, mark) for name, mark in drawn if not sweep.arm(name).untouched],
+        "marks": key,
+        "trained_marks": [(name, mark) for name, mark in key if not sweep.arm(name).untouched],
         "facts": _facts(analysis),
         "sections": sections,
         "main": tables.main_table(analysis),
@@ -117,7 +118,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "exploratory": [tables.pair_row(p, sweep) for p in analysis.exploratory.pairs],
         "forests": _forests(analysis, sections["differences"]),
         "equal_proxy": _equal_proxy_rows(analysis),
-        "reel": reel(sweep),
+        "reel": reel(shown),
         "failures": [cell for cell in sweep.cells if cell.failure is not None],
         "excluded": [cell for cell in sweep.cells if cell.state == "excluded"],
         "config_arms": arms,
@@ -166,7 +167,7 @@ def _spread(sweep: Sweep) -> str:
     return f"here latent KL weighs {ratio:.0f}× as much at t = {kl.times[-1]:.2g} as at t = 1"
 
 
-def _drawn(sweep: Sweep) -> list[tuple[str, Mark]]:
+def _key(sweep: Sweep) -> list[tuple[str, Mark]]:
     style = marks(sweep.arms)
     return [(arm.name, style[arm.name]) for arm in sweep.arms if arm.done]
 
@@ -187,10 +188,11 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
 
 def _forests(analysis: Analysis, panels: Sequence[Panel]) -> dict[str, Any]:
     """Forest plots by size: small ones are shown at once, those of many comparisons unfold with their table."""
-    by_family = list(zip(analysis.families, panels, strict=True))
+    forest = {panel.name.removeprefix("forest_"): panel for panel in panels}
+    large = {family.key for family in analysis.families if len(family.pairs) > _UNFOLDED}
     return {
-        "small": [panel for family, panel in by_family if len(family.pairs) <= _UNFOLDED],
-        "large": {family.key: panel for family, panel in by_family if len(family.pairs) > _UNFOLDED},
+        "small": [panel for key, panel in forest.items() if key not in large],
+        "large": {key: [forest[key]] if key in forest else [] for key in large},
     }
 
 
