@@ -174,8 +174,8 @@ class TestHybrid:
         assert not judged.steps[~made].any()
         assert not judged.steps[:, pictures, 0].any()
         assert not judged.steps[:, texts, 1].any()
-        assert judged.steps[0, :, 0].tolist() == [0, 1, 0, 1, 0, 0, 0, 0]
-        assert judged.steps[0, :, 1].tolist() == [0, 0, 1, 0, 1, 0, 0, 0]
+        assert judged.steps[0, :, 0].tolist() == [0, 1 / 2, 0, 1 / 2, 0, 0, 0, 0]
+        assert judged.steps[0, :, 1].tolist() == [0, 0, 1 / 2, 0, 1 / 2, 0, 0, 0]
         assert judged.steps[2, 5:, :2].tolist() == [[0, 0]] * 3, "a step that nobody asked for earns nothing"
         for row, last in enumerate(ends):
             others = [k for k in range(8) if k != last]
@@ -184,23 +184,31 @@ class TestHybrid:
 
     def test_process_rewards_add_up_to_the_outcome(self, told):
         judged = HybridReward()(told, WORLD)
-        for component, share in enumerate((2, 2, 1)):
-            torch.testing.assert_close(judged.steps[..., component].sum(1) / share, judged.outcome[:, component])
+        torch.testing.assert_close(judged.steps.sum(1), judged.outcome)
+
+    def test_components_at_different_segments_are_not_normalised_over_all_of_them(self):
+        settings = {"model": {"checkpoint": "tiny-interleaved"}, "episode": "interleaved", "reward": "hybrid"}
+        settings |= {"evaluation": {"prompts_per_task": [1, 1]}}
+        refused = {"advantage": "per_reward", "credit": "suffix_sum"}
+        (reason,) = RunConfig.from_dict(settings | refused).conflicts()
+        assert "use advantage=group or credit=per_turn" in reason
+        for key, other in (("advantage", "group"), ("credit", "per_turn")):
+            assert not RunConfig.from_dict(settings | refused | {key: other}).conflicts()
 
     def test_learned_scorers_are_asked_about_what_was_asked_for(self, told):
         """Of texts against their requests, of pictures with their own texts; the structure stays the world's."""
         learned = HybridReward(text_scorer=Longer(), image_scorer=Brighter(), image_range=(-1.0, 1.0))
         judged, exact = learned(told, WORLD), HybridReward()(told, WORLD)
         story = told.prompts[0]
-        words = [[len(told.parts[k].texts[row]) / 100 for k in (1, 3)] for row in range(4)]
+        words = [[len(told.parts[k].texts[row]) / 200 for k in (1, 3)] for row in range(4)]
         assert learned.text_scorer.asked == [*[story.requests[0]] * 4, *[story.requests[1]] * 3]
         assert judged.steps[0, [1, 3], 0].tolist() == pytest.approx(words[0])
         assert judged.steps[1, [1, 3], 0].tolist() == pytest.approx(words[1])
         assert learned.image_scorer.asked == [told.parts[1].texts[0]] * 3 + [told.parts[3].texts[0]] * 2
-        bright = [(float(told.parts[k].pixels[0].mean()) + 1) / 2 for k in (2, 4)]
+        bright = [(float(told.parts[k].pixels[0].mean()) + 1) / 4 for k in (2, 4)]
         assert judged.steps[0, [2, 4], 1].tolist() == pytest.approx(bright, rel=1e-5)
-        assert judged.outcome[0, 1].item() == pytest.approx(sum(bright) / 2, rel=1e-5)
-        assert judged.outcome[1, 1].item() == pytest.approx(bright[0] / 2, rel=1e-5), "the missing picture counts 0"
+        assert judged.outcome[0, 1].item() == pytest.approx(sum(bright), rel=1e-5)
+        assert judged.outcome[1, 1].item() == pytest.approx(bright[0], rel=1e-5), "the missing picture counts 0"
         assert torch.equal(judged.steps[..., 2], exact.steps[..., 2])
         assert torch.equal(judged.placed, exact.placed)
 

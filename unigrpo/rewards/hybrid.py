@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,7 @@ from unigrpo.rewards.reward import Judged
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unigrpo.config import RunConfig
     from unigrpo.transcript import Pictures, Transcript, Words
 
 
@@ -23,7 +24,7 @@ class HybridReward:
 
     The outcome of a component is its mean over the steps that the prompt asked for, a missing one counting 0.  As
     process rewards each sits where its segment ends: textual relevance at texts, alignment at pictures, structural
-    fidelity where the episode ended.
+    fidelity where the episode ended; they add up to the outcome, so that how credit is given leaves the weights alone.
     """
 
     families: ClassVar[tuple[str, ...]] = ("stories",)
@@ -70,9 +71,17 @@ class HybridReward:
             visual[:, k] = self._alignment(pictures, transcript, verdicts)
         last = placed.int().cumsum(1).argmax(1)
         structure[range(shape[0]), last] = torch.tensor([verdict.structure for verdict in verdicts])
-        asked = torch.tensor([len(verdict.steps) for verdict in verdicts])
-        outcome = torch.stack((text.sum(1) / asked, visual.sum(1) / asked, structure.sum(1)), -1)
-        return Judged(outcome, torch.stack((text, visual, structure), -1), placed)
+        asked = torch.tensor([[len(verdict.steps)] for verdict in verdicts])
+        outcome = torch.stack((text.sum(1) / asked[:, 0], visual.sum(1) / asked[:, 0], structure.sum(1)), -1)
+        return Judged(outcome, torch.stack((text / asked, visual / asked, structure), -1), placed)
+
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
+        """Say where components would be compared with places that cannot earn them."""
+        if config.advantage.name == "per_reward" and config.credit.name == "suffix_sum":
+            yield (
+                "its components sit at different segments, and advantage=per_reward with credit=suffix_sum normalises"
+                " each over all of them; use advantage=group or credit=per_turn"
+            )
 
     def _relevance(self, words: Words, transcript: Transcript, verdicts: Sequence[Any]) -> Tensor:
         """Of one text of every row, [B]; 0 where it was not made or not asked for."""
