@@ -56,6 +56,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("reflect/first_strict", "first right", "Reflection"),
     Metric("reflect/repaired", "wrong repaired", "Reflection"),
     Metric("reflect/kept", "right kept", "Reflection"),
+    Metric("reflect/described", "picture described", "Reflection"),
     Metric("reflect/verdict", "verdict right", "Reflection"),
     Metric("reflect/rounds", "rounds", "Painted", "neither"),
     Metric("retention/geneval/strict", "strict", "Retention"),

@@ -80,7 +80,10 @@ def test_what_is_measured_with_has_another_hash(plain, changes):
 
 def test_the_hash_covers_the_prompts_and_not_the_loop():
     assert evaluator(evaluation={"prompts_per_task": [1] * 6}).set_hash != evaluator().set_hash
-    assert evaluator(evaluation={"every": 3, "loop_images_per_prompt": 2}).set_hash == evaluator().set_hash
+    loop = {"every": 3, "loop_images_per_prompt": 2, "retention_prompts_per_task": []}
+    assert evaluator(evaluation=loop).set_hash == evaluator().set_hash
+    turns = [evaluator(episode={"name": "editing", "test_turns": n}, reward="edit").set_hash for n in (2, 3, 3)]
+    assert turns[0] != turns[1] == turns[2]
 
 
 def test_results_do_not_depend_on_the_batch(plain, monkeypatch):

@@ -83,9 +83,10 @@ class Evaluator:
 
     @property
     def set_hash(self) -> str:
-        """Names what was measured on: prompts, noise and sampler. Only equal hashes may be compared."""
+        """Names what was measured on: prompts, turns, noise and sampler. Only equal hashes may be compared."""
         shown = dataclasses.asdict(self.config.evaluation) | {"prompts": [p.to_json() for p in self.prompts]}
-        ignored = ("every", "loop_images_per_prompt")
+        shown["turns"] = getattr(self.episode, "turns", None)
+        ignored = ("every", "loop_images_per_prompt", "retention_prompts_per_task")
         plain = json.dumps({k: v for k, v in shown.items() if k not in ignored}, sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()[:12]
 

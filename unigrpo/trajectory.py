@@ -157,6 +157,12 @@ class Trajectory:
         return next(s for s in reversed(self.segments) if isinstance(s, ImageSegment))
 
     @property
+    def painted(self) -> int:
+        """Pictures that the policy painted; one that a group shares counts once."""
+        pictures = [s for s in self.segments if isinstance(s, ImageSegment) and not s.given]
+        return sum(int(picture.made.sum()) for picture in pictures)
+
+    @property
     def thinking(self) -> TextSegment | None:
         """The first text that the policy said, None if it said nothing."""
         return next((s for s in self.segments if isinstance(s, TextSegment) and not s.given), None)

@@ -48,7 +48,8 @@ class TestImages:
         """Right at once and stopped; right and spoilt; wrong and mended; wrong and left; wrong and still wrong."""
         prompt = by_task("test")["colors"][0]
         right = satisfying_scene(prompt, random.Random(0))
-        stop, paint, thought = ("see fine", "stop"), ("see wrong", "paint"), (plan(right), "stop")
+        seen = plan(right)
+        stop, paint, thought = (f"see {seen} fine", "stop"), (f"see {seen} wrong {seen}", "paint"), (seen, "stop")
         parts = (
             said(*[(prompt.prompt, "stop")] * 5, given=True),
             said(thought, thought, thought, thought, ("red", "cut")),
@@ -65,6 +66,10 @@ class TestImages:
         assert [row["first"] for row in rows] == [1, 1, 0, 0, 0]
         assert [row["stopped"] for row in rows] == [1, 0, 0, 1, 0]
         assert [row["rounds"] for row in rows] == [1, 2, 2, 1, 2]
+        assert [row["described"] == 1 for row in rows] == [True, True, False, False, False], (
+            "all say they see the right one"
+        )
+        assert measure.summary(rows)["reflect/described"] == pytest.approx(fmean(row["described"] for row in rows))
         assert [row["image"] for row in rows] == list(range(5))
         assert [row["faithful"] for row in rows] == [1, 1, 1, 1, 0]
         assert rows[4]["thinking"] == "red"

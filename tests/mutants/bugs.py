@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.mutants.credit import CREDIT_BUGS
+from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.losses import LOSS_BUGS
 
-BUGS = (*FLOW_BUGS, *CREDIT_BUGS, *LOSS_BUGS)
+BUGS = (*FLOW_BUGS, *CREDIT_BUGS, *LOSS_BUGS, *EPISODE_BUGS)

@@ -93,6 +93,16 @@ def test_rows_hold_what_reports_read(kind, tmp_path_factory):
     assert all(row.keys() >= expected["row"] for row in rows(folder / "per_prompt.jsonl"))
 
 
+@pytest.mark.parametrize("kind", sorted(runs.ROUNDS))
+def test_every_painted_picture_is_counted_once(kind):
+    """Given ones are not, and one that a group shares is: as their velocities are."""
+    trainer = Trainer(config_of(**runs.ROUNDS[kind], guidance="cfg_free"))
+    trajectories = trainer.rollout(0, trainer.rules(0))
+    trainer.judge(trajectories)
+    evaluations = sum(trajectory.cost.nfe for trajectory in trajectories)
+    assert trainer.cost["images"] * trainer.config.sampler.steps == evaluations > 0
+
+
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_samples_read_like_a_strip(kind, tmp_path_factory):
     folder, _ = whole(kind, tmp_path_factory)

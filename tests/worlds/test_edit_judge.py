@@ -8,15 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.worlds.scenes import edits, plans, scenes, sight
+from tests.worlds.scenes import edits, scenes, sight
 from unigrpo.transcript import Pictures, Transcript, Words
 from unigrpo.worlds import Shapes
-from unigrpo.worlds.shapes.edit_judge import judge_change, judge_edit, judge_plan_of_edit
+from unigrpo.worlds.shapes.edit_judge import judge_change, judge_edit
 from unigrpo.worlds.shapes.edit_prompts import EditPrompt
-from unigrpo.worlds.shapes.grammar import Scene
 from unigrpo.worlds.shapes.render import render
 from unigrpo.worlds.shapes.things import found_things
-from unigrpo.worlds.shapes.thinking import plan_of, write_thinking
 
 WORLD = Shapes()
 
@@ -61,26 +59,6 @@ def test_every_turn_of_a_transcript_is_judged_against_the_picture_before(edited,
             assert judged[turn][row].success == pytest.approx(expected.success)
             assert judged[turn][row].preserved == pytest.approx(expected.preserved)
             assert judged[turn][row].PQ > 9.9
-
-
-@given(edits())
-def test_a_plan_follows_from_what_is_there_and_from_nothing_else(edited):
-    edit, before, after = edited
-    prompt = EditPrompt(before, (edit,))
-
-    def score(scene: Scene) -> float:
-        return judge_plan_of_edit(prompt, 0, sight(before), write_thinking(plan_of(scene)))
-
-    assert score(after) == 1
-    assert score(before) < 1
-    assert judge_plan_of_edit(prompt, 0, sight(before), "") == 0
-    assert judge_plan_of_edit(prompt, 0, sight(before), "top left red") == 0
-
-
-@given(edits(), plans())
-def test_a_plan_is_judged_in_shares(edited, plan):
-    edit, before, _ = edited
-    assert 0 <= judge_plan_of_edit(EditPrompt(before, (edit,)), 0, sight(before), write_thinking(plan)) <= 1
 
 
 @given(edits(), st.integers(0, 2**32))

@@ -27,6 +27,7 @@ class ImageMeasure:
         proxy = self.proxy.score(pictures, prompts, self.world)[:, 0].tolist()
         first = self.world.judge(transcript.pictures[0][1].pixels, prompts) if len(transcript.pictures) > 1 else None
         thinking = transcript.words[0][1] if transcript.words else None
+        described = self._described(transcript) if len(transcript.words) > 1 else []
         rows = []
         for k, verdict in enumerate(self.world.judge(pictures, prompts)):
             said = thinking.texts[k] if thinking else ""
@@ -43,12 +44,20 @@ class ImageMeasure:
                 "proxy": proxy[k],
                 "reason": verdict.reason,
             }
-            if len(transcript.words) > 1:
+            if described:
+                row["described"] = described[k]
                 row["rounds"] = sum(part.made[k] for _, part in transcript.pictures)
                 row["first"] = int(first[k].strict) if first else row["strict"]
                 row["stopped"] = int(transcript.words[1][1].ends[k] == "stop")
             rows.append(row)
         return rows
+
+    def _described(self, transcript: Transcript) -> list[float]:
+        """How truly each row's first reflection says what its first picture shows, in [0, 1]."""
+        reflection = transcript.words[1][1]
+        sights = self.world.see(transcript.pictures[0][1].pixels)
+        said = zip(transcript.prompts, reflection.texts, reflection.ends, sights, strict=True)
+        return [self.world.judge_reflection(*each).description for each in said]
 
     def summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """GenEval's scores are means over tasks, all others over episodes."""
@@ -76,6 +85,7 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     metrics = {
         "reflect/rounds": fmean(row["rounds"] for row in rows),
         "reflect/first_strict": fmean(by_tag(rows, "first").values()),
+        "reflect/described": fmean(row["described"] for row in rows),
         # A reflection that was cut off neither stops nor finds fault: nothing is painted after it.
         "reflect/verdict": fmean(row["stopped"] if row["first"] else row["rounds"] > 1 for row in rows),
     }

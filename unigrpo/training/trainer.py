@@ -167,7 +167,7 @@ class Trainer:
         own = step_rewards(judged, trajectories, self.reward)
         rows = [row for t in transcripts for row in self.evaluator.measure.rows(t, self.config.rollout.group_size)]
         metrics = reward_metrics(own, self.reward) | watched_metrics(rows, self.evaluator.measure.watched)
-        self.cost["images"] += sum(sum(part.made) for t in transcripts for _, part in t.pictures)
+        self.cost["images"] += sum(trajectory.painted for trajectory in trajectories)
         credit: Tensor = self.config.credit(everywhere(self.accelerator, own), self.config.advantage)
         first = self.accelerator.process_index * len(own.outcome)
         mine = credit[first : first + len(own.outcome)].flatten(0, 1)

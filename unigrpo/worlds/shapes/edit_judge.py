@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from unigrpo.transcript import Pictures
 from unigrpo.worlds.shapes.edits import Aim, Edit, Target
 from unigrpo.worlds.shapes.judge import Sight, see
-from unigrpo.worlds.shapes.things import Thing, assign, planned_things, resemblance, terms
-from unigrpo.worlds.shapes.thinking import parse_thinking
+from unigrpo.worlds.shapes.things import Thing, assign, resemblance, terms
 
 if TYPE_CHECKING:
     from unigrpo.transcript import Transcript
@@ -114,14 +113,6 @@ def judge_edit(prompt: EditPrompt, turn: int, before: Sight, shown: Sight) -> Ed
     if reasons:
         reasons.append(f"had {before}; found {shown}")
     return EditVerdict(10 * change.success, 10 * change.preserved, 10 * shown.quality, "; ".join(reasons))
-
-
-def judge_plan_of_edit(prompt: EditPrompt, turn: int, before: Sight, thinking: str) -> float:
-    """Whether a plan of the picture after the edit follows from what was there, in [0, 1]; 0 if malformed."""
-    plan = parse_thinking(thinking)
-    if not plan:
-        return 0.0
-    return judge_change(prompt.edits[turn], before.things, planned_things(plan)).score
 
 
 def judge_edits(transcript: Transcript) -> list[list[EditVerdict]]:

@@ -101,16 +101,6 @@ class StoryVerdict:
             )
         )
 
-    @property
-    def text(self) -> float:
-        """Mean over the steps asked for."""
-        return fmean(step.text for step in self.steps)
-
-    @property
-    def visual(self) -> float:
-        """Mean over the steps asked for."""
-        return fmean(step.visual for step in self.steps)
-
 
 def judge_story(story: Story, events: Iterable[Said | Shown]) -> StoryVerdict:
     """Judge what was said and shown, turn by turn."""

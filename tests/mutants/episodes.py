@@ -1,0 +1,123 @@
+"""Mistakes on the way through an episode, and from what it showed to rewards and measures."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug, nodes
+
+WALK = "unigrpo/walk.py"
+FLOW = "unigrpo/heads/flow.py"
+TOKENS = "unigrpo/heads/tokens.py"
+JUDGING = "unigrpo/training/judging.py"
+CODEC = "unigrpo/codec.py"
+HYBRID = "unigrpo/rewards/hybrid.py"
+IMAGES = "unigrpo/measures/images.py"
+NOISE = "unigrpo/noise.py"
+TRAJECTORY = "unigrpo/trajectory.py"
+
+EPISODE_BUGS = (
+    Bug(
+        "texts learn nothing from the texts after a picture",
+        WALK,
+        "self.context = walked.followed_by(self.context)",
+        "pass",
+        nodes("test_rounds", "test_texts_train_the_texts_before_them_and_pictures_only_where_the_rules_say_so"),
+    ),
+    Bug(
+        "a picture passes gradients whatever the rules say",
+        WALK,
+        "torch.is_grad_enabled() and self.rules.context_grad):",
+        "torch.is_grad_enabled()):",
+        nodes("test_rounds", "test_a_looked_at_picture_passes_gradients_only_where_the_rules_say_so"),
+    ),
+    Bug(
+        "a group that parts does not look at its shared picture",
+        WALK,
+        "        self._look()\n        self.context = self.context.repeat(times)",
+        "        self.context = self.context.repeat(times)",
+        ("tests/test_rounds.py::TestTree",),
+    ),
+    Bug(
+        "shared segments drawn for the last member",
+        WALK,
+        "return draws[:: len(draws) // self.context.batch]",
+        "return draws[len(draws) // self.context.batch - 1 :: len(draws) // self.context.batch]",
+        ("tests/test_rounds.py::TestTree",),
+    ),
+    Bug(
+        "episodes that were cut off go on",
+        WALK,
+        "self.active = ((said.tokens == self.rules.image) & said.mask).any(1)",
+        "self.active = ((said.tokens != self.rules.eos) & said.mask).any(1)",
+        nodes("test_rounds", "test_the_form_of_a_story_under_any_stream_of_tokens"),
+    ),
+    Bug(
+        "ended rows looked at",
+        FLOW,
+        "latents = _blank(segment.latents, segment.made)",
+        "latents = segment.latents",
+        nodes("test_rounds", "test_what_stands_in_the_rows_of_ended_episodes_does_not_matter"),
+    ),
+    Bug(
+        "codes scored one place late",
+        TOKENS,
+        "log_prob(logits[:, :-1], walk.rules.temperature, segment.tokens)",
+        "log_prob(logits[:, 1:], walk.rules.temperature, segment.tokens)",
+        nodes("heads/test_tokens", "test_scores_by_hand"),
+    ),
+    Bug(
+        "codes of ended rows scored",
+        TOKENS,
+        "ImageScore(log_prob=scores.where(segment.made[:, None], 0.0))",
+        "ImageScore(log_prob=scores)",
+        nodes("heads/test_tokens", "test_p33_replay_by_the_same_weights_is_bit_identical"),
+    ),
+    Bug(
+        "credit for what a group shares",
+        JUDGING,
+        "s.given or s.rows != rows",
+        "s.given",
+        nodes("training/test_judging", "test_what_a_group_shares_was_made_by_none_of_its_members"),
+    ),
+    Bug(
+        "the end of a text read as a word",
+        CODEC,
+        "kept[row, length - 1] = False",
+        "pass",
+        nodes("test_codec", "test_what_was_said_is_read_word_for_word_and_so_is_its_end"),
+    ),
+    Bug(
+        "process rewards of another scale than the outcome",
+        HYBRID,
+        "torch.stack((text / asked, visual / asked, structure), -1), placed",
+        "torch.stack((text, visual, structure), -1), placed",
+        ("tests/rewards/test_rewards.py::TestHybrid",),
+    ),
+    Bug(
+        "structure placed at the last segment of the batch",
+        HYBRID,
+        "last = placed.int().cumsum(1).argmax(1)",
+        "last = torch.full((shape[0],), shape[1] - 1)",
+        ("tests/rewards/test_rewards.py::TestHybrid",),
+    ),
+    Bug(
+        "a reflection that was cut off taken for a verdict",
+        IMAGES,
+        'row["stopped"] if row["first"] else row["rounds"] > 1',
+        'row["stopped"] == row["first"]',
+        ("tests/measures/test_measures.py::TestImages",),
+    ),
+    Bug(
+        "the members of a group share all of their noise",
+        NOISE,
+        'together = self.shared_noise and what[1] == "initial"',
+        "together = self.shared_noise",
+        ("tests/test_noise.py::TestEpisodeDraws",),
+    ),
+    Bug(
+        "given pictures counted as painted",
+        TRAJECTORY,
+        "if isinstance(s, ImageSegment) and not s.given]",
+        "if isinstance(s, ImageSegment)]",
+        nodes("training/test_rounds", "test_every_painted_picture_is_counted_once"),
+    ),
+)
