@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ from ablations.launchers.batches import Batches
 from ablations.launchers.queue import Queue, SlurmDown
 from ablations.launchers.slurm_session import withdraw
 from ablations.plan import Cell, Plan, flat
-from ablations.record import sweep_folder
+from ablations.record import planned, sweep_folder
 from ablations.worker import RUNNER, Job
 from unigrpo.files import read_json, write_text
 from unigrpo.registry import ConfigError
 
 #: Keys of a configuration in which ``explain`` names differences, before it only counts them.
 MOST_KEYS = 12
+
+#: A configuration as its keys with the values spelled out.
+Traits = frozenset[tuple[str, str]]
 
 
 def plan_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher) -> str:
@@ -61,9 +66,9 @@ def status_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launche
 
 def explain_text(cells: Sequence[Cell], root: Path) -> str:
     """Why each cell is or is not there, with what tells it from the finished cell that is most like it."""
-    folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
-    finished = dict(_finished(root)) if any(not folder.is_done() for folder in folders.values()) else {}
-    return "\n".join(f"{cell.name} ({cell.id}): {_why(cell, folders[cell.id], finished)}" for cell in cells)
+    finished = functools.cache(lambda: _Finished.of(root))  # read once, and only if it is asked for
+    folders = ((cell, CellFolder(root / "cells" / cell.id)) for cell in cells)
+    return "\n".join(f"{cell.name} ({cell.id}): {_why(cell, folder, finished)}" for cell, folder in folders)
 
 
 def cancel(plan: Plan, cells: Sequence[Cell], root: Path) -> str:
@@ -89,8 +94,7 @@ def cancel(plan: Plan, cells: Sequence[Cell], root: Path) -> str:
 
 def rubbish(root: Path) -> list[tuple[Path, str]]:
     """What nothing needs any more, with the reason: cells of no sweep, old copies of the code, logs of old jobs."""
-    records = [read_json(path) or {} for path in root.glob("sweeps/*/sweep.json")]
-    wanted = {cell_id for record in records for arm in record.get("arms", []) for cell_id in arm["cells"].values()}
+    wanted = set[str]().union(*map(planned, root.glob("sweeps/*/")))
     strange = (path for path in sorted(root.glob("cells/*")) if path.name not in wanted)
     found = [(path, "a cell of no sweep") for path in strange if not CellFolder(path).claimed()]
     for pattern in ("cells/*/*.tmp", "sweeps/*/*.tmp", "code/*.tmp"):
@@ -196,7 +200,7 @@ def _told(cell: Cell, folder: CellFolder, state: State, queued: Mapping[str, str
     return queued.get(cell.id, "")
 
 
-def _why(cell: Cell, folder: CellFolder, finished: Mapping[str, Mapping[str, Any]]) -> str:
+def _why(cell: Cell, folder: CellFolder, finished: Callable[[], _Finished]) -> str:
     """Why a cell is or is not there."""
     state = folder.state()
     if state is State.DONE:
@@ -208,30 +212,43 @@ def _why(cell: Cell, folder: CellFolder, finished: Mapping[str, Mapping[str, Any
         return f"failed ({failure.get('cause')}): {failure.get('message')}; rerun=failed tries again"
     begun = f"attempt {folder.attempts()} is at work" if state is State.RUNNING else ""
     begun = begun or ("to be continued from its checkpoint" if folder.checkpoint() else "not there")
-    wanted = flat(cell.config.identity())
-    differences = {cell_id: _difference(wanted, config) for cell_id, config in finished.items()}
-    if not differences:
+    if not finished().own:
         return f"{begun}; no finished cell to compare with"
-    nearest = min(differences, key=lambda cell_id: len(differences[cell_id]))
-    found = differences[nearest]
+    nearest, found = finished().nearest(_traits(cell.config.identity()))
     if not found:
         return f"{begun}; {nearest} has the same configuration, but other weights or another version of the sweeper"
-    shown = "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in sorted(found.items())[:MOST_KEYS])
+    shown = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in sorted(found.items())[:MOST_KEYS])
     more = f" and {len(found) - MOST_KEYS} more" if len(found) > MOST_KEYS else ""
     return f"{begun}; {nearest} is the finished cell most like it: {shown}{more}"
 
 
-def _difference(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    keys = {*new, *old}
-    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+def _traits(config: Mapping[str, Any]) -> Traits:
+    return frozenset((key, repr(value)) for key, value in flat(config).items() if key != "recipe")
 
 
-def _finished(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in root.glob("cells/*/config.json"):
-        if CellFolder(path.parent).is_done():
-            config = read_json(path) or {}
-            config.pop("recipe", None)
-            yield path.parent.name, flat(config)
+@dataclass(frozen=True)
+class _Finished:
+    """The configurations of finished cells; what all share is kept apart, so that thousands are quickly compared."""
+
+    shared: Traits
+    own: Mapping[str, Traits]
+    """Cell id -> the rest of its configuration."""
+
+    @classmethod
+    def of(cls, root: Path) -> _Finished:
+        """Those in ``root``."""
+        paths = (path for path in root.glob("cells/*/config.json") if CellFolder(path.parent).is_done())
+        configs = {path.parent.name: _traits(read_json(path) or {}) for path in paths}
+        shared = frozenset.intersection(*configs.values()) if configs else frozenset()
+        return cls(shared, {cell_id: config - shared for cell_id, config in configs.items()})
+
+    def nearest(self, wanted: Traits) -> tuple[str, dict[str, tuple[str, str]]]:
+        """The cell most like ``wanted``, and by key what differs: there, and as wanted."""
+        rest = wanted - self.shared
+        cell_id = min(self.own, key=lambda cell_id: len(rest ^ self.own[cell_id]))
+        found = self.shared | self.own[cell_id]
+        old, new = dict(found), dict(wanted)
+        return cell_id, {key: (old.get(key, "absent"), new.get(key, "absent")) for key, _ in found ^ wanted}
 
 
 def _age(path: Path) -> float:

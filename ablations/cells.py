@@ -9,6 +9,7 @@ digest of ``result.json``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -133,21 +134,27 @@ class CellFolder:
 
     def signature(self) -> str:
         """Changes whenever the cell is finished or fails anew; empty while it has done neither."""
-        end = self._end()
-        return _digest(end) if end else ""
+        return self._end()[0]
 
     def ended(self) -> float:
         """When the cell was finished or failed, in seconds since 1970; 0 while it has done neither."""
-        end = self._end()
-        return end.stat().st_mtime if end else 0.0
+        return self._end()[1]
 
-    def _end(self) -> Path | None:
-        return next((path for name in ("DONE", "failure.json") if (path := self.path / name).exists()), None)
+    def _end(self) -> tuple[str, float]:
+        """Digest and time of the file that says how the cell ended; a worker may take it away at any moment."""
+        for path in (self.path / "DONE", self.path / "failure.json"):
+            with contextlib.suppress(FileNotFoundError):
+                return _digest(path), path.stat().st_mtime
+        return "", 0.0
 
     def holders(self) -> list[dict[str, Any]]:
         """What the holders of all claims said of themselves, oldest first; ``last_sign`` is their last sign of life."""
         paths = map(self._claim_path, range(1, self.attempts() + 1))
         return [(read_json(path) or {}) | {"last_sign": path.stat().st_mtime} for path in paths]
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What the workers among them said of themselves."""
+        return [holder["worker"] for holder in self.holders() if holder.get("worker")]
 
     def idle_attempts(self) -> int:
         """How many workers in a row, the last one included, ended without a checkpoint of their own."""

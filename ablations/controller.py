@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -82,8 +83,7 @@ class Controller:
             if state in _REDONE.get(self.rerun, ()):
                 self._redo[cell_id] = folder.signature()
                 state = State.MISSING
-            self.states[cell_id] = state
-            self.ledger.note(cell_id, folder, state is State.DONE)
+            self._stand(cell_id, state)
 
     def folder(self, cell_id: str) -> CellFolder:
         """The folder of a cell."""
@@ -99,13 +99,16 @@ class Controller:
         return f"{len(self.states)} cells: " + ", ".join(f"{number} {state}" for state, number in counted.items())
 
     def run(self, session: Session) -> None:
-        """Work until nothing is pending or affordable, or until the end is asked for and all workers have ended."""
+        """Work until nothing is pending, or nothing runs and the rest is too dear, or an end that was asked for."""
         asked = False
         while self.pending():
             asked = asked or self._told(session)
             if not asked:
                 self._start(session)
-            if (asked or self.over_budget) and not session.running():
+            if asked and not session.running():
+                return
+            # What runs, here or elsewhere, may yet fail or turn out cheap.
+            if self.over_budget and State.RUNNING not in self.states.values():
                 return
             for job, end in session.poll(0.2):
                 self._collect(job.cell_id, end, asked)
@@ -126,32 +129,34 @@ class Controller:
 
     def _start(self, session: Session) -> None:
         """Start cells in free places; note what other controllers did with the rest."""
-        now = time.monotonic()
-        looks = 0
         self.over_budget = False
-        for cell_id in self.pending():
-            elsewhere = self.states[cell_id] is State.RUNNING
-            looked = now - self._looked.get(cell_id, -LOOK) < LOOK
-            if cell_id in self.mine or looked or (elsewhere and looks == MOST_LOOKS):
-                continue
+        for cell_id in self._due():
             startable = session.free() > 0 and not self.over_budget
             if startable and not self.ledger.affords(cell_id):
                 self.over_budget, startable = True, False
-            if startable or elsewhere:
-                looks += elsewhere
+            if startable or self.states[cell_id] is State.RUNNING:
                 self._look(cell_id, session if startable else None)
+
+    def _due(self) -> list[str]:
+        """Cells to look at now, in order; of those that run elsewhere the ones that were looked at longest ago."""
+        recent = time.monotonic() - LOOK
+        looked = {cell_id: self._looked.get(cell_id, -math.inf) for cell_id in self.pending()}
+        due = [cell_id for cell_id, when in looked.items() if cell_id not in self.mine and when <= recent]
+        elsewhere = [cell_id for cell_id in due if self.states[cell_id] is State.RUNNING]
+        left = set(sorted(elsewhere, key=looked.__getitem__)[MOST_LOOKS:])
+        return [cell_id for cell_id in due if cell_id not in left]
 
     def _look(self, cell_id: str, session: Session | None) -> None:
         """Settle a cell that another controller ended; start it in ``session`` if it is to be had."""
         folder = self.folder(cell_id)
         state = folder.state()
-        if state in (State.DONE, State.FAILED) and folder.signature() == self._redo.get(cell_id):
+        # An end that is to be tried again, by this command or by one that has just taken it away.
+        if state in (State.DONE, State.FAILED) and folder.signature() in ("", self._redo.get(cell_id)):
             state = State.MISSING
         if state is State.MISSING and session is not None:
             self.mine.add(cell_id)
-            self.ledger.start(cell_id)
             self.started[cell_id] = time.monotonic()
-            self.states[cell_id] = State.RUNNING
+            self._stand(cell_id, State.RUNNING)
             fresh = self.rerun == "all" and cell_id in self._redo
             cell = self.by_id[cell_id]
             session.start(Job(folder.path.resolve(), cell.config.to_dict(), fresh, self.runner, cell.name))
@@ -162,7 +167,8 @@ class Controller:
     def _collect(self, cell_id: str, end: End, stopping: bool) -> None:
         """Note how a worker ended."""
         self.mine.discard(cell_id)
-        if end.job:
+        # A worker that found the cell taken says nothing about whoever has it.
+        if end.job and end.outcome is not Outcome.BUSY:
             self._ended_jobs[cell_id] = end.job
         if end.outcome is Outcome.STORAGE:
             self.storage_fault = True
@@ -171,7 +177,6 @@ class Controller:
         elif end.outcome not in (None, Outcome.BUSY):
             self._redo.pop(cell_id, None)
         state = self.folder(cell_id).state()
-        self.ledger.note(cell_id, self.folder(cell_id), state is State.DONE)
         if state is State.DONE:
             self.seconds.append(time.monotonic() - self.started[cell_id])
         self._settle(cell_id, state)
@@ -181,14 +186,27 @@ class Controller:
         folder = self.folder(cell_id)
         if folder.state() in (State.DONE, State.FAILED) and folder.signature() != self._redo.get(cell_id):
             return  # it died after it had said everything
+        message = end.message
+        if end.job and all(worker.get("job") != end.job for worker in folder.workers()):
+            message = f"{message} before the cell began: {end.last_words or 'its log is empty'}"
+            # It counts as an attempt, so that a cell which can never begin is not sent for ever.
+            if attempt := folder.claim({"gpus": 0.0}):
+                attempt.forget_failure()
+                attempt.release("died")
         if end.cause not in ("oom", "cancelled") and folder.may_go_on(end.cause):
             self._redo.pop(cell_id, None)
-            self.view.say(f"{self.by_id[cell_id].name}: {end.message}; it goes on from its checkpoint")
+            self.view.say(f"{self.by_id[cell_id].name}: {message}; it goes on from its checkpoint")
         elif claim := folder.claim():
-            claim.fail(end.cause, end.message, end.log, int(folder.last_row().get("step", 0)))
+            claim.fail(end.cause, message, end.log, int(folder.last_row().get("step", 0)))
+
+    def _stand(self, cell_id: str, state: State) -> None:
+        """Note where a cell stands."""
+        self.states[cell_id] = state
+        self.ledger.note(cell_id, self.folder(cell_id), state)
 
     def _settle(self, cell_id: str, state: State) -> None:
-        before, self.states[cell_id] = self.states[cell_id], state
+        before = self.states[cell_id]
+        self._stand(cell_id, state)
         if state is not before and state in (State.DONE, State.FAILED):
             self.view.settled(self.by_id[cell_id], self)
             self.on_end(cell_id)

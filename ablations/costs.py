@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from ablations.cells import CellFolder
+from ablations.cells import CellFolder, State
 from ablations.plan import Cell
 from unigrpo.registry import ConfigError
 
@@ -43,10 +42,11 @@ def cost_of(cell: CellFolder) -> Cost:
     for i, holder in enumerate(holders):
         if (worker := holder.get("worker")) is None:
             continue
-        begun, end = holder["since"], max(holder.get("until", 0.0), holder["last_sign"])
+        # A copied folder may have lost the times of its files: they count only where nothing else tells.
+        begun, end = holder["since"], holder.get("until", holder["last_sign"])
         running = i + 1 == len(holders) and "released" not in holder and cell.claimed()
-        # What the next attempt found, this one had saved.
-        saved = holders[i + 1]["checkpoint"] if i + 1 < len(holders) else cell.checkpoint()
+        # What the next attempt found, this one had saved; a claim that was cut short does not say what it found.
+        saved = next((later["checkpoint"] for later in holders[i + 1 :] if "checkpoint" in later), cell.checkpoint())
         kept = running or holder.get("released") == "done"
         wasted = 0.0 if kept else end - min(max(saved / 1e9, begun), end)
         total += Cost(1, end - begun, (end - begun) * worker["gpus"], wasted)
@@ -122,10 +122,13 @@ class Ledger:
         self._running: set[str] = set()
         self._done: set[str] = set()
 
-    def note(self, cell_id: str, folder: CellFolder, done: bool) -> None:
-        """Take into account where a cell stands: it has ended, or is as it was found."""
+    def note(self, cell_id: str, folder: CellFolder, state: State) -> None:
+        """Take into account where a cell stands, whichever command brought it there."""
         self._running.discard(cell_id)
-        if done:
+        self._done.discard(cell_id)
+        if state is State.RUNNING:
+            self._running.add(cell_id)
+        elif state is State.DONE:
             self._done.add(cell_id)
         if math.isfinite(self.budget.gpu_hours):
             cost = cost_of(folder)
@@ -133,22 +136,19 @@ class Ledger:
             if cell_id in self._done:
                 self.estimates.learn(self.cells[cell_id], cost)
 
-    def start(self, cell_id: str) -> None:
-        """Take into account that a cell runs."""
-        self._running.add(cell_id)
-
     def affords(self, cell_id: str) -> bool:
         """Whether the cell can be started, if those that run cost what similar ones did."""
+        if cell_id in self._running:  # elsewhere: whoever goes on with it, it is counted
+            return True
         if len(self._done) + len(self._running) >= self.budget.cells:
             return False
         if math.isinf(self.budget.gpu_hours):
             return True
         cell = self.cells[cell_id]
         estimate = self.estimates.of(cell)
-        running = Counter(self.cells[it].arm for it in self._running)
+        running = {self.cells[it].arm: self.cells[it] for it in self._running}
         if estimate is None:  # the first of its kind tells what the others cost
             return cell.arm not in running
-        alike = {self.cells[it].arm: self.cells[it] for it in self._running}
-        guesses = {arm: self.estimates.of(example) for arm, example in alike.items()}
-        ahead = sum(running[arm] * guess.gpu_seconds for arm, guess in guesses.items() if guess)
+        guesses = {arm: self.estimates.of(example) or Cost() for arm, example in running.items()}
+        ahead = sum(max(guesses[self.cells[it].arm].gpu_seconds - self._spent[it], 0.0) for it in self._running)
         return sum(self._spent.values()) + ahead + estimate.gpu_seconds <= self.budget.gpu_hours * 3600

@@ -83,6 +83,8 @@ class LiveView:
         self._live: Live | None = None
         self._drawn = 0.0
         self._controller: Controller | None = None
+        self._scores: dict[str, float | None] = {}
+        """Cell id -> score of a cell that is done."""
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
@@ -111,12 +113,8 @@ class LiveView:
         table.caption = f"{ended} of {len(controller.states)} cells" + (f", {left}" if left else "")
         for arm, cells in _by_arm(controller):
             counts = Counter(controller.states[cell.id] for cell in cells)
-            scores = [
-                score
-                for cell in cells
-                if controller.states[cell.id] is State.DONE
-                and (score := controller.folder(cell.id).results().get(self.metric)) is not None
-            ]
+            done = [cell.id for cell in cells if controller.states[cell.id] is State.DONE]
+            scores = [score for cell_id in done if (score := self._score(cell_id, controller)) is not None]
             table.add_row(
                 escape(arm),
                 *(str(counts[state] or "") for state in State),
@@ -124,6 +122,12 @@ class LiveView:
                 escape(_running([cell.id for cell in cells if cell.id in controller.mine], controller)),
             )
         return table
+
+    def _score(self, cell_id: str, controller: Controller) -> float | None:
+        """The score of a cell that is done, read once: the table is drawn every second."""
+        if cell_id not in self._scores:
+            self._scores[cell_id] = controller.folder(cell_id).results().get(self.metric)
+        return self._scores[cell_id]
 
     def __enter__(self) -> LiveView:
         from rich.live import Live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -34,6 +35,7 @@ def checks_of_folder(root: Path) -> Iterator[Check]:
             yield Check("claims", "a file was created exclusively, twice", "use a file system with exclusive creation")
         except FileExistsError:
             yield Check("claims", f"files in {root} are created exclusively")
+        yield _locks(name)
         name.rename(name.with_suffix(".moved"))
         name.with_suffix(".moved").unlink()
     except OSError as error:
@@ -41,6 +43,16 @@ def checks_of_folder(root: Path) -> Iterator[Check]:
         return
     free = shutil.disk_usage(root).free / 2**30
     yield Check("disk", f"{free:.0f} GiB are free", "" if free > LEAST_GIB else "make room, or choose another root=")
+
+
+def _locks(path: Path) -> Check:
+    """Whether the file ``path`` can be locked: those who submit jobs, or mirror, do it one at a time."""
+    try:
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return Check("locks", f"flock: {error}", "choose a root= whose file system has flock (Lustre: mount -o flock)")
+    return Check("locks", "flock works")
 
 
 def report(checks: Iterable[Check]) -> bool:

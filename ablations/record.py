@@ -1,16 +1,20 @@
-"""The sweep's own folder: ``sweep.json``, what the report and the mirror read."""
+"""The sweep's own folder: ``sweep.json``, what the report and the mirror read, and every cell it ever had."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ablations.cells import CellFolder
-from ablations.plan import SCHEMA, Plan, digest
+from ablations.plan import Plan, digest
 from ablations.provenance import git_sha, now
-from unigrpo.files import read_json, write_json
+from unigrpo.files import append_row, read_json, read_rows, write_json
+
+#: Layout of ``sweep.json``; ``reports`` reads this one.
+LAYOUT = 1
 
 
 def sweep_folder(root: Path, plan: Plan) -> Path:
@@ -30,7 +34,7 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
     before = read_json(folder / "sweep.json") or {}
     grid = plan.grid
     record = {
-        "schema": SCHEMA,
+        "schema": LAYOUT,
         "grid": grid.name,
         "question": grid.question,
         "recipe": plan.recipe,
@@ -58,12 +62,32 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
     same = {key: value for key, value in before.items() if key not in _OCCASION} == record
     occasion = before if same else {"command": shlex.split(command), "created": now(), "git_sha": git_sha()}
     record |= {key: occasion[key] for key in _OCCASION}
+    _remember(folder, _cells_in(before) | _cells_in(record))
     if record != before:
         write_json(folder / "sweep.json", record)
     return folder
 
 
 _OCCASION = ("command", "created", "git_sha")
+
+
+def planned(folder: Path) -> set[str]:
+    """Ids of all cells that the sweep in ``folder`` ever had: a command for fewer seeds gives up none of them."""
+    return _remembered(folder) | _cells_in(read_json(folder / "sweep.json") or {})
+
+
+def _remember(folder: Path, cell_ids: set[str]) -> None:
+    # Added to, never replaced, so that commands at the same time lose nothing of each other's.
+    if new := cell_ids - _remembered(folder):
+        append_row(folder / "cells.jsonl", {"cells": sorted(new)})
+
+
+def _remembered(folder: Path) -> set[str]:
+    return {cell_id for row in read_rows(folder / "cells.jsonl") for cell_id in row["cells"]}
+
+
+def _cells_in(record: Mapping[str, Any]) -> set[str]:
+    return {cell_id for arm in record.get("arms", ()) for cell_id in arm["cells"].values()}
 
 
 def state_digest(folder: Path, cells: Sequence[CellFolder]) -> str:

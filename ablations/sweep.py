@@ -18,7 +18,7 @@ from ablations.controller import Controller
 from ablations.display import make_view
 from ablations.doctor import checks_of_folder
 from ablations.doctor import report as report_checks
-from ablations.launchers.queue import SlurmDown
+from ablations.launchers.queue import Refused, SlurmDown
 from ablations.plan import Cell, Plan, make_plan
 from ablations.record import state_digest, write_sweep
 from ablations.request import Request
@@ -190,6 +190,10 @@ def _run(
                 controller.run(session)
             except KeyboardInterrupt:
                 session.kill()
+            except (Refused, SlurmDown) as error:
+                print(f"error: {error}", file=sys.stderr)
+                if where := session.leave():
+                    print(where)
     return controller, mirror
 
 

@@ -3,7 +3,8 @@
 A cell is mirrored when it has ended, into a run of its own; ``mlflow.json`` in the sweep's folder remembers it only
 after its last point was written.  A run that is found in MLflow without being remembered was cut short: it is deleted
 and written again, so a chart can never hold a point twice.  A store that is down is tried again now and then; what it
-missed waits in the files.  MLflow is imported only when there is something to mirror.
+missed waits in the files.  MLflow is imported only when there is something to mirror.  On a store that several roots
+share, each root knows its own runs by a random name that it keeps in ``mlflow.id``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import queue
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import Any
 from ablations.cells import CellFolder, State
 from ablations.costs import cost_of
 from ablations.plan import SCHEMA, Cell, Plan, flat
-from unigrpo.files import read_json, read_rows, write_json
+from unigrpo.files import read_json, read_rows, write_json, write_text
 
 #: Seconds between two batches.
 PAUSE = 3.0
@@ -140,7 +142,7 @@ class Mirror:
         return [
             (cell, folder)
             for cell, folder in folders
-            if folder.state() in (State.DONE, State.FAILED) and store.cells.get(cell.id) != folder.signature()
+            if folder.state() in (State.DONE, State.FAILED) and folder.signature() not in ("", store.cells.get(cell.id))
         ]
 
 
@@ -188,6 +190,7 @@ class _Writer:
 
         self.plan = plan
         self.root = root
+        self.root_id = _root_id(root)
         self.client = MlflowClient(tracking_uri=uri)
         self.experiment = self._experiment(uri)
         self.configs = {arm.name: flat(arm.config.to_dict()) for arm in plan.arms}
@@ -230,18 +233,24 @@ class _Writer:
     def _find_parent(self, memory: _Memory) -> None:
         """The run of the sweep: the remembered one, or one that was made but not remembered, or a new one."""
         query = f"tags.sweep_id = '{self.plan.sweep_id}' and tags.kind = 'sweep'"
-        found = [run.info.run_id for run in self._search(query)]
+        runs = [(run.info.run_id, run.data.tags.get("root_id")) for run in self._search(query)]
+        found = [run_id for run_id, root_id in runs if run_id == memory.parent or root_id == self.root_id]
         if memory.parent not in found:
             memory.parent, memory.report, memory.cells = "", "", {}
         if not found:
-            tags = {"sweep_id": self.plan.sweep_id, "kind": "sweep", "baseline": self.plan.baseline}
+            tags = {
+                "sweep_id": self.plan.sweep_id,
+                "root_id": self.root_id,
+                "kind": "sweep",
+                "baseline": self.plan.baseline,
+            }
             run = self.client.create_run(self.experiment, run_name=self.plan.sweep_id, tags=tags)
             found = [run.info.run_id]
         memory.parent = memory.parent or found[0]
         self.client.log_artifact(memory.parent, str(memory.path.parent / "sweep.json"))
 
     def _children(self, memory: _Memory, cell_ids: list[str]) -> dict[str, list[str]]:
-        """Cell id -> its runs under the parent."""
+        """Cell id -> its runs under the parent, which are this root's as the parent is."""
         children: dict[str, list[str]] = {}
         under = f"tags.`mlflow.parentRunId` = '{memory.parent}'"
         few = len(cell_ids) <= _MOST_ASKED
@@ -294,6 +303,7 @@ class _Writer:
             "seed": str(cell.config.seed),
             "cell_id": cell.id,
             "sweep_id": self.plan.sweep_id,
+            "root_id": self.root_id,
             "kind": "cell",
             "baseline": str(cell.arm == self.plan.baseline).lower(),
             "git_sha": str(environment.get("git_sha", "")),
@@ -340,6 +350,14 @@ def _public(text: str) -> str:
 def _safe(name: str) -> str:
     """``name`` with what MLflow does not allow in names replaced."""
     return re.sub(r"[^\w\-./: ]", "_", name)[:250]
+
+
+def _root_id(root: Path) -> str:
+    """The random name of ``root``, made when it is first asked for."""
+    path = root / "mlflow.id"
+    if not path.exists():
+        write_text(path, uuid.uuid4().hex + "\n")
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _tree_digest(folder: Path) -> str:

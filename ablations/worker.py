@@ -6,6 +6,7 @@ the details are in the cell's folder.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import importlib.metadata
@@ -98,7 +99,7 @@ def run_cell(job: Job, stop: Callable[[], bool]) -> Outcome:
 def join_cell(job: Job, stop: Callable[[], bool]) -> None:
     """Work on a cell as one more process beside the one that claims it; nothing but that one's word counts."""
     cell, mine = CellFolder(job.folder), slurm_job()
-    while not any(mine.items() <= (it.get("worker") or {}).items() for it in cell.holders()):
+    while not any(mine.items() <= worker.items() for worker in cell.workers()):
         time.sleep(0.2)
     try:
         _load(job.runner)(RunConfig.from_dict(job.config), cell.path, stop=stop)
@@ -141,7 +142,7 @@ def slurm_job() -> dict[str, Any]:
 def had_before(cell: CellFolder) -> bool:
     """Whether the Slurm job of this process had the cell before Slurm started it again."""
     mine = slurm_job()
-    workers = [holder.get("worker") or {} for holder in cell.holders()] if mine else []
+    workers = cell.workers() if mine else []
     return any(it.get("job") == mine["job"] and it["restart"] < mine["restart"] for it in workers)
 
 
@@ -196,11 +197,10 @@ def _cause(error: BaseException) -> str:
 
 
 def _beat(claim: Claim, ended: threading.Event) -> None:
+    """Give signs of life until the attempt has ended; one that the storage does not take is followed by others."""
     while not ended.wait(BEAT):
-        try:
+        with contextlib.suppress(OSError):
             claim.beat()
-        except OSError:
-            return
 
 
 def environment() -> dict[str, Any]:

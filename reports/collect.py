@@ -42,6 +42,24 @@ class PromptScore:
     score: float
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A PNG file, read when it is looked at: a report shows few of all that there are.  Equal bytes are one picture."""
+
+    path: Path
+
+    @cached_property
+    def png(self) -> bytes:
+        """The bytes of the file."""
+        return self.path.read_bytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self.png == other.png
+
+    def __hash__(self) -> int:
+        return hash(self.png)
+
+
 @dataclass(frozen=True)
 class Piece:
     """One segment of an episode: words or a picture."""
@@ -50,8 +68,8 @@ class Piece:
     given: bool
     """Part of the task, not made by the policy."""
     text: str = ""
-    picture: bytes = b""
-    """A PNG file's bytes; empty for words."""
+    picture: Picture | None = None
+    """None for words."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +351,10 @@ def _samples(folder: Path) -> Iterator[Sample]:
 def _piece(folder: Path, entry: Mapping[str, Any]) -> Piece:
     place = int(entry["turn"]), bool(entry["given"])
     if "picture" in entry:
-        return Piece(*place, picture=(folder / Path(entry["picture"]).name).read_bytes())
+        path = folder / Path(entry["picture"]).name
+        if not path.is_file():
+            raise BrokenSweepError(f"{path}: no such file")
+        return Piece(*place, picture=Picture(path))
     return Piece(*place, text=entry["text"])
 
 

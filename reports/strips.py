@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
-from reports.collect import Piece, Sample, Sweep
+from reports.collect import Picture, Piece, Sample, Sweep
 from reports.metrics import row_field
 
 
@@ -81,6 +81,6 @@ def _pictures_first(pieces: list[Piece]) -> tuple[Piece, ...]:
     return tuple(sorted(pieces, key=lambda piece: not piece.picture))
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG file's bytes as an address that a page can hold."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def data_uri(picture: Picture) -> str:
+    """A picture as an address that a page can hold."""
+    return "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii")

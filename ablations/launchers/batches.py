@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ class Ticket:
     """``123``, or ``123_4`` in an array."""
     folder: Path
     submitted: float
-    """In seconds since 1970."""
+    """When this process knew of it, by its monotonic clock: Slurm had it by then, whatever other clocks say."""
 
     @property
     def withdrawn(self) -> bool:
@@ -64,22 +65,24 @@ class Batches:
         """Read what others have submitted since the last time."""
         for path in sorted(self.folder.glob("*/jobs.json")):
             if path.parent.name not in self._read and (record := read_json(path)):
-                self._note(path.parent, record["jobs"], record["submitted"])
+                self._note(path.parent, record["jobs"])
 
-    def add(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]], submitted: float) -> None:
-        """Remember a submission: each job with its cells."""
-        write_json(folder / "jobs.json", {"jobs": jobs, "submitted": submitted})
-        self._note(folder, jobs, submitted)
+    def add(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Remember a submission: each job, which Slurm has by now, with its cells."""
+        write_json(folder / "jobs.json", {"jobs": jobs})
+        self._note(folder, jobs)
 
     def last(self, cell_id: str) -> Ticket | None:
         """The latest job that was asked to run the cell."""
         return next(reversed(self.tickets.get(cell_id, [])), None)
 
-    def _note(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]], submitted: float) -> None:
+    def _note(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
         self._read.add(folder.name)
+        now = time.monotonic()
         for job, cells in jobs:
+            ticket = Ticket(job, folder, now)
             for cell_id in cells:
-                self.tickets.setdefault(cell_id, []).append(Ticket(job, folder, submitted))
+                self.tickets.setdefault(cell_id, []).append(ticket)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -24,6 +24,12 @@ class End:
     job: str = ""
     """The Slurm job that is over."""
 
+    @property
+    def last_words(self) -> str:
+        """The last line of its log; what srun says of the end of everything comes after what matters."""
+        lines = [line.strip() for line in self.log.splitlines() if line.strip()]
+        return next((line for line in reversed(lines) if not line.startswith("srun:")), lines[-1] if lines else "")
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, for :meth:`of_json`."""
         return asdict(self)

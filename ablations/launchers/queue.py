@@ -1,12 +1,12 @@
 """What Slurm knows about jobs: ``squeue`` tells what its controller remembers, ``sacct`` what it has forgotten.
 
 The controller remembers a job for MinJobAge seconds (300 by default) after its end.  Later, only accounting knows it;
-on a cluster without accounting such a job is :data:`GONE`, which says that it has ended but not how.
+on a cluster without accounting such a job is :data:`GONE`: it has ended, unless Slurm only does not show it.
 """
 
 from __future__ import annotations
 
-import getpass
+import os
 import re
 import subprocess
 import time
@@ -38,7 +38,11 @@ _COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "Reason": 60, "NodeL
 
 
 class SlurmDown(RuntimeError):
-    """Slurm does not answer; nothing is known about any job."""
+    """Slurm does not answer, or wants to be asked again later; nothing new is known about any job."""
+
+
+class Refused(RuntimeError):
+    """Slurm takes no more jobs of a sweep; it goes on with those that it has."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Queue:
     seen: dict[str, Status] = field(default_factory=dict)
     """Job (``123``, ``123_4``) -> its state."""
     looked: float = float("-inf")
-    """When that was, in seconds since 1970; what was submitted later is not in it."""
+    """When that was, by the monotonic clock of this process; what was submitted later need not be in it."""
     _asked: float = float("-inf")
 
     def due(self) -> bool:
@@ -91,15 +95,14 @@ class Queue:
         Raises:
             SlurmDown: it does not answer; ``seen`` is as before.
         """
-        self._asked = time.monotonic()
-        looked = time.time()
+        self._asked = looked = time.monotonic()
         seen = dict(_squeue())
         if forgotten := [job for job in jobs if job not in seen]:
             seen |= dict.fromkeys(forgotten, Status(GONE)) | dict(_sacct(forgotten))
         self.seen, self.looked = seen, looked
 
     def alive(self, job: str, submitted: float) -> bool:
-        """Whether ``job``, submitted at the given time, waits or runs for all that is known."""
+        """Whether ``job``, submitted by the given time, waits or runs for all that is known."""
         status = self.seen.get(job)
         return submitted >= self.looked if status is None else not status.ended
 
@@ -112,7 +115,10 @@ def ask(*command: str, patience: float = PATIENCE) -> str:
         ConfigError: it is not installed.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=patience)
+        # Ctrl-C, which a terminal sends to a whole session, is not for Slurm's commands.
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=patience, start_new_session=True
+        )
     except subprocess.CalledProcessError as error:
         raise SlurmDown(f"{command[0]}: {error.stderr.strip() or f'exit code {error.returncode}'}") from error
     except FileNotFoundError as error:
@@ -133,9 +139,8 @@ def array_limit() -> int:
 
 def _squeue() -> Iterator[tuple[str, Status]]:
     columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
-    answer = ask(
-        "squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", f"--Format={columns}"
-    )
+    # By number: the environment, which getpass asks for the name, may know another one after sudo.
+    answer = ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.geteuid()}", f"--Format={columns}")
     for line in answer.splitlines():
         cells, start = [], 0
         for width in _COLUMNS.values():
@@ -146,17 +151,21 @@ def _squeue() -> Iterator[tuple[str, Status]]:
 
 
 def _sacct(jobs: Collection[str]) -> Iterator[tuple[str, Status]]:
-    """What accounting, where there is one, knows about ``jobs``."""
+    """How ``jobs`` have ended, as far as accounting, where there is one, knows it.
+
+    It may have missed the end of a job, and says for ever that it runs.
+    """
     arrays = ",".join(sorted({job.partition("_")[0] for job in jobs}))
     columns = "--format=JobID,State,ExitCode,Reason,NodeList"
     try:
         answer = ask("sacct", "--noheader", "--allocations", "--parsable2", columns, f"--jobs={arrays}")
-    except SlurmDown:
+    except (SlurmDown, ConfigError):
         return
     for line in answer.splitlines():
         job, state, code, reason, nodes = line.split("|")[:5]
-        if job in jobs:
-            yield job, _status(state, code, reason, nodes)
+        status = _status(state, code, reason, nodes)
+        if job in jobs and status.ended:
+            yield job, status
 
 
 def _status(state: str, code: str, reason: str, nodes: str) -> Status:

@@ -52,6 +52,8 @@ class Slurm:
     """Cells that run side by side in one job, for cells that leave a GPU idle."""
     max_parallel: int = 0
     """Jobs at a time; 0 leaves it to the cluster."""
+    max_queued: int = 0
+    """Jobs that wait or run at a time, where a site lets one submit only so many; 0 is no limit."""
     partition: str = ""
     account: str = ""
     qos: str = ""
@@ -89,8 +91,9 @@ class Slurm:
         if self.signal_s < 1 or self.signal_s >= self.minutes * 60:
             limit = self.minutes * 60
             raise ConfigError(f"launcher.signal_s={self.signal_s}: expected 1 or more, below the limit of {limit} s")
-        if self.max_parallel < 0:
-            raise ConfigError(f"launcher.max_parallel={self.max_parallel}: expected 0 or more")
+        for name in ("max_parallel", "max_queued"):
+            if (value := getattr(self, name)) < 0:
+                raise ConfigError(f"launcher.{name}={value}: expected 0 or more")
 
     def session(self, root: Path, runner: str, interrupted: Callable[[], bool]) -> SlurmSession:
         """Open a session; nothing is submitted yet."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ablations.doctor import Check
 from ablations.launchers import snapshot
 from ablations.launchers.queue import SlurmDown, array_limit, ask
+from unigrpo.registry import ConfigError
 
 if TYPE_CHECKING:
     from ablations.launchers.slurm import Slurm
@@ -48,7 +49,7 @@ def checks_of_slurm(launcher: Slurm, root: Path, runner: str) -> Iterator[Check]
 def _accounting() -> Check:
     try:
         ask("sacct", "--noheader", "--allocations", "--jobs=1")
-    except (SlurmDown, ValueError):
+    except (SlurmDown, ConfigError):
         return Check("accounting", "none: how a job ended is known for MinJobAge seconds only, which suffices")
     return Check("accounting", "sacct answers")
 
@@ -63,9 +64,11 @@ def _requeue(config: dict[str, str]) -> Check:
 
 
 def probe(folder: str) -> None:
-    """A job that says that it runs, and whether a signal reached it."""
+    """A job that says that it runs, whether it can queue itself again, and whether a signal reached it."""
     told = threading.Event()
     signal.signal(signal.SIGUSR2, lambda *_: told.set())
+    if shutil.which("scontrol"):
+        (Path(folder) / "scontrol").touch()
     (Path(folder) / "started").touch()
     if told.wait(LAG):
         (Path(folder) / "signalled").touch()
@@ -95,6 +98,9 @@ def _probe(launcher: Slurm, root: Path, runner: str) -> Iterator[Check]:
             yield Check("folder", f"nothing from job {job} after {PATIENCE:.0f} s, it is {' '.join(state)}", mend)
             return
         yield Check("folder", f"a job can write in {root}, and imports the code")
+        if not (folder / "scontrol").exists():
+            yield Check("container", "no scontrol where jobs run", "put Slurm's commands into launcher.container")
+            return
         ask("scancel", "--signal=USR2", job)
         if not _appears(folder / "signalled", LAG):
             yield Check("signals", "SIGUSR2 did not reach a job", "without it a time limit costs what a kill does")

@@ -5,12 +5,15 @@ What came of a job is in a file that it leaves.  Only a job that leaves none is 
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import signal
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +22,7 @@ from ablations.cells import CellFolder
 from ablations.launchers import snapshot
 from ablations.launchers.batches import Batches, Ticket
 from ablations.launchers.end import End
-from ablations.launchers.queue import GONE, Queue, SlurmDown, array_limit, ask
+from ablations.launchers.queue import GONE, Queue, Refused, SlurmDown, array_limit, ask
 from ablations.worker import Job, Outcome
 from unigrpo.files import read_json
 from unigrpo.registry import ConfigError
@@ -30,7 +33,11 @@ if TYPE_CHECKING:
 #: Seconds between looks for what jobs have left; files cost Slurm nothing.
 LOOK = 1.0
 #: What sbatch says when it is worth asking again.
-_PASSING = re.compile(r"unable to contact|timed out|connection (refused|reset)|zero bytes|transport endpoint", re.I)
+_PASSING = re.compile(
+    r"unable to contact|timed out|connection (refused|reset)|zero bytes|transport endpoint|temporarily", re.I
+)
+#: What it says to more jobs than one may submit here, such as QOSMaxSubmitJobPerUserLimit.
+_TOO_MANY = re.compile(r"submit\w* ?limit", re.I)
 
 
 class SlurmSession:
@@ -57,8 +64,9 @@ class SlurmSession:
         self._last_array = ""
 
     def free(self) -> int:
-        """No limit: the cluster has the queue."""
-        return sys.maxsize
+        """Cells for as many jobs as may be submitted; otherwise no limit, since the cluster has the queue."""
+        most, pack = self.launcher.max_queued, self.launcher.pack
+        return (most - len(self._mine)) * pack - len(self._waiting) if most else sys.maxsize
 
     def start(self, job: Job) -> None:
         """Take a cell up; it is submitted, or found in the queue, at the next poll."""
@@ -72,12 +80,11 @@ class SlurmSession:
         """Submit what waits; collect what has ended.
 
         Raises:
-            ConfigError: Slurm refuses what was asked for.
+            ConfigError: Slurm refuses what was asked for, and has no job of it.
+            Refused: it takes no more.
             OSError: the folder cannot be written.
         """
-        asked = self.running() > 0 and self.queue.due() and self._ask()
-        if self._waiting and not self._fault:
-            self._submit()
+        asked = self.running() > 0 and self.queue.due() and self._talk()
         if not asked and time.monotonic() - self._looked < LOOK:
             time.sleep(seconds)
             return []
@@ -106,43 +113,55 @@ class SlurmSession:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def _ask(self) -> bool:
-        """Ask Slurm about all jobs; false if it does not answer."""
-        before, self._fault = self._fault, ""
+    def _talk(self) -> bool:
+        """Ask Slurm about all jobs, then submit what waits; whether it answered."""
+        answered, before, self._fault = False, self._fault, ""
         try:
             self.queue.look([ticket.job for ticket in self._mine])
+            answered = True
+            self._tell_of_held()
+            if self._waiting:
+                self._submit()
         except SlurmDown as error:
             self._fault = str(error)
-            if not before:
-                print(f"Slurm does not answer, asking again: {error}", file=sys.stderr, flush=True)
+            if self._fault != before:
+                print(f"Slurm is asked again later: {error}", file=sys.stderr, flush=True)
+        return answered
+
+    def _tell_of_held(self) -> None:
+        """Name the jobs that wait for somebody to let them go."""
         for ticket in self._mine:
             status = self.queue.seen.get(ticket.job)
             if status and status.state == "PENDING" and "held" in status.reason.lower() and ticket not in self._held:
                 self._held.add(ticket)
                 print(f"Slurm holds job {ticket.job} ({status.reason}); to let it go: scontrol release {ticket.job}")
-        return not self._fault
 
     def _submit(self) -> None:
-        """Submit the waiting cells, but for those that some controller has submitted already."""
-        waiting, self._waiting = self._waiting, []
+        """Submit the waiting cells, but for those that some controller has submitted already.
+
+        Raises:
+            SlurmDown: Slurm does not answer; what was not submitted still waits.
+            ConfigError: it refuses the first jobs.
+            Refused: it refuses more jobs.
+        """
         with self.batches.lock():
-            new = [job for job in waiting if not self._adopt(job)]
-            limit = array_limit() if new else 0
-            for resources, tasks in self.launcher.chunks(new, limit):
-                try:
-                    self._send(resources, tasks)
-                except SlurmDown as error:
-                    self._fault = str(error)
-                    self._waiting += [job for task in tasks for job in task]
+            self._waiting = [job for job in self._waiting if not self._adopt(job)]
+            limit = array_limit() if self._waiting else 0
+            for resources, tasks in self.launcher.chunks(self._waiting, limit):
+                self._send(resources, tasks)
+                sent = {job.cell_id for task in tasks for job in task}
+                self._waiting = [job for job in self._waiting if job.cell_id not in sent]
 
     def _adopt(self, job: Job) -> bool:
-        """Whether a job of Slurm has the cell already, or died with it while nobody watched; it is followed then."""
+        """Whether a job of Slurm has the cell already, or ended with it while nobody watched; it is followed then."""
         ticket = self.batches.last(job.cell_id)
         if ticket is None or (ticket, job.cell_id) in self._spent:
             return False
-        holders = CellFolder(job.folder).holders()
+        folder = CellFolder(job.folder)
+        holders = folder.holders()
         worker = holders[-1].get("worker") if holders and "released" not in holders[-1] else None
-        if self.queue.alive(ticket.job, ticket.submitted) or (worker or {}).get("job") == ticket.job:
+        finished = folder.is_done() and not job.fresh
+        if self.queue.alive(ticket.job, ticket.submitted) or (worker or {}).get("job") == ticket.job or finished:
             self._mine.setdefault(ticket, []).append(job)
             return True
         return False
@@ -152,14 +171,14 @@ class SlurmSession:
 
         Raises:
             SlurmDown: Slurm does not answer.
-            ConfigError: it refuses.
+            ConfigError: it refuses the first jobs.
+            Refused: it refuses more jobs.
         """
         import submitit
         from submitit.core.utils import FailedJobError
 
         self._code = self._code or snapshot.take(self.root, self.runner)
         folder = self.batches.folder / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-        submitted = time.time()
         # How often a cell may go on is for the cells to say, who know what they gained.
         options = {"slurm_max_num_timeout": sys.maxsize, "slurm_python": self.launcher.python()}
         parameters = self.launcher.parameters(resources, self._code, self._last_array)
@@ -167,34 +186,46 @@ class SlurmSession:
         try:
             executor = submitit.AutoExecutor(folder, cluster="slurm", **options)
             executor.update_parameters(**{f"slurm_{name}": value for name, value in parameters.items()})
-            jobs = executor.submit_array([self.launcher.task(resources, task) for task in tasks])
+            with _undisturbed(), redirect_stderr(io.StringIO()):  # submitit repeats what is said of a refusal
+                jobs = executor.submit_array([self.launcher.task(resources, task) for task in tasks])
+                names = [job.job_id for job in jobs]
+                cells = [[job.cell_id for job in task] for task in tasks]
+                self.batches.add(folder, list(zip(names, cells, strict=True)))
         except FailedJobError as error:
-            if _PASSING.search(str(error)):
-                raise SlurmDown(f"sbatch: {error}") from error
-            raise ConfigError(f"sbatch refuses the jobs: {str(error).strip()}") from error
-        names = [job.job_id for job in jobs]
+            raise self._refusal(str(error).strip()) from error
         if self.launcher.max_parallel:
             self._last_array = names[0].partition("_")[0]
-        cells = [[job.cell_id for job in task] for task in tasks]
-        self.batches.add(folder, list(zip(names, cells, strict=True)), submitted)
         for task in tasks:
             for job in task:
                 ticket = self.batches.last(job.cell_id)
                 assert ticket is not None
                 self._mine.setdefault(ticket, []).append(job)
 
+    def _refusal(self, answer: str) -> Exception:
+        """What it means that sbatch failed with ``answer``."""
+        too_many = _TOO_MANY.search(answer)
+        # What is too much now may do when other jobs have ended.
+        if _PASSING.search(answer) or (too_many and self._mine):
+            return SlurmDown(answer)
+        way_out = "\nlauncher.max_queued=N submits only so many at a time" if too_many else ""
+        if self._mine or self._spent:
+            return Refused(f"sbatch refuses more jobs: {answer}{way_out}")
+        return ConfigError(f"sbatch refuses the jobs: {answer}{way_out}")
+
     def _before(self, job: Job) -> str:
-        """The job that had the cell before; it has ended, or there would not be another."""
+        """The job that had the cell before and whose end was seen here; of any other its claim tells."""
         ticket = self.batches.last(job.cell_id)
-        return ticket.job if ticket else ""
+        return ticket.job if ticket and (ticket, job.cell_id) in self._spent else ""
 
     def _results(self) -> Iterator[tuple[Job, End]]:
         """What jobs have left."""
         there = {folder: set(os.listdir(folder)) for folder in {ticket.folder for ticket in self._mine}}
         for ticket in [ticket for ticket in self._mine if ticket.ends.name in there[ticket.folder]]:
             ends = read_json(ticket.ends)
+            if ends is None:
+                continue  # listed, but not to be read from here yet
             for job in self._mine.pop(ticket):
-                end = End.of_json(ends[job.cell_id])
+                end = replace(End.of_json(ends[job.cell_id]), job=ticket.job)
                 if end.outcome is Outcome.STOPPED and not self._stopping:
                     self._stopped.add(job.cell_id)
                     self._mine.setdefault(ticket, []).append(job)
@@ -208,6 +239,8 @@ class SlurmSession:
             status = self.queue.seen.get(ticket.job)
             if status is None or not status.ended:
                 continue
+            if status.state == GONE and any(CellFolder(job.folder).claimed() for job in self._mine[ticket]):
+                continue  # that Slurm does not show it is no proof: its worker gives signs of life
             if status.state in ("COMPLETED", GONE) and ticket not in self._silent:
                 self._silent.add(ticket)  # a file may take a while to be seen from here
                 continue
@@ -220,6 +253,16 @@ class SlurmSession:
                 else:
                     message = f"its Slurm job {ticket.job} ended as {status}"
                     yield job, End(None, status.cause, message, ticket.log_tail(), ticket.job)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back what a terminal sends to all of its processes, from sbatch too: an array must not be forgotten."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def withdraw(tickets: Iterable[Ticket]) -> int:

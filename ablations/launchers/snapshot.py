@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import sysconfig
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +66,11 @@ def _files(runner: str) -> Iterator[tuple[str, Path]]:
 
 
 def _users() -> set[str]:
-    """Top-level names of the modules that were imported from the present folder."""
+    """Top-level names of the modules that were imported from the present folder, less what is installed there."""
     here = Path.cwd().resolve()
+    # The environment of the user may lie in the present folder, too.
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     loaded = ((name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()))
-    own = (name for name, file in loaded if file and Path(file).resolve().is_relative_to(here))
+    files = ((name, Path(file).resolve()) for name, file in loaded if file)
+    own = (name for name, file in files if file.is_relative_to(here) and not any(map(file.is_relative_to, installed)))
     return {name.partition(".")[0] for name in own} - {"__main__", "__mp_main__"}

@@ -12,18 +12,26 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-from ablations.cells import STALE, CellFolder
+from ablations.cells import STALE, CellFolder, State
 from ablations.launchers.batches import ends_of
 from ablations.launchers.end import End
 from ablations.launchers.local import Local
 from ablations.launchers.queue import SlurmDown, ask
 from ablations.worker import Job, Outcome, had_before, join_cell, run_logged, slurm_job
 from unigrpo.files import write_json
+from unigrpo.registry import ConfigError
+
+#: Why Slurm ended an attempt that gained nothing -> how a cell that is given up for that tells it, and the way out.
+_GIVEN_UP = {
+    "timeout": ("its time limit came before a step was gained", "raise launcher.minutes"),
+    "preempted": ("it was preempted before a step was gained", "use a partition where it is left alone"),
+    "node_failure": ("Slurm broke it off too often before a step was gained", "use a partition where it is left alone"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,10 @@ class Task:
             return
         for job in self.jobs:
             _outlive_predecessor(CellFolder(job.folder, job.ended_job))
-        ends = self._alone(notice) if len(self.jobs) == 1 else self._packed(notice)
+        ends = {job.cell_id: end for job in self.jobs if (end := _given_up(job))}
+        ends |= self._run([job for job in self.jobs if job.cell_id not in ends], notice)
         if any(end.outcome is Outcome.FAILED for end in ends.values()) and rank == 0:
+            _leave(ends)
             # The other processes of the cell wait for this one: a bad exit code makes srun end them.
             raise SystemExit(int(Outcome.FAILED))
         if notice.asked.is_set() and notice.is_forced():
@@ -66,17 +76,22 @@ class Task:
 
         return DelayedSubmission(self)
 
-    def _alone(self, notice: Notice) -> dict[str, End]:
-        (job,) = self.jobs
+    def _run(self, jobs: Sequence[Job], notice: Notice) -> dict[str, End]:
+        """Run cells to their ends, or until there is notice: one in this process, several in processes of their own."""
+        if not jobs:
+            return {}
+        if len(self.jobs) > 1:
+            return self._packed(jobs, notice)
+        (job,) = jobs
         return {job.cell_id: End(run_logged(replace(job, gpus=float(self.gpus)), notice.asked.is_set))}
 
-    def _packed(self, notice: Notice) -> dict[str, End]:
+    def _packed(self, jobs: Sequence[Job], notice: Notice) -> dict[str, End]:
         ends: dict[str, End] = {}
-        first = self.jobs[0]
+        first = jobs[0]
         root = first.folder.parent.parent
-        with Local(workers=len(self.jobs)).session(root, first.runner, notice.asked.is_set) as session:
-            session.share = self.gpus / len(self.jobs)
-            for job in self.jobs:
+        with Local(workers=len(jobs)).session(root, first.runner, notice.asked.is_set) as session:
+            session.share = self.gpus / len(jobs)
+            for job in jobs:
                 session.start(job)
             told = False
             while session.running():
@@ -115,7 +130,7 @@ class Notice:
             return True
         try:
             answer = ask("scontrol", "show", "job", str(os.environ.get("SLURM_JOB_ID")))
-        except SlurmDown:
+        except (SlurmDown, ConfigError):
             return False
         return "JobState=RUNNING" in answer
 
@@ -139,12 +154,21 @@ def _leave(ends: Mapping[str, End]) -> None:
 def _refuse(job: Job, cause: str) -> End:
     """Write down that a cell is not worth another attempt."""
     cell = CellFolder(job.folder)
-    why = {"timeout": "its time limit came", "preempted": "it was preempted"}[cause]
-    way_out = "raise launcher.minutes" if cause == "timeout" else "use a partition where it is left alone"
+    why, way_out = _GIVEN_UP[cause]
     if claim := cell.claim():
-        step = int(cell.last_row().get("step", 0))
-        claim.fail(cause, f"{why} before a step was gained; {way_out}, then rerun=failed", "", step)
+        claim.fail(cause, f"{why}; {way_out}, then rerun=failed", "", int(cell.last_row().get("step", 0)))
     return End(Outcome.FAILED)
+
+
+def _given_up(job: Job) -> End | None:
+    """The end of a cell that this job has had before and is not to run again: it failed, or gains nothing."""
+    cell = CellFolder(job.folder)
+    state = cell.state() if had_before(cell) else None
+    if state is State.FAILED:
+        return End(Outcome.FAILED)
+    if state is State.MISSING and not cell.may_go_on("node_failure"):
+        return _refuse(job, "node_failure")
+    return None
 
 
 def _outlive_predecessor(cell: CellFolder) -> None:

@@ -108,6 +108,22 @@ def sandbox(tmp_path, monkeypatch):
     return Sandbox(tmp_path / "runs")
 
 
+@pytest.fixture
+def shim(tmp_path, monkeypatch):
+    """Puts a shell script in the place of a program; nothing else is on PATH but the shell's own tools."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def put(name: str, script: str) -> None:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\necho {name} >>{tmp_path}/calls\n{script}\n")
+        path.chmod(0o755)
+
+    put.calls = lambda: (tmp_path / "calls").read_text().split()
+    return put
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     """A Slurm cluster of four nodes; all tests of a process share it."""

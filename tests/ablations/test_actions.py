@@ -35,6 +35,11 @@ def test_explain_names_the_difference_to_the_nearest_finished_cell(sandbox, caps
     output = capsys.readouterr().out
     assert "not there; " in output
     assert "is the finished cell most like it: sampler.steps: 8 -> 6\n" in output
+    sandbox.inline("seeds=1", "only=none:0")
+    capsys.readouterr()
+    assert sandbox.inline("seeds=[1]", "only=latent_kl:1", "action=explain") == 0
+    nearest = sandbox.cell("latent_kl", 0).name
+    assert f"{nearest} is the finished cell most like it: seed: 0 -> 1" in capsys.readouterr().out
 
 
 def test_gc_takes_what_no_sweep_needs_and_says_so_before(sandbox, capsys):
@@ -51,6 +56,25 @@ def test_gc_takes_what_no_sweep_needs_and_says_so_before(sandbox, capsys):
     assert output.count(": a cell of no sweep") == 7
     assert "7 removed" in output
     assert len(sandbox.results()) == 4
+
+
+def test_gc_keeps_the_cells_of_seeds_that_the_last_command_left_out(sandbox, capsys):
+    sandbox.inline("seeds=3")
+    sandbox.inline("seeds=[0,5]")
+    sandbox.inline("seeds=1", "action=report")
+    capsys.readouterr()
+    assert sandbox.inline("seeds=1", "action=gc") == 0
+    assert "0 removed" in capsys.readouterr().out
+    assert len(sandbox.results()) == 1 + 3 * 4
+
+
+def test_gc_keeps_what_a_sweep_had_before_it_kept_account(sandbox, capsys):
+    sandbox.inline("seeds=2")
+    (account,) = sandbox.root.glob("sweeps/*/cells.jsonl")
+    account.unlink()
+    sandbox.inline("seeds=1", "action=report")
+    assert sandbox.inline("seeds=1", "action=gc") == 0
+    assert len(sandbox.results()) == 7
 
 
 def test_cancel_ends_a_command_elsewhere_as_ctrl_c_would(sandbox):

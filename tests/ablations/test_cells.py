@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ablations import worker
 from ablations.cells import STALE, CellFolder, State
 
 HOLDERS = st.integers(0, 3)
@@ -158,6 +161,32 @@ def test_a_process_that_took_the_number_of_a_dead_one_is_not_taken_for_it(tmp_pa
     assert cell.claimed()
     path.write_text(json.dumps(json.loads(path.read_text()) | {"process": "12"}))
     assert not cell.claimed()
+
+
+def test_an_end_that_is_taken_away_while_it_is_read_is_none(tmp_path, monkeypatch):
+    cell = CellFolder(tmp_path / "abc")
+    cell.claim().fail("exception", "it broke", "Traceback", 3)
+    assert cell.signature() != ""
+    assert cell.ended() > 0
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: path.unlink(missing_ok=True) or read(path))
+    assert cell.signature() == ""
+    assert cell.ended() == 0
+
+
+def test_a_sign_of_life_that_fails_is_not_the_last(monkeypatch):
+    ended, beats = threading.Event(), []
+
+    class Flaky:
+        def beat(self):
+            beats.append(time.monotonic())
+            if len(beats) == 3:
+                ended.set()
+            raise OSError(errno.ESTALE, "the server is away")
+
+    monkeypatch.setattr(worker, "BEAT", 0.001)
+    worker._beat(Flaky(), ended)
+    assert len(beats) == 3
 
 
 def test_a_fresh_start_keeps_the_history_only(tmp_path):

@@ -21,7 +21,7 @@ def attempt(cell, number, since, until=None, checkpoint=0.0, gpus=2.0, sign=None
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"since": since, "checkpoint": int(checkpoint * 1e9), "worker": {"gpus": gpus}} | holder
     path.write_text(json.dumps(record | ({} if until is None else {"until": until})))
-    os.utime(path, (0, until or sign))
+    os.utime(path, (0, sign or until))
 
 
 def test_attempts_add_up_and_what_was_not_saved_is_wasted(tmp_path):
@@ -33,6 +33,21 @@ def test_attempts_add_up_and_what_was_not_saved_is_wasted(tmp_path):
     attempt(cell, 5, since=500.0, until=540.0, checkpoint=230.0, released="done")
     assert cost_of(cell) == Cost(attempts=4, seconds=140.0, gpu_seconds=280.0, wasted_s=15.0 + 0.0 + 10.0)
     assert cost_of(CellFolder(tmp_path / "none")) == Cost()
+
+
+def test_a_claim_that_was_cut_short_costs_nothing_and_hides_nothing(tmp_path):
+    cell = CellFolder(tmp_path / "abc")
+    attempt(cell, 1, since=100.0, until=160.0, released="stopped")
+    attempt(cell, 2, since=200.0, until=200.0)
+    (cell.path / "claims" / "2.json").write_text("")
+    attempt(cell, 3, since=300.0, until=310.0, checkpoint=145.0, released="done")
+    assert cost_of(cell) == Cost(attempts=2, seconds=70.0, gpu_seconds=140.0, wasted_s=15.0)
+
+
+def test_in_a_copy_of_a_folder_attempts_end_when_they_said_so(tmp_path):
+    cell = CellFolder(tmp_path / "abc")
+    attempt(cell, 1, since=100.0, until=110.0, sign=90000.0, released="done")
+    assert cost_of(cell) == Cost(attempts=1, seconds=10.0, gpu_seconds=20.0)
 
 
 def cells():
@@ -56,18 +71,26 @@ def test_a_ledger_starts_one_of_a_kind_and_then_what_it_can_pay(tmp_path):
     untouched, none, latent, _, none_1, latent_1, *_ = plan
     ledger = Ledger(Budget(gpu_hours=0.2), plan)
     for cell in plan:
-        ledger.note(cell.id, CellFolder(tmp_path / cell.id), done=False)
+        ledger.note(cell.id, CellFolder(tmp_path / cell.id), State.MISSING)
     for cell in (untouched, none, latent):
         assert ledger.affords(cell.id)
-        ledger.start(cell.id)
+        ledger.note(cell.id, CellFolder(tmp_path / cell.id), State.RUNNING)
     assert not ledger.affords(none_1.id)
     folder = CellFolder(tmp_path / none.id)
     attempt(folder, 1, since=0.0, until=100.0, released="done")
-    ledger.note(none.id, folder, done=True)
+    ledger.note(none.id, folder, State.DONE)
     # Of 720 GPU-seconds 200 are spent, 200 are ahead, and 200 more would be.
     assert ledger.affords(latent_1.id)
-    ledger.start(latent_1.id)
+    ledger.note(latent_1.id, CellFolder(tmp_path / latent_1.id), State.RUNNING)
     assert not ledger.affords(none_1.id)
+    assert ledger.affords(latent_1.id)  # it is counted, whoever goes on with it
+    # What a running cell has spent, here 140, is part of the 200 that it is thought to cost.
+    folder = CellFolder(tmp_path / latent_1.id)
+    attempt(folder, 1, since=0.0, until=70.0, released="stopped")
+    ledger.note(latent_1.id, folder, State.RUNNING)
+    assert not ledger.affords(none_1.id)
+    ledger.note(latent.id, CellFolder(tmp_path / latent.id), State.FAILED)
+    assert ledger.affords(none_1.id)
 
 
 @pytest.mark.parametrize(

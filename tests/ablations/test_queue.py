@@ -11,22 +11,6 @@ from ablations.launchers.queue import GONE, Queue, SlurmDown, Status, array_limi
 from unigrpo.registry import ConfigError
 
 
-@pytest.fixture
-def shim(tmp_path, monkeypatch):
-    """Puts a shell script in the place of a program; nothing else is on PATH but the shell's own tools."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-
-    def put(name: str, script: str) -> None:
-        path = folder / name
-        path.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\necho {name} >>{tmp_path}/calls\n{script}\n")
-        path.chmod(0o755)
-
-    put.calls = lambda: (tmp_path / "calls").read_text().split()
-    return put
-
-
 def row(job: str, state: str, code: str = "0", reason: str = "None", nodes: str = "") -> str:
     return f"{job:<40}{state:<20}{code:<12}{reason:<60}{nodes:<80}"
 
@@ -61,6 +45,23 @@ def test_without_accounting_a_forgotten_job_is_gone(shim):
     assert not seen.alive("6", submitted=0.0)
     assert seen.alive("7", submitted=0.0)
     assert seen.alive("99", submitted=seen.looked + 1)
+
+
+@pytest.mark.parametrize("accounting", ["", answer("6|RUNNING|0:0|None|n1")])
+def test_only_the_end_of_a_job_is_taken_from_accounting(shim, accounting):
+    shim("squeue", "true")
+    if accounting:
+        shim("sacct", accounting)
+    seen = Queue()
+    seen.look(["6"])
+    assert seen.seen == {"6": Status(GONE)}
+
+
+def test_jobs_are_those_of_the_process_whatever_the_environment_says(shim, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "somebody")
+    shim("squeue", f'echo "$@" >{tmp_path}/asked')
+    Queue().look([])
+    assert f"--user={os.geteuid()} " in (tmp_path / "asked").read_text()
 
 
 def test_while_slurm_is_down_nothing_is_concluded(shim):

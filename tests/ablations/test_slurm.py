@@ -179,15 +179,26 @@ def test_cancel_ends_jobs_and_commands_and_fails_no_cell(slurm, cluster):
     assert any(int(line.split()[1]) > 0 for line in slurm.starts())
 
 
-def test_packed_cells_share_a_job_and_its_fate_only_where_they_must(slurm):
+@pytest.fixture
+def on_its_own_host(tmp_path):
+    """Makes the nodes of the cluster, which are all on this machine, machines of their own by name."""
+    script = tmp_path / "on_its_own_host"
+    script.write_text('#!/bin/sh\nexec unshare --uts sh -c \'hostname $SLURMD_NODENAME && exec "$@"\' sh "$@"\n')
+    script.chmod(0o755)
+    return f"launcher.container={script}"
+
+
+def test_packed_cells_share_a_job_and_its_fate_only_where_they_must(slurm, on_its_own_host):
     slurm.behave(sleep=0.2, **{"none:0": "raise", "latent_kl:0": "die_once", "velocity_mse:0": "die"})
-    output = slurm.finish(SLURM, "launcher.pack=4", "launcher.max_parallel=1", "seeds=2", code=1)
+    options = ("launcher.pack=4", "launcher.max_parallel=1", "seeds=2", on_its_own_host)
+    output = slurm.finish(SLURM, *options, code=1)
     assert "7 cells: 5 done, 2 failed" in output
     batches = [json.loads(path.read_text())["jobs"] for path in sorted(slurm.root.glob("slurm/*/jobs.json"))]
     assert [len(cells) for _, cells in batches[0]] == [4, 3]
     assert CellFolder(slurm.cell("velocity_mse", 0)).failure()["cause"] == "killed"
     first = [CellFolder(path).holders()[0] for path in slurm.root.glob("cells/*")]
     assert {holder["worker"]["gpus"] for holder in first} == {1 / 4, 1 / 3}
+    assert {holder["host"] for holder in first} <= {"n1", "n2", "n3", "n4"}
 
 
 def test_jobs_run_the_code_that_was_submitted(slurm, tmp_path):

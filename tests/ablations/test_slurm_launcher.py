@@ -71,6 +71,7 @@ def test_a_dry_run_prints_what_sbatch_would_get_without_slurm_or_a_trace(tmp_pat
         ({"pack": 2, "nodes": 2}, "launcher.pack=2: cells share at most one GPU"),
         ({"signal_s": 600, "minutes": 10}, "launcher.signal_s=600: expected 1 or more, below the limit of 600 s"),
         ({"max_parallel": -1}, "launcher.max_parallel=-1: expected 0 or more"),
+        ({"max_queued": -1}, "launcher.max_queued=-1: expected 0 or more"),
         ({"special": {"a:*": {"gpu": 2}}}, "launcher.special.a:*: unknown resource 'gpu'; did you mean 'gpus'?"),
         ({"special": {"a:*": {"nodes": 0}}}, "launcher.nodes=0: expected 1 or more"),
     ],
@@ -104,3 +105,10 @@ def test_a_snapshot_is_made_once_for_each_state_of_the_code(tmp_path, monkeypatc
     assert second != first
     assert (first / "mine.py").read_text() == "A = 1\n"
     assert sorted(path.name for path in (tmp_path / "runs" / "code").iterdir()) == sorted([first.name, second.name])
+
+
+def test_what_is_installed_in_the_present_folder_is_not_the_users_code(monkeypatch):
+    monkeypatch.chdir("/")  # everything is below it: this project, the environment, the standard library
+    users = snapshot._users()
+    assert {"tests", "ablations"} <= users
+    assert not {"pytest", "hypothesis", "yaml", "json", "threading"} & users

@@ -18,6 +18,7 @@ import reports
 from ablations.cells import CellFolder, State
 from ablations.launchers.local import visible_gpus
 from ablations.sweep import main
+from reports.collect import read
 from tests.ablations.conftest import REPOSITORY, wait_for
 
 SMALL = "seeds=2"
@@ -46,6 +47,7 @@ def test_sweep_json_says_what_the_report_needs(sandbox):
     assert {entry["arm"] for entry in sweep["refused"]} == {name for name in arms if name.endswith("ode")}
     (folder,) = sandbox.root.glob("sweeps/*")
     assert (folder / sweep["root"]).resolve() == (sandbox.root / "cells").resolve()
+    assert read(folder).baseline == sweep["baseline"]
 
 
 def test_growing_the_seeds_reuses_the_cells(sandbox):

@@ -104,6 +104,23 @@ def test_a_store_that_is_lost_is_filled_again(sandbox, store, migrated):
     assert Counter(run.data.tags["kind"] for run in runs(store)) == {"sweep": 1, "cell": 7}
 
 
+def test_roots_that_share_a_store_leave_each_others_runs_alone(sandbox, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{sandbox.root / 'mlflow.db'}")
+    sandbox.inline("seeds=1", tracker="mlflow")
+    mine = {run.info.run_id for run in runs(store)}
+    other = type(sandbox)(tmp_path / "others")
+    other.inline("seeds=1", tracker="mlflow")
+    assert mine < {run.info.run_id for run in runs(store)}
+    assert Counter(run.data.tags["kind"] for run in runs(store)) == {"sweep": 2, "cell": 8}
+
+    # A root that forgot what it mirrored still knows which runs are its own.
+    (memory,) = other.root.glob("sweeps/*/mlflow.json")
+    memory.unlink()
+    other.inline("seeds=1", tracker="mlflow")
+    assert mine < {run.info.run_id for run in runs(store)}
+    assert Counter(run.data.tags["kind"] for run in runs(store)) == {"sweep": 2, "cell": 8}
+
+
 def test_a_dead_server_costs_one_warning_and_is_caught_up_with(sandbox, store, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")

@@ -1,6 +1,7 @@
 """Reading run folders: whole, unfinished, damaged."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,8 +30,16 @@ def test_finished_sweep(finished):
     assert prompt.text == cell.samples[0].prompt
     assert not thinking.given
     assert "circle red at top left" in thinking.text
-    assert picture.picture.startswith(b"\x89PNG")
+    assert picture.picture.png.startswith(b"\x89PNG")
     assert cell.samples[0].scores["official"] == 1
+
+
+def test_pictures_are_not_read_before_they_are_looked_at(finished, monkeypatch):
+    def refuse(path):
+        raise AssertionError(f"{path} was read")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert all(cell.samples for cell in read(finished).cells)
 
 
 def test_states_of_cells(troubled):

@@ -1,14 +1,15 @@
 """Film strips: what stands beside what."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from reports.collect import Arm, Cell, Piece, Sample, read
+from reports.collect import Arm, Cell, Picture, Piece, Sample, read
 from reports.strips import reel
 
 ASKED = Piece(0, given=True, text="add a red circle")
-SOURCE = Piece(0, given=True, picture=b"source")
+SOURCE = Piece(0, given=True, picture=Picture(Path("source.png")))
 NEXT = Piece(1, given=True, text="remove the square")
 
 
@@ -16,8 +17,16 @@ def said(turn, text):
     return Piece(turn, given=False, text=text)
 
 
-def painted(turn, picture=b"picture"):
-    return Piece(turn, given=False, picture=picture)
+def painted(turn, picture="picture.png"):
+    return Piece(turn, given=False, picture=Picture(Path(picture)))
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path, monkeypatch):
+    """The files of the pictures that these tests speak of, each with other bytes."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("source.png", "picture.png", "another.png", "a1.png", "b1.png"):
+        Path(name).write_bytes(name.encode())
 
 
 @pytest.fixture
@@ -54,11 +63,19 @@ def test_what_all_arms_were_given_stands_once_and_the_prompt_in_the_title(sweep)
 
 def test_words_stand_under_their_picture(sweep):
     (film,) = reel(with_arms(sweep, a=[ASKED, said(0, "before"), painted(0), said(0, "after")])).films
-    assert [piece.text or piece.picture for piece in film.frames[0].made[0]] == [b"picture", "before", "after"]
+    assert [piece.text or piece.picture.png for piece in film.frames[0].made[0]] == [b"picture.png", "before", "after"]
+
+
+def test_a_picture_is_what_it_shows_not_where_it_lies(sweep):
+    Path("copy.png").write_bytes(Path("source.png").read_bytes())
+    copy = Piece(0, given=True, picture=Picture(Path("copy.png")))
+    (film,) = reel(with_arms(sweep, a=[SOURCE, painted(0)], b=[copy, painted(0)])).films
+    assert film.frames[0].given == (SOURCE,)
+    assert film.frames[0].made == ((painted(0),), (painted(0),))
 
 
 def test_what_one_arm_alone_was_given_stays_with_it(sweep):
-    other = Piece(0, given=True, picture=b"another")
+    other = Piece(0, given=True, picture=Picture(Path("another.png")))
     (film,) = reel(with_arms(sweep, a=[ASKED, SOURCE, painted(0)], b=[ASKED, other, painted(0)])).films
     assert film.frames[0].given == ()
     assert film.frames[0].made == ((SOURCE, painted(0)), (other, painted(0)))
@@ -72,9 +89,9 @@ def test_episodes_may_end_at_different_turns(sweep):
 
 
 def test_the_seed_is_the_one_that_most_arms_have(sweep):
-    films = reel(with_arms(sweep, a={0: [painted(0)], 1: [painted(0, b"a1")]}, b={1: [painted(0, b"b1")]}))
+    films = reel(with_arms(sweep, a={0: [painted(0)], 1: [painted(0, "a1.png")]}, b={1: [painted(0, "b1.png")]}))
     assert films.seed == 1
-    assert films.films[0].frames[0].made == ((painted(0, b"a1"),), (painted(0, b"b1"),))
+    assert films.films[0].frames[0].made == ((painted(0, "a1.png"),), (painted(0, "b1.png"),))
 
 
 def test_the_untouched_model_stands_beside_any_seed(sweep):
