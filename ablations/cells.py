@@ -74,8 +74,7 @@ class CellFolder:
 
     def claimed(self) -> bool:
         """Whether a living process has the cell."""
-        last = self.attempts()
-        return last > 0 and not _is_over(self._claim_path(last), self.ended_job)
+        return not self._over(self.attempts())
 
     def attempts(self) -> int:
         """How many attempts there have been, the present one included."""
@@ -95,10 +94,12 @@ class CellFolder:
         Raises:
             OSError: the folder cannot be written.
         """
-        if self.is_done() or self.claimed():
+        # The attempt after the one that was found to be over, not after the latest: that may have begun meanwhile.
+        last = self.attempts()
+        if self.is_done() or not self._over(last):
             return None
+        number = last + 1
         (self.path / "claims").mkdir(parents=True, exist_ok=True)
-        number = self.attempts() + 1
         holder = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -184,6 +185,10 @@ class CellFolder:
     def last_row(self) -> dict[str, Any]:
         """The latest row of ``metrics.jsonl``."""
         return last_row(self.path / "metrics.jsonl")
+
+    def _over(self, attempt: int) -> bool:
+        """Whether an attempt has ended; 0 is none at all."""
+        return attempt == 0 or _is_over(self._claim_path(attempt), self.ended_job)
 
     def _claim_path(self, number: int) -> Path:
         return self.path / "claims" / f"{number}.json"

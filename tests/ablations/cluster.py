@@ -110,7 +110,8 @@ class Cluster:
         """Start requeued jobs when their node is rid of them, not after the two minutes that Slurm makes them wait."""
         since: dict[str, float] = {}
         while not self._over.wait(0.5):
-            with contextlib.suppress(subprocess.SubprocessError):
+            # A test may have taken Slurm's programs off PATH for a while.
+            with contextlib.suppress(subprocess.SubprocessError, FileNotFoundError):
                 columns = "--Format=JobArrayID:40,Reason:40"
                 waiting = self.run("squeue", "--noheader", "--array", "--states=PENDING", columns).splitlines()
                 jobs = [line.split()[0] for line in waiting if line.split()[1] == "BeginTime"]

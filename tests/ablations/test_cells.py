@@ -135,6 +135,21 @@ def finished(path: Path) -> CellFolder:
     return cell
 
 
+def test_who_looked_before_another_one_claimed_gets_nothing(tmp_path, monkeypatch):
+    """Two look at a free cell; one claims it before the other does, which must not take the attempt after that."""
+    mkdir, claims = Path.mkdir, []
+
+    def slowly(path, **given):
+        monkeypatch.undo()
+        mkdir(path, **given)
+        claims.append(CellFolder(tmp_path / "abc").claim({}))
+
+    monkeypatch.setattr(Path, "mkdir", slowly)
+    assert CellFolder(tmp_path / "abc").claim({}) is None
+    assert [claim.number for claim in claims] == [1]
+    assert not claims[0].lost
+
+
 def test_done_vouches_for_the_result_it_was_written_for(tmp_path):
     cell = finished(tmp_path / "abc")
     assert cell.state() is State.DONE
