@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ def _behaviour(folder: Path) -> dict[str, Any]:
 
 
 def run(config, folder, *, progress=None, stop=None):
+    if os.environ.get("RANK", "0") != "0":  # only the main process of a cell writes, as in the real trainer
+        _meet(folder)
+        return {}
     _write(folder / "config.json", config.to_dict())
     state = folder / "checkpoint" / "state.json"
     state.parent.mkdir(exist_ok=True)
@@ -81,20 +86,14 @@ def _misbehave(how: str | None, update: int, folder: Path) -> None:
     if how == "memory":
         raise MemoryError("told to need more than there is")
     if how == "die":
-        import os
-        import signal
-
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "die_once" and update == 2 and not (folder / "died").exists():
-        import os
-        import signal
-
         (folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _meet(folder: Path) -> None:
-    """Add up the ranks of all processes of the cell, as accelerate and torch see them."""
+    """Add up the ranks of all processes of the cell, as accelerate and torch see them; the main one writes it down."""
     import torch
     from accelerate import Accelerator
 
