@@ -21,7 +21,7 @@ from unigrpo.config import RunConfig, slot_of
 from unigrpo.registry import ConfigError
 
 #: Part of every cell's identity: raise it when equal configurations stop giving equal results.
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ TOKENS = "unigrpo/heads/tokens.py"
 JUDGING = "unigrpo/training/judging.py"
 CODEC = "unigrpo/codec.py"
 HYBRID = "unigrpo/rewards/hybrid.py"
+STORY_JUDGE = "unigrpo/worlds/shapes/story_judge.py"
 IMAGES = "unigrpo/measures/images.py"
 NOISE = "unigrpo/noise.py"
 TRAJECTORY = "unigrpo/trajectory.py"
@@ -93,10 +94,10 @@ EPISODE_BUGS = (
         ("tests/rewards/test_rewards.py::TestHybrid",),
     ),
     Bug(
-        "structure placed at the last segment of the batch",
-        HYBRID,
-        "last = placed.int().cumsum(1).argmax(1)",
-        "last = torch.full((shape[0],), shape[1] - 1)",
+        "structure placed where the episode ends",
+        STORY_JUDGE,
+        "tuple(after - before for before, after in pairwise(running))",
+        "(*[0.0] * (len(events) - 1), running[-1])",
         ("tests/rewards/test_rewards.py::TestHybrid",),
     ),
     Bug(

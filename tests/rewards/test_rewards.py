@@ -13,6 +13,8 @@ from tests.transcripts import OVER, plan, said, shown
 from tests.worlds.scenes import prompts, scenes
 from unigrpo import registry
 from unigrpo.config import RunConfig, build_strategy
+from unigrpo.objective.advantage import Group
+from unigrpo.objective.credit import Broadcast, Outcome, PerTurn, StepRewards, SuffixSum
 from unigrpo.registry import ConfigError
 from unigrpo.rewards import EditReward, GenEvalReward, HybridReward, PictureReward, ProxyReward, WeightedReward
 from unigrpo.transcript import Transcript
@@ -167,7 +169,7 @@ class TestHybrid:
 
     def test_each_component_is_placed_where_its_segment_ends(self, told):
         judged = HybridReward()(told, WORLD)
-        texts, pictures, ends = [1, 3, 5, 7], [2, 4, 6], [5, 3, 7, 1]
+        texts, pictures = [1, 3, 5, 7], [2, 4, 6]
         made = torch.tensor([part.made for part in told.parts]).T
         made[:, 0] = False
         assert torch.equal(judged.placed, made)
@@ -177,10 +179,27 @@ class TestHybrid:
         assert judged.steps[0, :, 0].tolist() == [0, 1 / 2, 0, 1 / 2, 0, 0, 0, 0]
         assert judged.steps[0, :, 1].tolist() == [0, 0, 1 / 2, 0, 1 / 2, 0, 0, 0]
         assert judged.steps[2, 5:, :2].tolist() == [[0, 0]] * 3, "a step that nobody asked for earns nothing"
-        for row, last in enumerate(ends):
-            others = [k for k in range(8) if k != last]
-            assert judged.steps[row, last, 2] == judged.outcome[row, 2]
-            assert not judged.steps[row, others, 2].any()
+        structure = [[1 / 3, 1 / 3, 1 / 3], [1 / 3, 0, 0], [1 / 3, 1 / 3, 2 / 4 - 2 / 3], [0, 0, 0]]
+        torch.testing.assert_close(judged.steps[:, [2, 4, 5], 2], torch.tensor(structure))
+        assert not judged.steps[:, [1, 3, 6, 7], 2].any(), (
+            "texts before their picture, and what follows a turn too many"
+        )
+
+    @pytest.mark.parametrize("credit", [Outcome(), SuffixSum(), SuffixSum("index"), PerTurn(), Broadcast()])
+    def test_no_credit_pays_for_an_end_too_soon(self, told, credit):
+        """Of members alike up to a segment, who ends there is worth less than who goes on and does it well."""
+        judged = HybridReward()(told, WORLD)
+        both = [0, 1] * 2  # told to the end, and ended after the first picture
+        rewards = StepRewards(
+            steps=judged.steps[both][None],
+            placed=judged.placed[both][None],
+            made=judged.placed[both][None],
+            turns=tuple(part.turn for part in told.parts),
+            outcome=judged.outcome[both][None],
+            weights=torch.tensor([0.1, 0.1, 0.8]),  # structure above all, which most tempts to an end
+        )
+        whole, ended = credit(rewards, Group())[0, :2, 3]
+        assert ended < 0 < whole
 
     def test_process_rewards_add_up_to_the_outcome(self, told):
         judged = HybridReward()(told, WORLD)
@@ -191,8 +210,9 @@ class TestHybrid:
         settings |= {"evaluation": {"prompts_per_task": [1, 1]}}
         refused = {"advantage": "per_reward", "credit": "suffix_sum"}
         (reason,) = RunConfig.from_dict(settings | refused).conflicts()
-        assert "use advantage=group or credit=per_turn" in reason
-        for key, other in (("advantage", "group"), ("credit", "per_turn")):
+        assert "use advantage=group or credit.scope=index" in reason
+        index = {"name": "suffix_sum", "scope": "index"}
+        for key, other in (("advantage", "group"), ("credit", "per_turn"), ("credit", index)):
             assert not RunConfig.from_dict(settings | refused | {key: other}).conflicts()
 
     def test_learned_scorers_are_asked_about_what_was_asked_for(self, told):

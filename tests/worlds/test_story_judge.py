@@ -74,6 +74,10 @@ def test_every_score_of_whatever_is_said_and_shown_is_in_range(story_and_scenes,
         and all(event.plan for event in events[:-1:2])
     )
     assert (verdict.structure == 1) == well_formed
+    assert sum(verdict.structure_gains) == pytest.approx(verdict.structure)
+    for count in range(len(events) + 1):
+        cut = judge_story(story, events[:count])
+        assert verdict.structure_gains[:count] == cut.structure_gains, "what follows changes no gain"
     assert verdict.reason or verdict.structure == 1
 
 
@@ -82,6 +86,7 @@ def test_stopping_early_costs_the_missing_steps_and_structure(story_and_scenes, 
     story, pictures = story_and_scenes
     made = data.draw(st.integers(0, story.steps - 1))
     verdict = judge_story(story, told(pictures[:made]))
+    assert verdict.structure_gains[-1] == 0, "the end is worth nothing"
     assert verdict.steps == (StepVerdict(1, 1, 1, 1),) * made + (StepVerdict(),) * (story.steps - made)
     assert verdict.structure == pytest.approx(made / (story.steps + 1))
     expected = dict.fromkeys(ASPECTS, 5.0 if made else 0.0) | {"helpfulness": 5 * made / story.steps}

@@ -24,7 +24,8 @@ class HybridReward:
 
     The outcome of a component is its mean over the steps that the prompt asked for, a missing one counting 0.  As
     process rewards each sits where its segment ends: textual relevance at texts, alignment at pictures, structural
-    fidelity where the episode ended; they add up to the outcome, so that how credit is given leaves the weights alone.
+    fidelity bit by bit where a segment adds to it, so that an episode which ends too soon earns nothing by its end.
+    They add up to the outcome, so that how credit is given leaves the weights alone.
     """
 
     families: ClassVar[tuple[str, ...]] = ("stories",)
@@ -69,18 +70,20 @@ class HybridReward:
         for k, pictures in transcript.pictures:
             placed[:, k] = torch.tensor(pictures.made)
             visual[:, k] = self._alignment(pictures, transcript, verdicts)
-        last = placed.int().cumsum(1).argmax(1)
-        structure[range(shape[0]), last] = torch.tensor([verdict.structure for verdict in verdicts])
+        # Row by row, the segments in their order: as the judge goes through them.
+        structure[placed] = torch.tensor([gain for verdict in verdicts for gain in verdict.structure_gains])
+        whole = torch.tensor([verdict.structure for verdict in verdicts])
         asked = torch.tensor([[len(verdict.steps)] for verdict in verdicts])
-        outcome = torch.stack((text.sum(1) / asked[:, 0], visual.sum(1) / asked[:, 0], structure.sum(1)), -1)
+        outcome = torch.stack((text.sum(1) / asked[:, 0], visual.sum(1) / asked[:, 0], whole), -1)
         return Judged(outcome, torch.stack((text / asked, visual / asked, structure), -1), placed)
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say where components would be compared with places that cannot earn them."""
-        if config.advantage.name == "per_reward" and config.credit.name == "suffix_sum":
+        pooled = config.credit.name == "suffix_sum" and config.credit.scope == "pooled"
+        if pooled and config.advantage.name == "per_reward":
             yield (
                 "its components sit at different segments, and advantage=per_reward with credit=suffix_sum normalises"
-                " each over all of them; use advantage=group or credit=per_turn"
+                " each over all of them; use advantage=group or credit.scope=index"
             )
 
     def _relevance(self, words: Words, transcript: Transcript, verdicts: Sequence[Any]) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,9 @@ class StoryVerdict:
     """One per step asked for."""
     structure: float
     """1 exactly for a plan and a picture in turn, as often as asked, and then the end; in [0, 1]."""
+    structure_gains: tuple[float, ...]
+    """What each text and picture, in their order, added to ``structure``: nothing for an end too soon, a loss for a
+    turn too many."""
     text_quality: float
     """Are the texts well-formed, and do they state what is asked?"""
     perceptual_quality: float
@@ -110,19 +114,28 @@ def judge_story(story: Story, events: Iterable[Said | Shown]) -> StoryVerdict:
     steps = tuple(_step(story, step, said, shown) for step in range(story.steps))
     told = [turn for turn, event in said.items() if not event.closes]
     extra = sum(turn >= story.steps for turn in told)
-    formed = sum(turn in shown and bool(said[turn].plan) for turn in told if turn < story.steps)
-    closed = story.steps in said and said[story.steps].closes
-    structure = (formed + closed) / (story.steps + 1 + extra)
+    running = [_structure(story, events[:count]) for count in range(len(events) + 1)]
     return StoryVerdict(
         steps=steps,
-        structure=structure,
+        structure=running[-1],
+        structure_gains=tuple(after - before for before, after in pairwise(running)),
         text_quality=_aspect(steps[turn].text if turn < story.steps else 0.0 for turn in told),
         perceptual_quality=_aspect(sight.quality for sight in shown.values()),
         image_coherence=_aspect(step.coherence for turn, step in enumerate(steps) if turn and turn in shown),
         text_image_coherence=_aspect(_faithful(said[turn].plan, shown.get(turn)) for turn in told),
         helpfulness=5 * sum(step.asked == 1 for step in steps) / (story.steps + extra),
-        reason="; ".join(_reasons(steps, shown, structure)),
+        reason="; ".join(_reasons(steps, shown, running[-1])),
     )
+
+
+def _structure(story: Story, events: Sequence[Said | Shown]) -> float:
+    said = {event.turn: event for event in events if isinstance(event, Said)}
+    formed = sum(
+        isinstance(event, Shown) and event.turn < story.steps and bool(said[event.turn].plan) for event in events
+    )
+    closed = story.steps in said and said[story.steps].closes
+    extra = sum(turn >= story.steps and not event.closes for turn, event in said.items())
+    return (formed + closed) / (story.steps + 1 + extra)
 
 
 def _step(story: Story, step: int, said: dict[int, Said], shown: dict[int, Sight]) -> StepVerdict:
