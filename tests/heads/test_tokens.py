@@ -237,7 +237,8 @@ class TestConflicts:
 
     def config(self, head: str, checkpoint: str, **changes: Any) -> RunConfig:
         plain = {"image_head": head, "model": {"checkpoint": checkpoint}}
-        return RunConfig.from_dict(plain | ({"dynamics": "ode"} if head == "tokens" else {}) | changes)
+        codes = {"dynamics": "ode", "image_ratio": "raw"} if head == "tokens" else {}
+        return RunConfig.from_dict(plain | codes | changes)
 
     @pytest.mark.parametrize("updates", [0, 10])
     def test_head_and_checkpoint_go_together(self, folders, updates):
@@ -254,6 +255,8 @@ class TestConflicts:
         assert "dynamics=flow_sde has no step to add noise to; use dynamics=ode" in fault
         (fault,) = self.config("tokens", folders["tokens"], regularizer="velocity_mse").conflicts()
         assert "regularizer=velocity_mse has no velocity to penalise" in fault
+        (fault,) = self.config("tokens", folders["tokens"], image_ratio="guard").conflicts()
+        assert "image_ratio=guard is of denoising steps; use raw" in fault
 
     def test_a_missing_checkpoint_is_named(self):
         assert any("nowhere" in fault for fault in self.config("tokens", "nowhere").conflicts())

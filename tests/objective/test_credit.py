@@ -335,5 +335,14 @@ def test_improvement_needs_turns_that_can_be_compared(episode, runs):
     assert (list(config.credit.conflicts(config)) == []) == runs
 
 
+@pytest.mark.parametrize("reward", ["proxy", "weighted"])
+def test_improvement_must_know_what_is_right(reward):
+    config = {"episode": "reflect", "credit": "improvement", "reward": reward}
+    (reason,) = [text for text in RunConfig.from_dict(config).conflicts() if "credit=" in text]
+    assert f"reward={reward} need not reach 0.999999" in reason
+    known = RunConfig.from_dict(config | {"credit": {"name": "improvement", "right": 0.75}})
+    assert not any("credit=" in text for text in known.conflicts())
+
+
 def test_outcome_is_the_default():
     assert RunConfig().credit == Outcome()

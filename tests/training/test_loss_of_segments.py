@@ -233,6 +233,20 @@ def test_all_of_an_episodes_texts_share_one_mean_and_so_do_its_pictures():
     assert on_policy.loss(**PLAIN, modalities="text_only").loss.item() == pytest.approx(-(4 * 1 + 6) / 5)
 
 
+@pytest.mark.parametrize("text_ratio", ["token", "sequence"])
+def test_every_text_is_pushed_by_its_own_advantage(text_ratio):
+    """Two texts of two tokens, one worth 2 and one worth -2: a ratio that they shared would push neither."""
+    case = case_of((text_of([2] * B), text_of([2] * B, turn=1)))
+    advantage = torch.tensor([2.0, -2.0], dtype=DOUBLE).expand(B, 2)
+    on_policy = replace(case, scores=case.trajectory.scores, advantage=advantage)
+    leaves = tuple(score.log_prob.requires_grad_() for score in on_policy.scores)
+    old = tuple(TextScore(score.log_prob.detach().clone()) for score in on_policy.scores)
+    on_policy = replace(on_policy, trajectory=replace(case.trajectory, scores=old), leaves=leaves)
+    first, second = on_policy.gradients(**PLAIN, modalities="text_only", text_ratio=text_ratio)
+    for gradient, each in ((first, -2.0), (second, 2.0)):
+        close(gradient[:, :2], torch.full((B, 2), each / (4 * B), dtype=DOUBLE))
+
+
 @pytest.mark.parametrize("aggregation", ["sequence_mean", "trajectory_mean"])
 def test_nobody_painted(aggregation):
     case = case_of(story()[:2])

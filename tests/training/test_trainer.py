@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from unigrpo.config import RunConfig, slot_of
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.registry import ConfigError
 from unigrpo.rewards import PictureReward
+from unigrpo.training import trainer as trainer_module
 from unigrpo.training.trainer import NonFiniteLoss, RatioGuardError, Trainer
 from unigrpo.trajectory import ImageScore
 from unigrpo.walk import replay
@@ -370,6 +372,25 @@ def test_the_reference_is_asked_only_when_needed():
     silent = Trainer(config_of(modalities="text_only", text_kl="none"))
     assert not silent.needs_reference(1), "a penalty of a modality that is not trained"
     assert "drift/velocity_mse" not in trainer.update(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rollout": {"prompts": 3, "minibatches": 1}}, "times the 2 processes"),
+        ({"aggregation": "token_mean"}, "averages over the tokens of one process, of which there are 2"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(monkeypatch, changes, said):
+    monkeypatch.setattr(trainer_module, "Accelerator", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(ConfigError, match=said):
+        Trainer(config_of(**changes))
+
+
+def test_more_prompts_than_there_are_to_train_on_are_refused():
+    trainer = Trainer(config_of(rollout={"prompts": 10_000, "minibatches": 1}))
+    with pytest.raises(ConfigError, match=r"rollout.prompts=10000: expected at most \d+, as many"):
+        trainer.prompts(0)
 
 
 def test_an_impossible_configuration_is_refused_before_anything_is_loaded():

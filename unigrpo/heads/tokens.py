@@ -70,6 +70,8 @@ class Tokens(ImageHead):
             return
         if config.dynamics.stochastic:
             yield f"dynamics={config.dynamics.name} has no step to add noise to; use dynamics=ode"
+        if config.modalities.image and config.image_ratio.name != "raw":
+            yield f"image_ratio={config.image_ratio.name} is of denoising steps; use raw, and text_ratio for codes"
         if config.regularizer.weight > 0:
             yield f"regularizer={config.regularizer.name} has no velocity to penalise; use none, and text_kl=k3"
 

@@ -179,11 +179,16 @@ class Improvement:
         return rewards.spread(values)
 
     def conflicts(self, config: Any) -> Iterator[str]:
-        """Say why turns must be comparable."""
+        """Say why turns must be comparable, and that not every reward says what is right."""
         if config.episode.family != "images":
             yield (
                 f"episode={config.episode.name} asks for something else in every turn, so the difference of two turns'"
                 " rewards is no improvement; use credit=per_turn or episode=reflect"
+            )
+        if config.reward.name != "geneval" and self.right == type(self).right:
+            yield (
+                f"reward={config.reward.name} need not reach {self.right} for a right picture, so that stopping on one"
+                " would be worth nothing; set credit.right to the total reward from which a picture is right"
             )
 
 

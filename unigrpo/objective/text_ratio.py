@@ -27,7 +27,10 @@ class Token:
 @register("text_ratio", "sequence", source="GSPO (2507.18071) eq. 7")
 @dataclass(frozen=True)
 class Sequence(Token):
-    """One ratio per sequence, the mean of its tokens' log-ratios, given to every token."""
+    """One ratio per sequence, the mean of its tokens' log-ratios, given to every token.
+
+    Of an episode with several texts, or pictures by tokens, each is a sequence.
+    """
 
     def __call__(self, log_prob: Tensor, old_log_prob: Tensor, mask: Tensor) -> Tensor:
         """Log-ratios [B, L], equal along each row; a row without tokens has 0."""

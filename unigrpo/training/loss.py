@@ -193,14 +193,18 @@ def _denoised(config: RunConfig, steps: Sequence[_Step], out: MinibatchLoss) -> 
 
 
 def _of_tokens(config: RunConfig, parts: Sequence[_Tokens], region: TrustRegion) -> tuple[Surrogate, Tensor | None]:
-    """The actions of segments side by side, and the penalty of each, [B, L], unless the reference is missing."""
-    now, was, advantage, mask = (
-        torch.cat(tensors, 1)
-        for tensors in zip(*((part.now, part.was, part.advantage, part.mask) for part in parts), strict=True)
-    )
-    surrogate = token_objective(now, was, advantage, mask, ratio=config.text_ratio, trust_region=region)
-    refs = [part.ref for part in parts if part.ref is not None]
-    return surrogate, token_penalty(now, torch.cat(refs, 1), mask, kl=config.text_kl) if refs else None
+    """The actions of segments side by side, and the penalty of each, [B, L], unless the reference is missing.
+
+    Each segment has ratios of its own: one over all of an episode's would mix segments of unlike advantages.
+    """
+    columns = [
+        token_objective(part.now, part.was, part.advantage, part.mask, ratio=config.text_ratio, trust_region=region)
+        for part in parts
+    ]
+    penalties = [
+        token_penalty(part.now, part.ref, part.mask, kl=config.text_kl) for part in parts if part.ref is not None
+    ]
+    return side_by_side(columns), torch.cat(penalties, 1) if penalties else None
 
 
 def _distances(steps: Sequence[_Step], regularizer: Regularizer) -> Tensor | None:

@@ -103,7 +103,7 @@ def _strip(folder: Path, transcript: Transcript, k: int) -> Iterator[dict[str, A
 
 
 def save_png(path: Path, picture: torch.Tensor) -> None:
-    """Write a picture [3, H, W] in [-1, 1]."""
+    """Write a picture [3, H, W] in [-1, 1] (clipped)."""
     from PIL import Image
 
     levels = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

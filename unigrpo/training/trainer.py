@@ -64,6 +64,11 @@ class Trainer:
                 f"rollout.prompts={config.rollout.prompts}: must be a multiple of rollout.minibatches="
                 f"{config.rollout.minibatches} times the {self.accelerator.num_processes} processes"
             )
+        if config.aggregation.name == "token_mean" and self.accelerator.num_processes > 1:
+            raise ConfigError(
+                "aggregation=token_mean: averages over the tokens of one process, of which there are"
+                f" {self.accelerator.num_processes}; use aggregation=constant or sequence_mean, or one process"
+            )
         device = self.accelerator.device
         self.policy = self.model.policy.to(device)
         self.model.autoencoder.to(device)  # type: ignore[attr-defined]
@@ -131,12 +136,23 @@ class Trainer:
     def prompts(self, update: int) -> list[Any]:
         """The update's train prompts, spread evenly over the tasks; the same in every arm with this seed."""
         drawn = random.Random(seed_of((self.config.seed, "prompts", update)))
-        by_task = list(self.world.prompts_by_task("train", self.config.episode.family).values())
+        by_task = self._train_prompts()
         first = drawn.randrange(len(by_task))
         turns = Counter((first + k) % len(by_task) for k in range(self.config.rollout.prompts))
         chosen = [prompt for task, count in sorted(turns.items()) for prompt in drawn.sample(by_task[task], count)]
         drawn.shuffle(chosen)
         return chosen
+
+    def _train_prompts(self) -> list[Sequence[Any]]:
+        """Task by task."""
+        by_task = list(self.world.prompts_by_task("train", self.config.episode.family).values())
+        most = len(by_task) * min(map(len, by_task))
+        if self.config.rollout.prompts > most:
+            raise ConfigError(
+                f"rollout.prompts={self.config.rollout.prompts}: expected at most {most}, as many as there are to train"
+                f" on, {len(by_task)} tasks of {min(map(len, by_task))} or more"
+            )
+        return by_task
 
     @torch.no_grad()
     def rollout(self, update: int, rules: Rules) -> list[Trajectory]:

@@ -1,8 +1,9 @@
 """Whole episodes for the supervised warm-up, wrong in known proportions: five kinds, all lists of plain events.
 
-Everything is drawn from the training side of the splits.  Texts may be wrong (the picture follows them), pictures may
-depart from their texts, untouched objects may jump, stories may be malformed and verdicts false, so that a policy
-trained on them does each thing well, but not always, and reinforcement learning has room.
+All prompts are drawn from the training side of the splits.  Texts may be wrong (the picture follows them), pictures
+may depart from their texts, untouched objects may jump, stories may be malformed and verdicts false, so that a policy
+trained on them does each thing well, but not always, and reinforcement learning has room.  Behind a wrong picture the
+next edit of a chain meets other objects than were drawn, which may be a pair of the test side.
 """
 
 from __future__ import annotations
