@@ -61,6 +61,11 @@ class Arm:
         """Whether this is the model before training."""
         return self.name == UNTOUCHED
 
+    @property
+    def trained(self) -> bool:
+        """Whether it makes updates; else it is a model as it came, and no seed changes what is measured of it."""
+        return self.config.optim.updates > 0
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The identity of its configuration."""
@@ -97,13 +102,13 @@ class Plan:
         return f"{self.grid.name}-{digest({'schema': SCHEMA, 'baseline': self.baseline, 'arms': arms}, 8)}"
 
     def cells_of(self, arm: Arm) -> list[Cell]:
-        """The cells of one arm: one for each seed, or a single one for the untouched model, which no seed changes."""
+        """The cells of one arm: one for each seed, or a single one where nothing is trained, which no seed changes."""
         return self._cells[arm.name]
 
     @cached_property
     def _cells(self) -> dict[str, list[Cell]]:
         # Made once, since a cell takes a while to find out its identity.
-        seeds = {arm.name: () if arm.refused else (0,) if arm.untouched else self.seeds for arm in self.arms}
+        seeds = {arm.name: () if arm.refused else self.seeds if arm.trained else (0,) for arm in self.arms}
         return {arm.name: [arm.cell(seed) for seed in seeds[arm.name]] for arm in self.arms}
 
     def cells(self, only: str = "*") -> list[Cell]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from reports.collect import Arm, Sweep
 from reports.metrics import METRICS, Better, digits, metric, number, opening, p_value, phrase
 from reports.statistics import Comparison, Interval
 
+T = TypeVar("T")
 Status = Literal["difference shown", "no difference shown", "not testable", "nothing to compare"]
 
 #: A sweep of more trained arms than this is too large to be compared in all pairs and on all measures, or drawn whole.
@@ -124,7 +125,7 @@ def leading(sweep: Sweep) -> Sweep:
     rivals = [arm for arm in sweep.trained if arm.name != sweep.baseline and not arm.unstable]
     scores = {arm.name: np.mean([*values.values()]) for arm in rivals if (values := arm.values(sweep.primary))}
     kept = {sweep.baseline, *sorted(scores, key=lambda name: -sign * scores[name])[: LARGE - 1]}
-    return replace(sweep, arms=tuple(arm for arm in sweep.arms if arm.untouched or arm.name in kept))
+    return replace(sweep, arms=tuple(arm for arm in sweep.arms if not arm.trained or arm.name in kept))
 
 
 def drawn(analysis: Analysis) -> Analysis:
@@ -156,9 +157,10 @@ def _intervals(arm: Arm) -> dict[str, Interval]:
 
 def _families(sweep: Sweep) -> Iterator[Family]:
     usable = [arm for arm in sweep.arms if arm.done and not arm.unstable]
-    trained = [arm for arm in usable if not arm.untouched]
+    trained = [arm for arm in usable if arm.trained]
     baseline = next((arm for arm in usable if arm.name == sweep.baseline), None)
-    untouched = next((arm for arm in usable if arm.untouched), None)
+    fixed = [arm for arm in usable if not arm.trained and arm is not baseline]
+    starts = {_checkpoint(arm): arm for arm in sorted(fixed, key=lambda arm: arm.untouched)}
 
     def family(key: str, title: str, couples: Sequence[tuple[Arm, Arm]], *, prompts: bool) -> Family:
         pairs = [pair for pair in (_pair(sweep, a, b, sweep.primary) for a, b in couples) if pair]
@@ -168,24 +170,39 @@ def _families(sweep: Sweep) -> Iterator[Family]:
         )
 
     if baseline is not None:
-        couples = [(arm, baseline) for arm in trained if arm.name in sweep.planned]
+        couples = [(arm, baseline) for arm in usable if arm.name in sweep.planned]
         yield family("baseline", f"Against the baseline, {baseline.name}, as planned", couples, prompts=True)
-    if untouched is not None and untouched is not baseline:
-        couples = [(arm, untouched) for arm in trained]
-        yield family("untouched", "Against the untouched model", couples, prompts=True)
+    couples = [(arm, starts[_checkpoint(arm)]) for arm in trained if _checkpoint(arm) in starts]
+    yield family("untouched", "Against the model before training", couples, prompts=True)
     couples = [(b, a) for a, b in itertools.combinations(trained, 2)] if len(trained) <= LARGE else []
     if len(couples) > 1:
         yield family("pairs", "All pairs of trained arms", couples, prompts=False)
 
 
+def _checkpoint(arm: Arm) -> object:
+    """What an arm starts from."""
+    return arm.config.get("model", {}).get("checkpoint")
+
+
+def _by_seed(arm: Arm, table: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, T]:
+    """What ``table`` holds of an arm; of one that did not train, the same for every seed."""
+    return table if arm.trained or not table else dict.fromkeys(seeds, next(iter(table.values())))
+
+
 def _pair(sweep: Sweep, arm: Arm, other: Arm, name: str) -> Pair | None:
-    mine, theirs = arm.values(name), other.values(name)
-    seeds = tuple(sorted(mine)) if other.untouched else tuple(sorted(mine.keys() & theirs.keys()))
-    if not seeds or not theirs:
+    if not (arm.trained or other.trained):
+        return None  # two constants: nothing to test
+    own = arm.values(name)
+    theirs = _by_seed(other, other.values(name), own)
+    mine = _by_seed(arm, own, theirs)
+    seeds = tuple(sorted(mine.keys() & theirs.keys()))
+    if not seeds:
         return None
-    against = next(iter(theirs.values())) if other.untouched else [theirs[seed] for seed in seeds]
+    against = [theirs[seed] for seed in seeds]
     comparison = statistics.compare(
-        [mine[seed] for seed in seeds], against, higher_is_better=better(sweep, name) != "lower"
+        [mine[seed] for seed in seeds],
+        against if other.trained else against[0],
+        higher_is_better=better(sweep, name) != "lower",
     )
     floor, decimals = statistics.smallest_p(len(seeds)), digits([*mine.values(), *theirs.values()])
     return Pair(arm.name, other.name, name, seeds, comparison, floor, decimals)
@@ -202,10 +219,7 @@ def _corrected(pairs: Sequence[Pair], correction: str) -> list[Pair]:
 def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
     """Add the intervals that resample prompts, where the rows by prompt add up to the metric itself."""
     arm, other = sweep.arm(pair.arm), sweep.arm(pair.other)
-    mine = {cell.seed: cell.prompts for cell in arm.done}
-    theirs = {cell.seed: cell.prompts for cell in other.done}
-    if other.untouched:
-        theirs = dict.fromkeys(pair.seeds, next(iter(theirs.values())))
+    mine, theirs = (_by_seed(one, {cell.seed: cell.prompts for cell in one.done}, pair.seeds) for one in (arm, other))
     tables = [(mine[seed], theirs[seed]) for seed in pair.seeds]
     keys = sorted(tables[0][0])
     if not keys or any(set(a) != set(keys) or set(b) != set(keys) for a, b in tables):
@@ -294,7 +308,9 @@ def _verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
     if family is None:
         return Verdict("nothing to compare", "No arm can be compared with the baseline yet.")
     pairs = family.pairs
-    if any(_shown(pair, sweep.alpha) for pair in pairs):
+    # Tests without a correction allow one claim: that all differ.
+    enough = all if sweep.correction == "none" else any
+    if enough(_shown(pair, sweep.alpha) for pair in pairs):
         status: Status = "difference shown"
     elif any(pair.floor <= sweep.alpha for pair in pairs):
         status = "no difference shown"

@@ -130,6 +130,11 @@ class Arm:
         return tuple(cell for cell in self.cells if cell.state == "done")
 
     @property
+    def trained(self) -> bool:
+        """Whether it made updates; else it is a model as it came, which one cell tells all about."""
+        return not self.untouched and all(cell.updates for cell in self.done)
+
+    @property
     def unstable(self) -> bool:
         """Whether more than one seed failed: such an arm is not averaged over its survivors."""
         return sum(cell.state == "failed" for cell in self.cells) > 1
@@ -179,8 +184,8 @@ class Sweep:
 
     @property
     def trained(self) -> tuple[Arm, ...]:
-        """The arms that trained."""
-        return tuple(arm for arm in self.arms if not arm.untouched)
+        """The arms that train."""
+        return tuple(arm for arm in self.arms if arm.trained)
 
     @property
     def untouched(self) -> Arm | None:

@@ -122,7 +122,7 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
             xs, ys = arm.values(name), arm.values(sweep.primary)
             seeds = [seed for seed in xs if seed in ys and (xs[seed] > 0 or not log)]
             mark = style[arm.name]
-            if arm.untouched and log and ys:
+            if not arm.trained and log and ys:
                 # It has not drifted, but for rounding, which a logarithmic axis would blow up.
                 axes.axhline(next(iter(ys.values())), color=mark.colour, linestyle=":", linewidth=1, label=arm.name)
                 continue

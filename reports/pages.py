@@ -108,7 +108,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "primary": phrase(sweep.primary),
         "correction_names": _CORRECTIONS,
         "marks": key,
-        "trained_marks": [(name, mark) for name, mark in key if not sweep.arm(name).untouched],
+        "trained_marks": [(name, mark) for name, mark in key if sweep.arm(name).trained],
         "facts": _facts(analysis),
         "sections": sections,
         "main": tables.main_table(analysis),

@@ -42,14 +42,14 @@ class Reel:
 
 
 def reel(sweep: Sweep) -> Reel | None:
-    """Episodes of the seed that most arms have; the untouched model's one cell stands beside every seed."""
+    """Episodes of the seed that most arms have; the one cell of an arm that does not train stands beside every seed."""
     having = {
         seed: sum(any(c.seed == seed and c.samples for c in arm.done) for arm in sweep.trained) for seed in sweep.seeds
     }
     seed = max(having, key=lambda s: (having[s], -s), default=0)
     columns: dict[str, dict[str, Sample]] = {}
     for arm in sweep.arms:
-        cell = next((c for c in arm.done if c.samples and (arm.untouched or c.seed == seed)), None)
+        cell = next((c for c in arm.done if c.samples and (c.seed == seed or not arm.trained)), None)
         if cell is not None:
             columns[arm.name] = {sample.key: sample for sample in cell.samples}
     keys = dict.fromkeys(key for column in columns.values() for key in column)

@@ -131,6 +131,7 @@ def _write_cell(
             "recipe": "unigrpo",
             "seed": seed,
             "sampler": {"steps": STEPS, "shift": 1.0, "temperature": 1.0},
+            "model": {"checkpoint": "tiny-shapes"},
             "optim": {"updates": updates, "text_lr": 1e-4, "image_lr": 1e-4},
             "dynamics": {"name": "flow_sde", "a": 0.8, "reduction": "mean"},
             "regularizer": regularizer,

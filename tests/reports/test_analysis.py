@@ -148,6 +148,51 @@ def test_untouched_as_baseline_is_compared_once(tmp_path):
     assert analysis.family("untouched") is None
 
 
+@pytest.fixture
+def two_models(tmp_path):
+    """Arms of two checkpoints: "latent_kl" is not trained, and is where "velocity_mse" began."""
+    folder = write_sweep(tmp_path, updates=2)
+    plan = json.loads((folder / "sweep.json").read_text())
+    plan["arms"][2]["cells"] = {"0": plan["arms"][2]["cells"]["0"]}
+    edit(folder, arms=plan["arms"])
+    for name, values in (
+        ("latentkl0/result.json", {"updates": 0}),
+        *((f"{arm}/config.json", {"model": {"checkpoint": "other"}}) for arm in ("latentkl0", "velocitymse0")),
+    ):
+        path = tmp_path / "cells" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+def test_an_arm_that_did_not_train_is_a_constant(two_models):
+    """No seed changes it: one value, no interval, nothing to be tested against another constant."""
+    analysis = analyse(read(two_models))
+    assert [arm.name for arm in analysis.sweep.trained] == ["none", "velocity_mse"]
+    assert analysis.intervals["latent_kl"]["geneval/strict"].low is None
+    pair = pairs(analysis, "baseline")["latent_kl", "none"]
+    constant = analysis.sweep.arm("latent_kl").values("geneval/strict")[0]
+    others = analysis.sweep.arm("none").values("geneval/strict")
+    assert pair.comparison.differences == pytest.approx([constant - others[seed] for seed in range(6)])
+    assert pair.crossed is not None
+    edit(two_models, baseline="latent_kl", comparisons=["none"])
+    assert set(pairs(analyse(read(two_models)), "baseline")) == {("none", "latent_kl")}
+    edit(two_models, baseline="untouched", comparisons=["none", "latent_kl"])
+    assert set(pairs(analyse(read(two_models)), "baseline")) == {("none", "untouched")}
+
+
+def test_what_training_changed_is_seen_against_the_same_model(two_models):
+    assert set(pairs(analyse(read(two_models)), "untouched")) == {("none", "untouched"), ("velocity_mse", "latent_kl")}
+
+
+def test_without_a_correction_only_all_of_the_tests_together_show_a_difference(tmp_path):
+    arms = {"none": ARMS["none"], "better": ({"name": "none"}, 0.9, 0.5, 0.1), "same": ARMS["none"]}
+    folder = write_sweep(tmp_path, arms=arms, updates=2)
+    edit(folder, correction="none")
+    assert analyse(read(folder)).verdict.status == "no difference shown"
+    edit(folder, comparisons=["better"])
+    assert analyse(read(folder)).verdict.status == "difference shown"
+
+
 def test_code_that_differs_is_said(tmp_path):
     folder = write_sweep(tmp_path, seeds=[0, 1], updates=2)
     (tmp_path / "cells" / "none0" / "env.json").write_text('{"git_sha": "fedcba9876543210+"}')

@@ -40,8 +40,10 @@ def with_arms(sweep, **strips):
     arms = []
     for name, strip in strips.items():
         by_seed = strip if isinstance(strip, dict) else {0: strip}
+        updates = int(name != "untouched")
         cells = [
-            Cell(name, seed, f"{name}{seed}", "done", samples=(sample(pieces),)) for seed, pieces in by_seed.items()
+            Cell(name, seed, f"{name}{seed}", "done", updates=updates, samples=(sample(pieces),))
+            for seed, pieces in by_seed.items()
         ]
         arms.append(Arm(name, (), name == "untouched", tuple(cells)))
     return dataclasses.replace(sweep, arms=tuple(arms))
