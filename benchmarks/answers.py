@@ -43,10 +43,15 @@ def read_answers(path: Path) -> Iterator[Answer]:
     """The answers of a file.
 
     Raises:
-        ValueError: a malformed answer, named by file and number.
+        ValueError: a malformed answer, or an id that comes twice, named by file and number.
     """
+    seen: dict[str, str] = {}
     for record in read_records(path):
-        yield Answer(record.get("id", str), read_blocks(record, "answer"))
+        id = record.get("id", str)
+        if id in seen:  # it would weigh twice in every mean
+            raise ValueError(f"{record.where}: id: expected one answer per id, got {id!r} again, first at {seen[id]}")
+        seen[id] = record.where
+        yield Answer(id, read_blocks(record, "answer"))
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:

@@ -11,29 +11,26 @@ from PIL import Image
 Floats = NDArray[np.float32]
 
 
-def read_picture(path: Path) -> Floats:
-    """The picture [3, H, W] in [-1, 1] of a file.
+def read_picture(path: Path, size: int) -> Floats:
+    """The picture [3, size, size] in [-1, 1] of a file.
 
     Raises:
         OSError: no such file, or no picture.
+        ValueError: it has another size.
     """
     with Image.open(path) as image:
-        return from_bytes(np.asarray(image.convert("RGB")))
+        if image.size != (size, size):
+            width, height = image.size
+            raise ValueError(f"{path}: expected a picture of {size} x {size} pixels, got {width} x {height}")
+        pixels = np.asarray(image.convert("RGB"))
+    picture: Floats = pixels.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+    return picture
 
 
 def write_picture(path: Path, picture: Floats) -> None:
-    """Write a picture [3, H, W] in [-1, 1] (clipped)."""
-    Image.fromarray(to_bytes(picture)).save(path)
+    """Write a picture [3, H, W] in [-1, 1] (clipped), in the bytes that a run's samples have."""
+    import torch
 
+    from unigrpo.training.report_files import save_png
 
-def to_bytes(picture: Floats) -> NDArray[np.uint8]:
-    """[3, H, W] in [-1, 1] (clipped) -> [H, W, 3] bytes."""
-    scaled = (np.clip(picture, -1, 1).transpose(1, 2, 0) + 1) * 127.5
-    pixels: NDArray[np.uint8] = scaled.round().astype(np.uint8)
-    return pixels
-
-
-def from_bytes(pixels: NDArray[np.uint8]) -> Floats:
-    """[H, W, 3] bytes -> [3, H, W] in [-1, 1]."""
-    picture: Floats = pixels.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
-    return picture
+    save_png(path, torch.from_numpy(picture))

@@ -55,9 +55,13 @@ class Rating:
         """Read a rating.
 
         Raises:
-            ValueError: a field is missing, or a score no number in [0, 10].
+            ValueError: a field is missing, a score no number in [0, 10], or the turn below 1.
         """
-        turn = record.optional("turn", int) or 1
+        turn = record.optional("turn", int)
+        if turn is None:
+            turn = 1
+        if turn < 1:  # counted from 0, turns would be off by one from those of other files
+            raise ValueError(f"{record.where}: turn: expected a number from 1, got {turn}")
         scores = {name: record.number(name, MOST) for name in ("success", "preserved", "PQ")}
         return cls(record.get("prompt", str), record.get("tag", str), turn, **scores)
 

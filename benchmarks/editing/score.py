@@ -30,7 +30,8 @@ def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
         folder: of their pictures.
 
     Raises:
-        ValueError: an id that is no key of an edit prompt, more turns than it has, or a turn without a picture.
+        ValueError: an id that is no key of an edit prompt, more turns than it has, a turn without a picture, or a
+            picture of another size than the world's.
         OSError: a picture is not there.
     """
     chains: dict[int, list[Answer]] = defaultdict(list)
@@ -47,7 +48,10 @@ def _score(turns: int, answers: Sequence[Answer], folder: Path) -> list[Row]:
         if not 1 <= turns <= len(prompt.edits) or not all(block.image for block in answer.blocks):
             raise ValueError(f"{answer.id}: expected 1 to {len(prompt.edits)} blocks with a picture each")
     painted = [[world.render(prompt.source) for prompt in prompts]]
-    painted += [[read_picture(folder / str(answer.blocks[turn].image)) for answer in answers] for turn in range(turns)]
+    painted += [
+        [read_picture(folder / str(answer.blocks[turn].image), world.size) for answer in answers]
+        for turn in range(turns)
+    ]
     made = [True] * len(answers)
     parts = [
         Pictures(torch.from_numpy(np.stack(pictures)), made, given=number == 0, turn=max(number - 1, 0))

@@ -74,11 +74,11 @@ def write_pictures(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[F
             write_picture(place / "samples" / f"{index:04d}.png", sample)
 
 
-def read_pictures(folder: Path) -> Iterator[tuple[Path, Prompt, Floats]]:
-    """Every (file, prompt, picture [3, H, W] in [-1, 1]) of a folder, in order.
+def read_pictures(folder: Path, size: int) -> Iterator[tuple[Path, Prompt, Floats]]:
+    """Every (file, prompt, picture [3, size, size] in [-1, 1]) of a folder, in order.
 
     Raises:
-        ValueError: a prompt's folder without readable metadata.
+        ValueError: a prompt's folder without readable metadata, or a picture of another size.
         FileNotFoundError: no such folder, or no prompt in it.
     """
     metadata = sorted(folder.glob("*/metadata.jsonl"))
@@ -89,7 +89,7 @@ def read_pictures(folder: Path) -> Iterator[tuple[Path, Prompt, Floats]]:
         if len(prompts) != 1:
             raise ValueError(f"{path}: expected one line of metadata, found {len(prompts)}")
         for sample in sorted((path.parent / "samples").glob("*.png")):
-            yield sample, prompts[0], read_picture(sample)
+            yield sample, prompts[0], read_picture(sample, size)
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:

@@ -15,12 +15,18 @@ import numpy as np
 
 from benchmarks.geneval.files import Result, read_pictures, write_results
 from benchmarks.geneval.summary import summarise
+from unigrpo.worlds.shapes.grammar import PICTURE
 from unigrpo.worlds.shapes.judge import Verdict, judge
 
 
 def score(folder: Path, *, strict: bool = False) -> Iterator[Result]:
-    """A result for every picture of ``folder``; ``strict`` forbids objects beyond those asked for."""
-    for path, prompt, picture in read_pictures(folder):
+    """A result for every picture of ``folder``; ``strict`` forbids objects beyond those asked for.
+
+    Raises:
+        ValueError: a prompt's folder without readable metadata, or a picture of another size than the world's.
+        FileNotFoundError: no such folder, or no prompt in it.
+    """
+    for path, prompt, picture in read_pictures(folder, PICTURE):
         (verdict,) = judge(picture[np.newaxis], [prompt])
         correct = verdict.strict if strict else verdict.official
         yield Result.of(str(path), prompt, correct, "" if correct else verdict.reason, _details(verdict))

@@ -29,7 +29,7 @@ def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
         folder: of their pictures.
 
     Raises:
-        ValueError: an id that is no key of a story, or no answer.
+        ValueError: an id that is no key of a story, no answer, or a picture of another size than the world's.
         OSError: a picture is not there.
     """
     stories = prompts_of(answers, "stories")
@@ -56,7 +56,7 @@ def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[Wor
     ends: list[End] = [None if block is None else "paint" if block.image else "stop" for block in blocks]
     size = Shapes().size
     nothing = np.zeros((3, size, size), dtype=np.float32)
-    pixels = np.stack([read_picture(folder / image) if image else nothing for image in images])
+    pixels = np.stack([read_picture(folder / image, size) if image else nothing for image in images])
     return (
         Words(texts, ends, [len(text.split()) for text in texts], given=False, turn=turn),
         Pictures(torch.from_numpy(pixels), [image is not None for image in images], given=False, turn=turn),

@@ -101,13 +101,15 @@ def test_a_turn_may_be_missing(tmp_path, monkeypatch, capsys):
     [
         ({"success": 11}, r"ratings.jsonl:1: success: expected a number in \[0, 10\], got 11"),
         ({"turn": "1"}, "turn: expected int, got '1'"),
+        ({"turn": 0}, "ratings.jsonl:1: turn: expected a number from 1, got 0"),
+        ({"turn": -1}, "turn: expected a number from 1, got -1"),
         ({"PQ": None}, "PQ: expected a number"),
     ],
 )
 def test_malformed_ratings_are_refused(tmp_path, monkeypatch, capsys, change, message):
     path = tmp_path / "ratings.jsonl"
     path.write_text(
-        json.dumps({"prompt": "a", "tag": "add", "turn": 0, "success": 1, "preserved": 1, "PQ": 1} | change)
+        json.dumps({"prompt": "a", "tag": "add", "turn": 1, "success": 1, "preserved": 1, "PQ": 1} | change)
     )
     with pytest.raises(ValueError, match=message):
         read_ratings(path)

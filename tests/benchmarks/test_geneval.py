@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from benchmarks.geneval import noise_curve, score
 from benchmarks.geneval.files import (
@@ -22,7 +21,6 @@ from benchmarks.geneval.files import (
     write_results,
 )
 from benchmarks.geneval.summary import summarise
-from benchmarks.pictures import from_bytes, to_bytes
 from unigrpo.worlds.shapes.examples import satisfying_scene
 from unigrpo.worlds.shapes.grammar import random_item
 from unigrpo.worlds.shapes.prompts import OFFICIAL_COUNTS, TASKS, by_task, select
@@ -71,14 +69,9 @@ def test_the_folder_has_the_official_layout(folder):
         "samples/0000.png",
         "samples/0001.png",
     ]
-    read = list(read_pictures(folder))
+    read = list(read_pictures(folder, 32))
     assert [prompt for _, prompt, _ in read[::2]] == [tests[0] for tests in by_task("test").values()]
     assert all(picture.shape == (3, 32, 32) and np.abs(picture).max() <= 1 for _, _, picture in read)
-
-
-@given(hnp.arrays(np.uint8, (4, 5, 3)))
-def test_bytes_survive_the_way_through_pictures(pixels):
-    np.testing.assert_array_equal(to_bytes(from_bytes(pixels)), pixels)
 
 
 def test_scoring_a_folder(folder, monkeypatch, capsys):
@@ -105,7 +98,16 @@ def test_scoring_what_is_not_there_ends_with_a_message(tmp_path, monkeypatch, ca
     (tmp_path / "00000").mkdir()
     (tmp_path / "00000" / "metadata.jsonl").write_text("")
     with pytest.raises(ValueError, match="expected one line of metadata, found 0"):
-        list(read_pictures(tmp_path))
+        list(read_pictures(tmp_path, 32))
+
+
+def test_a_picture_of_another_size_is_named(folder, monkeypatch, capsys):
+    write_pictures(folder, by_task("test")["counting"][:1], [np.zeros((1, 3, 64, 48), dtype=np.float32)])
+    monkeypatch.setattr(sys, "argv", ["score", str(folder)])
+    with pytest.raises(SystemExit) as stop:
+        score.main()
+    assert stop.value.code == 2
+    assert "00000/samples/0000.png: expected a picture of 32 x 32 pixels, got 48 x 64" in capsys.readouterr().err
 
 
 def test_result_files_have_the_official_keys_and_round_trip(tmp_path):

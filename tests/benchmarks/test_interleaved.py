@@ -67,11 +67,18 @@ def test_a_malformed_item_is_named(tmp_path, change, message):
         read_items(path)
 
 
-@given(st.lists(st.builds(Answer, st.text(), BLOCKS)))
+@given(st.lists(st.builds(Answer, st.text(), BLOCKS), unique_by=lambda answer: answer.id))
 def test_files_round_trip(tmp_path_factory, answers):
     path = tmp_path_factory.mktemp("answers") / "answers.json"
     write_answers(path, answers)
     assert list(read_answers(path)) == answers
+
+
+def test_an_id_comes_once(tmp_path):
+    write_answers(tmp_path / "answers.json", [Answer("a", ()), Answer("b", ()), Answer("a", (Block("other"),))])
+    message = r"answers.json\[2\]: id: expected one answer per id, got 'a' again, first at .*answers.json\[0\]"
+    with pytest.raises(ValueError, match=message):
+        list(read_answers(tmp_path / "answers.json"))
 
 
 @pytest.mark.parametrize(

@@ -149,10 +149,13 @@ def test_a_category_weighs_as_much_as_it_has():
     [((56.87, 62.28, 54.31), 59.50), ((53.12, 60.34, 53.28), 57.27), ((47.63, 55.12, 42.17), 50.92)],
 )
 def test_published_averages_are_weighted_by_samples(row, average):
-    sizes = (5005, 11482, 3616)
-    weighted = sum(size * mean for size, mean in zip(sizes, row, strict=True)) / sum(sizes)
-    assert weighted == pytest.approx(average, abs=0.012)
-    assert sum(row) / 3 != pytest.approx(average, abs=0.2)
+    replies = []
+    for category, size, percent in zip(mmie.CATEGORIES, (5005, 11482, 3616), row, strict=True):
+        low, above = divmod(round(percent / 100 * mmie.MOST * size), size)
+        replies += [mmie.Reply(category, f"### Score {low + (number < above)}") for number in range(size)]
+    summary = mmie.summarise(replies)
+    assert [100 * mean / mmie.MOST for mean in summary.categories.values()] == pytest.approx(row, abs=0.002)
+    assert 100 * summary.mean / mmie.MOST == pytest.approx(average, abs=0.012)
 
 
 def test_outputs_of_the_scorer_are_read(tmp_path, monkeypatch, capsys):

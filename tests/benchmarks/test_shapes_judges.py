@@ -120,17 +120,21 @@ def test_a_row_does_not_depend_on_the_other_answers(stories, tmp_path):
 
 
 def test_edited_as_asked_is_ten_of_ten(edit, tmp_path, monkeypatch, capsys):
-    rng, scene, blocks = random.Random(0), edit.source, []
-    for turn, change in enumerate(edit.edits):
-        scene = apply_edit(change, scene, rng)
-        write_picture(tmp_path / f"{turn}.png", WORLD.render(scene))
-        blocks.append(Block(None, f"{turn}.png"))
-    write_answers(tmp_path / "answers.json", [Answer(edit.key, tuple(blocks)), Answer(edit.key, tuple(blocks[:1]))])
+    rng, answers = random.Random(0), []
+    other = WORLD.prompts_by_task("test", "edits")["remove"][0]
+    for prompt, turns in ((edit, 3), (other, 1)):
+        scene, blocks = prompt.source, []
+        for turn, change in enumerate(prompt.edits[:turns]):
+            scene = apply_edit(change, scene, rng)
+            write_picture(tmp_path / f"{prompt.key}-{turn}.png", WORLD.render(scene))
+            blocks.append(Block(None, f"{prompt.key}-{turn}.png"))
+        answers.append(Answer(prompt.key, tuple(blocks)))
+    write_answers(tmp_path / "answers.json", answers)
     monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "answers.json")])
     editing.main()
     ratings = read_ratings(tmp_path / "ratings.jsonl")
     assert [rating.turn for rating in ratings] == [1, 1, 2, 3]
-    assert [rating.tag for rating in ratings] == [edit.types[0], *edit.types]
+    assert [rating.tag for rating in ratings] == [other.types[0], *edit.types]
     assert all(rating.SC == 10 and rating.PQ > 9.9 for rating in ratings)
     assert capsys.readouterr().out.startswith("shapes-edit\n")
 
@@ -153,6 +157,27 @@ def test_answers_to_something_else_are_refused(module, tmp_path, monkeypatch, ca
             module.main()
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [interleaved, editing])
+def test_pictures_of_another_size_and_ids_that_come_twice_are_refused(
+    module, stories, edit, tmp_path, monkeypatch, capsys
+):
+    key = (stories[0] if module is interleaved else edit).key
+    write_picture(tmp_path / "wide.png", WORLD.render(edit.source).repeat(2, axis=2))
+    write_picture(tmp_path / "good.png", WORLD.render(edit.source))
+    answers = {name: Answer(key, (Block("a text", f"{name}.png"),)) for name in ("wide", "good")}
+    monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "answers.json")])
+    for given, message in (
+        ([answers["wide"]], f"{tmp_path / 'wide.png'}: expected a picture of 32 x 32 pixels, got 64 x 32"),
+        ([answers["good"]] * 2, f"answers.json[1]: id: expected one answer per id, got '{key}' again"),
+    ):
+        write_answers(tmp_path / "answers.json", given)
+        with pytest.raises(SystemExit) as stop:
+            module.main()
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.jsonl"))
 
 
 def test_turns_without_a_picture_are_refused(edit, tmp_path):

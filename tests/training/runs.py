@@ -70,7 +70,7 @@ BASE: dict[str, Any] = {
 }
 
 
-#: Changes that make the short run one of pictures by tokens, to be joined with that checkpoint.
+#: Changes that make the short run one of pictures by tokens.
 TOKENS: dict[str, Any] = {"image_head": "tokens", "dynamics": "ode", "image_ratio": "raw", "regularizer": "none"}
 
 #: Changes that make the short run one of many rounds.
@@ -89,7 +89,7 @@ ROUNDS: dict[str, dict[str, Any]] = {
     },
     "reflect": {
         "episode": {"name": "reflect", "rounds": 2, "max_thinking": 6, "max_reflection": 16},
-        "credit": "improvement",
+        "credit": {"name": "improvement", "right": 1.0},
     },
     "tree": {
         "episode": {"name": "reflect", "rounds": 2, "max_thinking": 6, "max_reflection": 16, "start": "shared"},
@@ -99,9 +99,12 @@ ROUNDS: dict[str, dict[str, Any]] = {
 }
 
 
+ROUNDS["codes"] = ROUNDS["interleaved"] | TOKENS
+
+
 def config_of(**changes: Any) -> RunConfig:
     """The short run with some sections replaced, field by field where both are mappings of one strategy."""
-    data = {"model": {"checkpoint": CHECKPOINT}} | BASE
+    data = {"model": {"checkpoint": CODES if changes.get("image_head") == "tokens" else CHECKPOINT}} | BASE
     for key, value in changes.items():
         old = data.get(key)
         merge = isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name"))

@@ -20,15 +20,22 @@ config, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
 run(RunConfig.from_dict(config), folder)
 """
 
-CONFIG = {
-    "optim": {"updates": 1},
-    "rollout": {"prompts": 4, "group_size": 3, "minibatches": 1},
+SHORT = {"optim": {"updates": 1}, "rollout": {"prompts": 4, "group_size": 3, "minibatches": 1}}
+PICTURES = SHORT | {
     "evaluation": {"prompts_per_task": [1] * 6, "images_per_prompt": 1},
     "advantage": {"name": "global_std"},
 }
+#: Of unequal lengths, so that the ranks walk different numbers of turns.
+STORIES = SHORT | {
+    "model": {"checkpoint": "tiny-interleaved"},
+    "episode": {"name": "interleaved"},
+    "reward": {"name": "hybrid"},
+    "credit": {"name": "suffix_sum"},
+    "evaluation": {"prompts_per_task": [1, 1], "images_per_prompt": 1, "retention_prompts_per_task": []},
+}
 
 
-def _launch(folder, processes):
+def _launch(config, folder, processes):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -37,7 +44,7 @@ def _launch(folder, processes):
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
         ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         environment = os.environ | (shared | ranked if processes > 1 else {})
-        arguments = [sys.executable, "-c", PROGRAM, json.dumps(CONFIG), str(folder)]
+        arguments = [sys.executable, "-c", PROGRAM, json.dumps(config), str(folder)]
         workers.append(subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True))
     for worker in workers:
         _, errors = worker.communicate(timeout=300)
@@ -46,11 +53,14 @@ def _launch(folder, processes):
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(tmp_path):
-    (alone,) = _launch(tmp_path / "one", 1)
-    (together,) = _launch(tmp_path / "two", 2)
-    assert together["cost/images"] == alone["cost/images"] == 12
-    for name in ("train/reward", "train/reward_std", "train/strict", "loss/text", "grad/text", "grad/image"):
+@pytest.mark.parametrize(
+    ("config", "watched"), [(PICTURES, "train/strict"), (STORIES, "train/structure")], ids=["pictures", "stories"]
+)
+def test_two_processes_take_the_steps_of_one(tmp_path, config, watched):
+    (alone,) = _launch(config, tmp_path / "one", 1)
+    (together,) = _launch(config, tmp_path / "two", 2)
+    assert together["cost/images"] == alone["cost/images"] >= 12
+    for name in ("train/reward", "train/reward_std", watched, "loss/text", "grad/text", "grad/image"):
         assert together[name] == pytest.approx(alone[name], rel=2e-3, abs=1e-6), name
     first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
     moved = [torch.dist(first[name], second[name]).item() for name in first]

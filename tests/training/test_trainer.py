@@ -318,6 +318,8 @@ COMPANIONS: dict[tuple[str, str], dict] = {
     ("episode", "editing"): runs.ROUNDS["editing"],
     ("reward", "hybrid"): runs.ROUNDS["interleaved"] | {"reward": "hybrid"},
     ("reward", "edit"): runs.ROUNDS["editing"] | {"reward": "edit"},
+    ("credit", "improvement"): {"credit": {"name": "improvement", "right": 1.0}},
+    ("image_head", "tokens"): runs.TOKENS,
 }
 EVERY = [
     (key.name, name)
@@ -330,10 +332,7 @@ EVERY = [
 @pytest.mark.parametrize(("key", "name"), EVERY, ids=[f"{key}-{name}" for key, name in EVERY])
 def test_every_strategy_of_every_slot_trains(key, name):
     """Once on-policy and once off-policy, and all that is logged is finite."""
-    changes = COMPANIONS.get((slot_of(key), name), {})
-    if name == "tokens":
-        changes = runs.TOKENS | {"model": {"checkpoint": runs.CODES}}
-    config = config_of(**{key: name} | changes)
+    config = config_of(**{key: name} | COMPANIONS.get((slot_of(key), name), {}))
     assert config.conflicts() == []
     trainer = Trainer(config)
     before = weights_of(trainer.policy)
