@@ -27,6 +27,9 @@ from unigrpo.registry import ConfigError
 #: Keys of a configuration in which ``explain`` names differences, before it only counts them.
 MOST_KEYS = 12
 
+#: Seconds for which ``gc`` leaves copies of the code, and what the doctor has found, alone.
+KEPT = 7 * 86400.0
+
 #: A configuration as its keys with the values spelled out.
 Traits = frozenset[tuple[str, str]]
 
@@ -111,10 +114,13 @@ def _rubbish_of_slurm(root: Path, wanted: set[str]) -> list[tuple[Path, str]]:
         queue.look([])
     alive = {ticket.folder for ticket in tickets if queue.alive(ticket.job, ticket.submitted)}
     old = sorted({ticket.folder for ticket in tickets} - latest - alive)
-    code = [] if alive else [path for path in sorted(root.glob("code/*")) if path.suffix != ".tmp"]
+    # What is young a command may be about to use, or somebody to read.
+    code = [] if alive else [path for path in root.glob("code/*") if path.suffix != ".tmp" and _age(path) > KEPT]
+    probes = [path for path in root.glob("slurm/doctor-*") if _age(path) > KEPT]
     return [
         *((folder, "logs of Slurm jobs that were followed by others") for folder in old),
-        *((path, "code of jobs that have ended") for path in code),
+        *((path, "code of jobs that have ended") for path in sorted(code)),
+        *((path, "left by action=doctor") for path in sorted(probes)),
     ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ablations.grid import Grid, check_seeds, grids, load_grid
 from ablations.launchers import Launcher
 from unigrpo.compose import recipes
 from unigrpo.config import RunConfig, build_strategy, slot_of
-from unigrpo.registry import ConfigError, nearest, strategies
+from unigrpo.registry import ConfigError, find, nearest, strategies
 
 #: Reserved key -> what it means.
 RESERVED = {
@@ -76,7 +77,7 @@ def read(arguments: Sequence[str]) -> Request:
         ConfigError: a mistake in it, with the nearest valid spelling.
     """
     values: dict[str, str] = {}
-    launcher: dict[str, Any] = {"name": "local"}
+    launcher: dict[str, str] = {}
     budget: dict[str, str] = {}
     overrides = []
     for argument in arguments:
@@ -84,7 +85,7 @@ def read(arguments: Sequence[str]) -> Request:
             argument = "dry_run=true"
         key, equals, value = argument.partition("=")
         if key.startswith("launcher."):
-            launcher[key.partition(".")[2]] = yaml.safe_load(value)
+            launcher[key.partition(".")[2]] = value
         elif key.startswith("budget."):
             if (name := key.partition(".")[2]) not in (names := ("gpu_hours", "cells", "wall")):
                 raise ConfigError(f"unknown key {key!r}{nearest(name, names)}")
@@ -102,7 +103,7 @@ def read(arguments: Sequence[str]) -> Request:
     return Request(
         grid=grid,
         seeds=_seeds(values["seeds"], grid.seeds) if "seeds" in values else None,
-        launcher=build_strategy("launcher", launcher | {"name": values.get("launcher", "local")}, "launcher"),
+        launcher=_launcher(values.get("launcher", "local"), launcher),
         rerun=values.get("rerun", "missing"),
         only=values.get("only", "*"),
         action=values.get("action", "run"),
@@ -157,11 +158,28 @@ def _override(argument: str) -> str:
     return argument
 
 
-def _seeds(text: str, listed: tuple[int, ...]) -> tuple[int, ...]:
+def _launcher(name: str, given: Mapping[str, str]) -> Launcher:
+    hints = typing.get_type_hints(find("launcher", name))
+    values = {}
+    for key, text in given.items():
+        hint = hints.get(key)
+        # To the base loader all is text: the account 0123, and the partition "on".
+        is_text = set(typing.get_args(hint) or [hint]) <= {str, ...}
+        values[key] = _yaml(text, yaml.BaseLoader if is_text else yaml.SafeLoader)
+    launcher: Launcher = build_strategy("launcher", {**values, "name": name}, "launcher")
+    return launcher
+
+
+def _yaml(text: str, loader: type[yaml.BaseLoader | yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """What ``text`` says; itself if it is no YAML."""
     try:
-        value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
+        return yaml.load(text, loader)
     except yaml.YAMLError:
-        value = text
+        return text
+
+
+def _seeds(text: str, listed: tuple[int, ...]) -> tuple[int, ...]:
+    value = _yaml(f"[{text}]" if "," in text and not text.startswith("[") else text)
     if isinstance(value, list):
         return check_seeds(tuple(value))
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -63,8 +63,9 @@ class Batches:
 
     def refresh(self) -> None:
         """Read what others have submitted since the last time."""
-        for path in sorted(self.folder.glob("*/jobs.json")):
-            if path.parent.name not in self._read and (record := read_json(path)):
+        unread = [path for path in self.folder.glob("*/jobs.json") if path.parent.name not in self._read]
+        for path in sorted(unread, key=_written):
+            if record := read_json(path):
                 self._note(path.parent, record["jobs"])
 
     def add(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -92,6 +93,14 @@ class Batches:
             fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()
             yield
+
+
+def _written(path: Path) -> float:
+    """When that was, by the clock of the storage: those of the machines that submit may differ."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # action=gc was faster
+        return 0.0
 
 
 def ends_of(folder: Path, job: str) -> Path:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from unigrpo.registry import ConfigError, nearest, register
 
 #: A notice that comes up to this many seconds before it is due means a time-out all the same.
 _EARLY = 60
+#: Variables of Slurm's that are the user's to set, in a job too; and those that begin with SBATCH_.
+_OF_THE_USER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Slurm:
     container: str = ""
     """What to put before ``python``, such as ``apptainer exec --nv image.sif``."""
     sbatch: Mapping[str, str] = field(default_factory=dict)
-    """Any other options of sbatch, by their long names: ``{nice: "100"}``."""
+    """Any other options of sbatch by name, ``true`` for one without a value: ``{nice: 100, exclusive: true}``."""
     special: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Other resources for some cells, by a glob on arm:seed: ``{"untouched:*": {minutes: 20}}``."""
 
@@ -80,17 +85,8 @@ class Slurm:
             for name in changes:
                 if name not in known:
                     raise ConfigError(f"launcher.special.{glob}: unknown resource {name!r}{nearest(name, known)}")
-        for resources in (self.resources(""), *map(self._special, self.special)):
-            for name, least in {"minutes": 1, "mem_gb": 0, "cpus": 1, "gpus": 0, "nodes": 1, "pack": 1}.items():
-                if (value := getattr(resources, name)) < least:
-                    raise ConfigError(f"launcher.{name}={value}: expected {least} or more")
-            if resources.pack > 1 and (resources.nodes > 1 or resources.gpus > 1):
-                raise ConfigError(
-                    f"launcher.pack={resources.pack}: cells share at most one GPU; set nodes=1 and gpus=1"
-                )
-        if self.signal_s < 1 or self.signal_s >= self.minutes * 60:
-            limit = self.minutes * 60
-            raise ConfigError(f"launcher.signal_s={self.signal_s}: expected 1 or more, below the limit of {limit} s")
+        for changes in ({}, *self.special.values()):
+            self._resources(changes)
         for name in ("max_parallel", "max_queued"):
             if (value := getattr(self, name)) < 0:
                 raise ConfigError(f"launcher.{name}={value}: expected 0 or more")
@@ -151,14 +147,15 @@ class Slurm:
             code: the snapshot that the jobs run.
             after: an array that must have ended before this one starts; empty for none.
         """
-        several = resources.nodes > 1 or (resources.gpus > 1 and resources.pack == 1)
+        several = resources.nodes > 1 or resources.gpus > 1
+        cpus = resources.cpus * resources.pack
         asked = {
             "job_name": "unigrpo",
             "time": resources.minutes,
             "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
             "nodes": resources.nodes,
             "ntasks_per_node": max(1, resources.gpus) if several else 1,
-            "cpus_per_task": resources.cpus * resources.pack,
+            "cpus_per_task": cpus,
             "gpus_per_node": resources.gpus or None,
             "partition": self.partition or None,
             "account": self.account or None,
@@ -167,8 +164,8 @@ class Slurm:
             "dependency": f"afterany:{after}" if after else None,
             "array_parallelism": self.max_parallel or 1_000_000,
             "signal_delay_s": self.signal_s,
-            # A cell's processes live and die together.
-            "srun_args": ["--kill-on-bad-exit=1", "--wait=60"],
+            # A cell's processes live and die together.  From Slurm 22.05 to 23.02 srun asks for one core if not told.
+            "srun_args": [f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--wait=60"],
             "setup": [
                 *self.setup,
                 # The present folder must not hide the snapshot.
@@ -176,7 +173,10 @@ class Slurm:
                 f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
                 "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}",
             ],
-            "additional_parameters": {"requeue": True, **self.sbatch},
+            "additional_parameters": {
+                "requeue": True,
+                **{name: True if value == "true" else value for name, value in self.sbatch.items()},
+            },
         }
         return {name: value for name, value in asked.items() if value is not None}
 
@@ -189,17 +189,68 @@ class Slurm:
         return Task(jobs, resources.gpus * resources.nodes, resources.minutes * 60 - self.signal_s - _EARLY)
 
     def resources(self, name: str) -> Resources:
-        """What the cell ``name`` (arm:seed) takes."""
+        """What the cell ``name`` (arm:seed) takes.
+
+        Raises:
+            ConfigError: what several globs of ``special`` ask for it does not go together.
+        """
         changed: dict[str, float] = {}
         for glob, changes in self.special.items():
             if fnmatchcase(name, glob):
                 changed |= changes
-        asked = {f.name: changed.get(f.name, getattr(self, f.name)) for f in fields(Resources)}
-        return Resources(**{name: value if name == "mem_gb" else int(value) for name, value in asked.items()})
+        return self._resources(changed)
 
-    def _special(self, glob: str) -> Resources:
-        changes: dict[str, Any] = dict(self.special[glob])
-        return replace(self.resources(""), **changes)
+    def submit(
+        self, folder: Path, resources: Resources, code: Path, work: Sequence[Callable[[], None]], after: str = ""
+    ) -> list[str]:
+        """Submit an array, a job for each of ``work``; the names of its jobs.
+
+        Args:
+            folder: for the sbatch file, what is pickled, and logs.
+            resources: of each job.
+            code: the snapshot that the jobs run.
+            work: what they do.
+            after: an array that must have ended before this one starts; empty for none.
+
+        Raises:
+            submitit.core.utils.FailedJobError: sbatch fails.
+        """
+        import submitit
+
+        # How often a cell may go on is for the cells to say, who know what they gained.
+        options = {"slurm_max_num_timeout": sys.maxsize, "slurm_python": self.python()}
+        executor = submitit.AutoExecutor(folder, cluster="slurm", **options)
+        parameters = self.parameters(resources, code, after)
+        executor.update_parameters(**{f"slurm_{name}": value for name, value in parameters.items()})
+        with _outside_of_jobs(), redirect_stderr(io.StringIO()):  # submitit repeats what is said of a refusal
+            return [job.job_id for job in executor.submit_array(work)]
+
+    def _resources(self, changes: Mapping[str, float]) -> Resources:
+        """What is asked for, with ``changes``."""
+        asked = {f.name: changes.get(f.name, getattr(self, f.name)) for f in fields(Resources)}
+        resources = Resources(**{name: value if name == "mem_gb" else int(value) for name, value in asked.items()})
+        for name, least in {"minutes": 1, "mem_gb": 0, "cpus": 1, "gpus": 0, "nodes": 1, "pack": 1}.items():
+            if (value := getattr(resources, name)) < least:
+                raise ConfigError(f"launcher.{name}={value}: expected {least} or more")
+        if resources.pack > 1 and (resources.nodes > 1 or resources.gpus > 1):
+            raise ConfigError(f"launcher.pack={resources.pack}: cells share at most one GPU; set nodes=1 and gpus=1")
+        if not 1 <= self.signal_s < (limit := resources.minutes * 60):
+            raise ConfigError(f"launcher.signal_s={self.signal_s}: expected 1 or more, below the limit of {limit} s")
+        return resources
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hide from sbatch the job that this process may be part of: it would pass on what that one has and is."""
+    from submitit.helpers import clean_env
+
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    kept = {name: os.environ[name] for name in os.environ if name in _OF_THE_USER or name.startswith("SBATCH_")}
+    with clean_env():
+        os.environ.update(kept)
+        yield
 
 
 def _split(items: list[Any], size: int) -> list[list[Any]]:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,16 +76,13 @@ def probe(folder: str) -> None:
 
 
 def _probe(launcher: Slurm, root: Path, runner: str) -> Iterator[Check]:
-    import submitit
     from submitit.core.utils import FailedJobError
 
     folder = root.resolve() / "slurm" / f"doctor-{uuid.uuid4().hex[:6]}"
-    small = replace(launcher, minutes=5, special={})
-    executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_python=launcher.python())
-    parameters = small.parameters(small.resources(""), snapshot.take(root, runner), "")
-    executor.update_parameters(**{f"slurm_{name}": value for name, value in parameters.items()})
+    small = replace(launcher, minutes=5, signal_s=60, special={})
+    code = snapshot.take(root, runner)
     try:
-        job = executor.submit(probe, str(folder)).job_id
+        (job,) = small.submit(folder, small.resources(""), code, [partial(probe, str(folder))])
     except FailedJobError as error:
         yield Check("sbatch", str(error).strip(), "change launcher.partition, account, qos, gpus, mem_gb or minutes")
         return
@@ -107,9 +105,11 @@ def _probe(launcher: Slurm, root: Path, runner: str) -> Iterator[Check]:
             return
         yield Check("signals", "SIGUSR2 reaches a job")
     finally:
-        ask("scancel", job)
-        if (folder / "signalled").exists():
+        # One that was signalled ends by itself; the last thing that it writes is its result.
+        if (folder / "signalled").exists() and _appears(folder / f"{job}_0_result.pkl", LAG):
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            ask("scancel", job)
 
 
 def _appears(path: Path, seconds: float) -> bool:

@@ -5,7 +5,6 @@ What came of a job is in a file that it leaves.  Only a job that leaves none is 
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -13,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,8 +50,6 @@ class SlurmSession:
         self.batches = Batches.of(root)
         self._waiting: list[Job] = []
         self._mine: dict[Ticket, list[Job]] = {}
-        self._stopped: set[str] = set()
-        """Cells that were stopped, by Slurm or by somebody: the state of their job tells."""
         self._spent: set[tuple[Ticket, str]] = set()
         """Jobs whose end was reported, each with the cell for which it was."""
         self._silent: set[Ticket] = set()
@@ -61,7 +58,6 @@ class SlurmSession:
         self._stopping = False
         self._looked = float("-inf")
         self._code: Path | None = None
-        self._last_array = ""
 
     def free(self) -> int:
         """Cells for as many jobs as may be submitted; otherwise no limit, since the cluster has the queue."""
@@ -146,11 +142,22 @@ class SlurmSession:
         """
         with self.batches.lock():
             self._waiting = [job for job in self._waiting if not self._adopt(job)]
-            limit = array_limit() if self._waiting else 0
-            for resources, tasks in self.launcher.chunks(self._waiting, limit):
-                self._send(resources, tasks)
-                sent = {job.cell_id for task in tasks for job in task}
-                self._waiting = [job for job in self._waiting if job.cell_id not in sent]
+            room, first, after = self._room(), not self._mine, ""
+            if not self._waiting or not room:
+                return
+            for resources, tasks in self.launcher.chunks(self._waiting, array_limit()):
+                if tasks := tasks[:room]:
+                    room -= len(tasks)
+                    array = self._send(resources, tasks, after)
+                    after = array if first and self.launcher.max_parallel else ""
+                    sent = {job.cell_id for task in tasks for job in task}
+                    self._waiting = [job for job in self._waiting if job.cell_id not in sent]
+
+    def _room(self) -> int:
+        """How many jobs may be submitted beside those that are under way."""
+        # Slurm keeps arrays to max_parallel that are submitted at once; it knows no such limit for what comes later.
+        limits = (self.launcher.max_queued, self.launcher.max_parallel if self._mine else 0)
+        return max(0, min((limit - len(self._mine) for limit in limits if limit), default=sys.maxsize))
 
     def _adopt(self, job: Job) -> bool:
         """Whether a job of Slurm has the cell already, or ended with it while nobody watched; it is followed then."""
@@ -160,46 +167,40 @@ class SlurmSession:
         folder = CellFolder(job.folder)
         holders = folder.holders()
         worker = holders[-1].get("worker") if holders and "released" not in holders[-1] else None
-        finished = folder.is_done() and not job.fresh
+        finished = folder.is_done(job.fresh)
         if self.queue.alive(ticket.job, ticket.submitted) or (worker or {}).get("job") == ticket.job or finished:
             self._mine.setdefault(ticket, []).append(job)
             return True
         return False
 
-    def _send(self, resources: Resources, tasks: Sequence[tuple[Job, ...]]) -> None:
-        """Submit one array.
+    def _send(self, resources: Resources, tasks: Sequence[tuple[Job, ...]], after: str) -> str:
+        """Submit one array, which starts when the array ``after`` has ended; its number.
 
         Raises:
             SlurmDown: Slurm does not answer.
             ConfigError: it refuses the first jobs.
             Refused: it refuses more jobs.
         """
-        import submitit
         from submitit.core.utils import FailedJobError
 
-        self._code = self._code or snapshot.take(self.root, self.runner)
+        if self._code is None or not self._code.exists():  # action=gc may have taken it away
+            self._code = snapshot.take(self.root, self.runner)
         folder = self.batches.folder / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-        # How often a cell may go on is for the cells to say, who know what they gained.
-        options = {"slurm_max_num_timeout": sys.maxsize, "slurm_python": self.launcher.python()}
-        parameters = self.launcher.parameters(resources, self._code, self._last_array)
         tasks = [tuple(replace(job, ended_job=self._before(job)) for job in task) for task in tasks]
+        work = [self.launcher.task(resources, task) for task in tasks]
+        cells = [[job.cell_id for job in task] for task in tasks]
         try:
-            executor = submitit.AutoExecutor(folder, cluster="slurm", **options)
-            executor.update_parameters(**{f"slurm_{name}": value for name, value in parameters.items()})
-            with _undisturbed(), redirect_stderr(io.StringIO()):  # submitit repeats what is said of a refusal
-                jobs = executor.submit_array([self.launcher.task(resources, task) for task in tasks])
-                names = [job.job_id for job in jobs]
-                cells = [[job.cell_id for job in task] for task in tasks]
+            with _undisturbed():
+                names = self.launcher.submit(folder, resources, self._code, work, after)
                 self.batches.add(folder, list(zip(names, cells, strict=True)))
         except FailedJobError as error:
             raise self._refusal(str(error).strip()) from error
-        if self.launcher.max_parallel:
-            self._last_array = names[0].partition("_")[0]
         for task in tasks:
             for job in task:
                 ticket = self.batches.last(job.cell_id)
                 assert ticket is not None
                 self._mine.setdefault(ticket, []).append(job)
+        return names[0].partition("_")[0]
 
     def _refusal(self, answer: str) -> Exception:
         """What it means that sbatch failed with ``answer``."""
@@ -226,8 +227,7 @@ class SlurmSession:
                 continue  # listed, but not to be read from here yet
             for job in self._mine.pop(ticket):
                 end = replace(End.of_json(ends[job.cell_id]), job=ticket.job)
-                if end.outcome is Outcome.STOPPED and not self._stopping:
-                    self._stopped.add(job.cell_id)
+                if end.outcome is Outcome.STOPPED and not self._stopping:  # by whom, the state of the job tells
                     self._mine.setdefault(ticket, []).append(job)
                 else:
                     self._spent.add((ticket, job.cell_id))
@@ -244,10 +244,10 @@ class SlurmSession:
             if status.state in ("COMPLETED", GONE) and ticket not in self._silent:
                 self._silent.add(ticket)  # a file may take a while to be seen from here
                 continue
+            ends = read_json(ticket.ends) or {}
             for job in self._mine.pop(ticket):
                 self._spent.add((ticket, job.cell_id))
-                stopped = job.cell_id in self._stopped
-                self._stopped.discard(job.cell_id)
+                stopped = job.cell_id in ends and End.of_json(ends[job.cell_id]).outcome is Outcome.STOPPED
                 if ticket.withdrawn or (stopped and status.cause != "cancelled"):
                     yield job, End(Outcome.STOPPED, job=ticket.job)
                 else:
@@ -258,11 +258,19 @@ class SlurmSession:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Hold back what a terminal sends to all of its processes, from sbatch too: an array must not be forgotten."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    held: list[int] = []
+    # sbatch inherits that they are blocked.  Here another thread may take them, for which the main one answers.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    handlers = {number: signal.signal(number, lambda came, _: held.append(came)) for number in numbers}
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for came in held:
+            signal.raise_signal(came)
 
 
 def withdraw(tickets: Iterable[Ticket]) -> int:

@@ -17,6 +17,8 @@ from unigrpo.files import write_json
 
 #: What every worker imports.
 PACKAGES = ("unigrpo", "ablations", "benchmarks", "reports")
+#: Folders that packages are installed in.
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def take(root: Path, runner: str) -> Path:
@@ -32,7 +34,9 @@ def take(root: Path, runner: str) -> Path:
     for name, path in files.items():
         sha.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     folder = root.resolve() / "code" / sha.hexdigest()[:12]
-    if not folder.exists():
+    if folder.exists():
+        os.utime(folder)  # action=gc leaves alone what is in use
+    else:
         temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
         for name, path in files.items():
             target = temporary / name
@@ -68,9 +72,10 @@ def _files(runner: str) -> Iterator[tuple[str, Path]]:
 def _users() -> set[str]:
     """Top-level names of the modules that were imported from the present folder, less what is installed there."""
     here = Path.cwd().resolve()
-    # The environment of the user may lie in the present folder, too.
-    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    # What is installed may lie in the present folder, too: in an environment, or in the ~/.local of a user at home.
+    standard = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
     loaded = ((name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()))
     files = ((name, Path(file).resolve()) for name, file in loaded if file)
-    own = (name for name, file in files if file.is_relative_to(here) and not any(map(file.is_relative_to, installed)))
+    mine = ((name, file) for name, file in files if file.is_relative_to(here) and _INSTALLED.isdisjoint(file.parts))
+    own = (name for name, file in mine if not any(map(file.is_relative_to, standard)))
     return {name.partition(".")[0] for name in own} - {"__main__", "__mp_main__"}

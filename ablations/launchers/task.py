@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -53,14 +54,17 @@ class Task:
         notice = Notice()
         # Several processes for one cell: the others follow the first.
         rank = _distributed(self.gpus > 0)
+        alone = rank < 0
         if rank > 0:
             join_cell(self.jobs[0], notice.asked.is_set)
             return
+        # What this very job left before Slurm started it again says nothing about how it will end.
+        _ends().unlink(missing_ok=True)
         for job in self.jobs:
             _outlive_predecessor(CellFolder(job.folder, job.ended_job))
         ends = {job.cell_id: end for job in self.jobs if (end := _given_up(job))}
         ends |= self._run([job for job in self.jobs if job.cell_id not in ends], notice)
-        if any(end.outcome is Outcome.FAILED for end in ends.values()) and rank == 0:
+        if any(end.outcome is Outcome.FAILED for end in ends.values()) and not alone:
             _leave(ends)
             # The other processes of the cell wait for this one: a bad exit code makes srun end them.
             raise SystemExit(int(Outcome.FAILED))
@@ -129,7 +133,8 @@ class Notice:
         if self._number == signal.SIGUSR2:
             return True
         try:
-            answer = ask("scontrol", "show", "job", str(os.environ.get("SLURM_JOB_ID")))
+            # By this name: SLURM_JOB_ID of the last task of an array is that of the array, some other of which may run.
+            answer = ask("scontrol", "show", "job", slurm_job()["job"])
         except (SlurmDown, ConfigError):
             return False
         return "JobState=RUNNING" in answer
@@ -145,10 +150,13 @@ class Notice:
 
 def _leave(ends: Mapping[str, End]) -> None:
     """Write how the cells ended beside the logs of this job: what submitit keeps of a job is a pickle."""
+    write_json(_ends(), {cell_id: end.to_json() for cell_id, end in ends.items()})
+
+
+def _ends() -> Path:
     from submitit import JobEnvironment
 
-    path = ends_of(JobEnvironment().paths.folder, slurm_job()["job"])
-    write_json(path, {cell_id: end.to_json() for cell_id, end in ends.items()})
+    return ends_of(JobEnvironment().paths.folder, slurm_job()["job"])
 
 
 def _refuse(job: Job, cause: str) -> End:

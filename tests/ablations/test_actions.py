@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from ablations.cells import CellFolder, State
-from tests.ablations.conftest import wait_for
+from tests.ablations.conftest import outcome, wait_for
 
 
 def test_status_says_what_failed_and_what_was_spent(sandbox, capsys):
@@ -78,13 +78,12 @@ def test_gc_keeps_what_a_sweep_had_before_it_kept_account(sandbox, capsys):
 
 
 def test_cancel_ends_a_command_elsewhere_as_ctrl_c_would(sandbox):
-    sandbox.behave(sleep=0.1)
-    command = ("seeds=1", "launcher.workers=2", "optim.updates=300")
+    sandbox.behave(all="held")
+    command = ("seeds=1", "launcher.workers=2")
     controller = sandbox.controller(*command)
     wait_for(lambda: len(sandbox.starts()) >= 2)
     assert "are told to end" in sandbox.finish(*command, "action=cancel")
-    output, errors = controller.communicate(timeout=120)
-    assert controller.returncode == 130, output + errors
+    outcome(controller, code=130)
     states = {CellFolder(path).state() for path in sandbox.root.glob("cells/*")}
     assert states <= {State.MISSING, State.DONE}
 

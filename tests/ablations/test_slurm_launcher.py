@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablations import request
 from ablations.launchers import Slurm, snapshot
 from ablations.sweep import main
 from ablations.worker import Job
@@ -45,21 +47,22 @@ def test_a_dry_run_prints_what_sbatch_would_get_without_slurm_or_a_trace(tmp_pat
     settings = {
         "partition": "gpu", "account": "lab", "qos": "high", "constraint": "h100", "minutes": "90", "mem_gb": "32",
         "nodes": "2", "gpus": "4", "max_parallel": "3", "setup": "['module load cuda']",
-        "container": "apptainer exec image.sif", "sbatch": "{nice: '100'}",
+        "container": "apptainer exec image.sif", "sbatch": "{nice: 100, exclusive: true}", "cpus": "3",
         "special": "{'untouched:*': {nodes: 1, gpus: 1}}",
     }  # fmt: skip
     assert main([*arguments, *(f"launcher.{name}={value}" for name, value in settings.items())]) == 0
     text = capsys.readouterr().out
     small, large = text[text.index("#!/bin/bash") :].split("#!/bin/bash")[1:]
     for line in ("--partition=gpu", "--account=lab", "--qos=high", "--constraint=h100", "--time=90", "--mem=32768MB",
-                 "--nice=100", "--signal=USR2@120", "--requeue", "--open-mode=append"):  # fmt: skip
+                 "--nice=100", "--exclusive",
+                 "--cpus-per-task=3", "--signal=USR2@120", "--requeue", "--open-mode=append"):  # fmt: skip
         assert f"#SBATCH {line}\n" in small
         assert f"#SBATCH {line}\n" in large
     assert "--array" not in small
     for line in ("--array=0-5%3", "--nodes=2", "--gpus-per-node=4", "--ntasks-per-node=4"):
         assert f"#SBATCH {line}\n" in large
     assert "module load cuda\nexport PYTHONSAFEPATH=1\n" in large
-    assert "--kill-on-bad-exit=1 --wait=60 apptainer exec image.sif /" in large
+    assert "--cpus-per-task=3 --kill-on-bad-exit=1 --wait=60 apptainer exec image.sif /" in large
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,12 +77,39 @@ def test_a_dry_run_prints_what_sbatch_would_get_without_slurm_or_a_trace(tmp_pat
         ({"max_queued": -1}, "launcher.max_queued=-1: expected 0 or more"),
         ({"special": {"a:*": {"gpu": 2}}}, "launcher.special.a:*: unknown resource 'gpu'; did you mean 'gpus'?"),
         ({"special": {"a:*": {"nodes": 0}}}, "launcher.nodes=0: expected 1 or more"),
+        ({"special": {"a:*": {"minutes": 2}}}, "launcher.signal_s=120: expected 1 or more, below the limit of 120 s"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(arguments, expected):
     with pytest.raises(ConfigError, match=r".*") as refusal:
         Slurm(**arguments)
     assert expected in str(refusal.value)
+
+
+def test_globs_that_meet_in_one_cell_must_go_together_there():
+    launcher = Slurm(special={"a:*": {"pack": 4}, "*:0": {"nodes": 2}})
+    assert len(launcher.chunks(jobs_of(["a:1", "b:0"]), 9)) == 2
+    with pytest.raises(ConfigError, match=r"launcher.pack=4: cells share at most one GPU"):
+        launcher.chunks(jobs_of(["a:1", "a:0"]), 9)
+
+
+@pytest.mark.parametrize(("resources", "cpus"), [({"cpus": 3}, 3), ({"cpus": 2, "pack": 4}, 8)])
+def test_srun_asks_for_the_cores_of_the_job(tmp_path, resources, cpus):
+    launcher = Slurm(**resources)
+    parameters = launcher.parameters(launcher.resources("a:0"), tmp_path, "")
+    assert parameters["cpus_per_task"] == cpus
+    assert f"--cpus-per-task={cpus}" in parameters["srun_args"]
+
+
+def test_what_is_text_for_slurm_is_text_on_the_command_line():
+    given = {"account": "0123", "partition": "on", "qos": "'12'", "setup": "[export A=1, 7]", "sbatch": "{nice: 100}"}
+    arguments = [f"launcher.{name}={value}" for name, value in given.items()]
+    launcher = request.read(["grid=kl_vs_mse", *arguments, "launcher.cpus=4", "launcher=slurm"]).launcher
+    assert (launcher.account, launcher.partition, launcher.qos) == ("0123", "on", "12")
+    assert (launcher.setup, launcher.sbatch) == (("export A=1", "7"), {"nice": "100"})
+    assert launcher.cpus == 4
+    with pytest.raises(ConfigError, match=r"launcher.setup: expected a list, got '\[module'"):
+        request.read(["grid=kl_vs_mse", "launcher=slurm", "launcher.setup=[module"])
 
 
 def test_arrays_that_must_not_run_at_once_wait_for_each_other(tmp_path):
@@ -112,3 +142,16 @@ def test_what_is_installed_in_the_present_folder_is_not_the_users_code(monkeypat
     users = snapshot._users()
     assert {"tests", "ablations"} <= users
     assert not {"pytest", "hypothesis", "yaml", "json", "threading"} & users
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_what_a_user_has_installed_at_home_is_not_copied(tmp_path, monkeypatch, folder):
+    installed = tmp_path / ".local" / "lib" / "python3" / folder
+    installed.mkdir(parents=True)
+    module = f"installed_in_{folder.partition('-')[0]}"
+    for path in (installed / f"{module}.py", tmp_path / f"mine_{module}.py"):
+        path.write_text("")
+        monkeypatch.syspath_prepend(path.parent)
+        importlib.import_module(path.stem)
+    monkeypatch.chdir(tmp_path)
+    assert snapshot._users() == {f"mine_{module}"}

@@ -7,14 +7,17 @@ import fcntl
 import json
 import os
 import pickle
+import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from ablations import doctor
+from ablations import actions, doctor
 from ablations.cells import STALE, CellFolder
-from ablations.launchers import Slurm, batches, slurm_session, snapshot
+from ablations.launchers import Slurm, batches, slurm_doctor, slurm_session, snapshot
 from ablations.launchers.end import End
 from ablations.launchers.queue import Refused
 from ablations.launchers.slurm_doctor import checks_of_slurm
@@ -66,13 +69,22 @@ class FakeSlurm:
         """A worker of ``job`` on another machine claims the cell; returns the file that it touches."""
         cell = self.cell(name)
         path = cell.path / "claims" / f"{cell.claim({'gpus': 1, 'job': job, 'restart': 0}).number}.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "elsewhere"}))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": "elsewhere"}))
         return path
 
     def leave(self, job: str, **ends: End) -> None:
         """The job writes how its cells ended."""
+        ended = {cell: end.to_json() for cell, end in ends.items()}
+        batches.ends_of(self.submission(job), job).write_text(json.dumps(ended))
+
+    def submission(self, job: str) -> Path:
+        """The folder of the submission that a job is of."""
         (folder,) = (path.parent for path in self.root.glob("slurm/*/jobs.json") if f'"{job}"' in path.read_text())
-        batches.ends_of(folder, job).write_text(json.dumps({cell: end.to_json() for cell, end in ends.items()}))
+        return folder
+
+    def options(self, job: str) -> str:
+        """What sbatch was told of the array of a job."""
+        return (self.submission(job) / f"{job.partition('_')[0]}_submission.sh").read_text()
 
     def sent(self, job: str) -> tuple[Job, ...]:
         """The cells in the pickle of a job."""
@@ -191,6 +203,60 @@ def test_only_so_many_jobs_are_submitted_as_the_user_says(fake):
     assert fake.session().free() > 10_000
 
 
+def test_no_more_jobs_than_allowed_are_submitted_of_cells_that_pack_less_well(fake):
+    session = fake.session(max_queued=2, pack=4, special={"untouched:*": {"pack": 1}})
+    for name in ("untouched", *"abcdefg"):
+        session.start(fake.job(name))
+    session.poll(0.0)
+    assert [len(fake.sent(job)) for job in ("1", "2")] == [1, 4]
+    fake.leave("1", untouched=End(Outcome.DONE))
+    fake.show(j2="RUNNING")
+    session.poll(0.0)
+    session.poll(0.0)
+    assert [job.cell_id for job in fake.sent("3")] == list("efg")
+
+
+def test_cells_that_are_sent_again_wait_for_places_not_for_each_other(fake):
+    session = fake.session(max_parallel=3)
+    for name in "abcde":
+        session.start(fake.job(name))
+    session.poll(0.0)
+    assert "--array=0-4%3" in fake.options("1_0")
+    fake.show(j1_0="FAILED", j1_1="FAILED", j1_2="RUNNING", j1_3="RUNNING", j1_4="RUNNING")
+    for job, _ in session.poll(0.0):
+        session.start(job)
+    session.poll(0.0)
+    assert (fake.submissions(), session.running()) == (1, 5)
+    for number, name in {2: "c", 3: "d"}.items():
+        fake.leave(f"1_{number}", **{name: End(Outcome.DONE)})
+    fake.show(j1_4="RUNNING")
+    assert len(session.poll(0.0)) == 2
+    session.poll(0.0)
+    assert [job.cell_id for number in range(2) for job in fake.sent(f"2_{number}")] == ["a", "b"]
+    assert "--dependency" not in fake.options("2_0")
+
+
+def test_another_session_counts_the_jobs_that_it_finds(fake):
+    first, second = fake.session(max_parallel=2), fake.session(max_parallel=2)
+    for name in "abc":
+        first.start(fake.job(name))
+    first.poll(0.0)
+    fake.show(j1_0="RUNNING", j1_1="RUNNING", j1_2="PENDING")
+    for name in "abcd":
+        second.start(fake.job(name))
+    second.poll(0.0)
+    assert (fake.submissions(), second.running()) == (1, 4)
+
+
+def test_arrays_of_one_submission_wait_for_each_other_where_so_many_must_not_run_at_once(fake):
+    session = fake.session(max_parallel=2, special={"c:*": {"minutes": 300}})
+    for name in "abcd":
+        session.start(fake.job(name))
+    session.poll(0.0)
+    assert "--dependency" not in fake.options("1_0")
+    assert "--dependency=afterany:1" in fake.options("2")
+
+
 def test_jobs_beyond_a_sites_limit_wait_for_the_others(fake, capsys):
     session = fake.session()
     session.start(fake.job("a"))
@@ -250,6 +316,121 @@ def test_ctrl_c_while_a_job_is_submitted_ends_neither_sbatch_nor_what_is_known_o
         session.poll(0.0)
         assert interrupt.asked
     assert "1 cells stay with Slurm" in session.leave()
+
+
+def test_a_second_ctrl_c_waits_for_a_submission_even_if_another_thread_takes_it(fake, monkeypatch):
+    def add(*arguments):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+        remember(*arguments)
+
+    remember = batches.Batches.add
+    monkeypatch.setattr(batches.Batches, "add", add)
+    session, over = fake.session(), threading.Event()
+    session.start(fake.job())
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    with Interrupt("stopping"), pytest.raises(KeyboardInterrupt):
+        session.poll(0.0)
+    over.set()
+    thread.join()
+    assert fake.session().batches.last("a").job == "1"
+
+
+def test_a_command_inside_of_a_job_does_not_pass_on_what_that_job_is(fake, monkeypatch):
+    outer = {"JOB_ID": "7", "ARRAY_JOB_ID": "6", "ARRAY_TASK_ID": "3", "MEM_PER_CPU": "50", "CPU_BIND": "none"}
+    outer = {f"SLURM_{name}": value for name, value in outer.items()} | {"RANK": "1"}
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "lab"}
+    for name, value in {**outer, **kept}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm_doctor, "PATIENCE", 0.0)
+    fake.shim("scancel", "true")
+    passed = fake.root.parent / "environment"
+    fake.shim("sbatch", f"env >{passed}; echo Submitted batch job 1")
+    session = fake.session()
+    session.start(fake.job())
+    for submit in (lambda: session.poll(0.0), lambda: list(checks_of_slurm(Slurm(), fake.root, "runner:run"))):
+        submit()
+        names = dict(line.partition("=")[::2] for line in passed.read_text().splitlines())
+        assert not outer.keys() & names.keys()
+        assert kept.items() <= names.items()
+        passed.unlink()
+    assert {name: os.environ[name] for name in outer} == outer
+
+
+def test_the_latest_submission_is_the_one_written_last_whatever_the_clock_of_its_machine_said(tmp_path):
+    for name, job, written in [("20260102-000000-a", "1", 100), ("20260101-000000-b", "2", 200)]:
+        path = tmp_path / "slurm" / name / "jobs.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"jobs": [[job, ["a"]]]}))
+        os.utime(path, (written, written))
+    assert batches.Batches.of(tmp_path).last("a").job == "2"
+
+
+@pytest.mark.parametrize("started_again", [False, True])
+def test_what_a_job_left_before_it_was_started_again_does_not_explain_its_end(fake, started_again):
+    session = fake.session()
+    session.start(fake.job())
+    session.poll(0.0)
+    fake.show(j1="RUNNING")
+    fake.leave("1", a=End(Outcome.STOPPED))
+    assert session.poll(0.0) == []
+    if started_again:
+        batches.ends_of(fake.submission("1"), "1").unlink()  # as a job does when it begins
+    fake.show(j1="OUT_OF_MEMORY")
+    ((_, end),) = session.poll(0.0)
+    assert (end.outcome, end.cause) == ((None, "oom") if started_again else (Outcome.STOPPED, "killed"))
+
+
+def test_gc_leaves_the_code_and_the_probes_alone_that_somebody_may_need(fake):
+    session = fake.session()
+    session.start(fake.job())
+    session.poll(0.0)
+    fake.show(j1="FAILED")
+    session.poll(0.0)
+    for name in ("code/new", "code/old", "slurm/doctor-new", "slurm/doctor-old"):
+        (fake.root / name).mkdir(parents=True)
+        if name.endswith("old"):
+            os.utime(fake.root / name, (0, time.time() - 8 * 86400))
+    found = {f"{path.parent.name}/{path.name}" for path, _ in actions.rubbish(fake.root)}
+    assert {name for name in found if name.startswith(("code/", "slurm/doctor"))} == {"code/old", "slurm/doctor-old"}
+
+
+def test_code_that_was_taken_away_meanwhile_is_copied_again(fake, monkeypatch):
+    code = fake.root / "code" / "abc"
+    monkeypatch.setattr(snapshot, "take", lambda *_: code.mkdir(parents=True, exist_ok=True) or code)
+    session = fake.session()
+    session.start(fake.job())
+    session.poll(0.0)
+    fake.show(j1="FAILED")
+    ((job, _),) = session.poll(0.0)
+    code.rmdir()
+    session.start(job)
+    session.poll(0.0)
+    assert fake.submissions() == 2
+    assert code.is_dir()
+
+
+def test_the_doctor_waits_until_its_job_has_written_all_before_it_tidies_up(fake, monkeypatch):
+    fake.shim("sbatch", "touch $(dirname $1)/started $(dirname $1)/scontrol; echo Submitted batch job 1")
+    folder = f"{fake.root}/slurm/doctor-*"
+    fake.shim(
+        "scancel", f"touch $(echo {folder})/signalled; (sleep 0.5; touch $(echo {folder})/1_0_result.pkl) >&- 2>&- &"
+    )
+    left = []
+
+    def rmtree(path, **options):
+        left.extend(file.name for file in path.iterdir())
+        remove(path, **options)
+
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    # The limit of the probe has nothing to do with that of the cells.
+    *_, last = checks_of_slurm(Slurm(signal_s=600), fake.root, "runner:run")
+    assert (last.what, last.mend) == ("signals", "")
+    assert "1_0_result.pkl" in left
+    assert not list(fake.root.glob("slurm/doctor-*"))
 
 
 def test_the_doctor_finds_a_container_in_which_a_job_cannot_queue_itself_again(fake):

@@ -65,6 +65,16 @@ def test_a_job_that_is_started_again_leaves_its_failed_cells_alone(job, monkeypa
     assert CellFolder(job.folder).attempts() == 1
 
 
+def test_a_job_that_is_started_again_takes_away_what_it_has_said_before(job, monkeypatch):
+    left = job.folder.parents[1] / "7_ends.json"
+    left.write_text(json.dumps({"abc": End(Outcome.STOPPED).to_json()}))
+    seen = []
+    monkeypatch.setattr(task, "run_logged", lambda *_: seen.append(left.exists()) or Outcome.DONE)
+    task.Task((job,), 0, 60.0)()
+    assert seen == [False]
+    assert ends(job) == {"abc": End(Outcome.DONE)}
+
+
 @pytest.mark.parametrize("restarts", [2, 3])
 def test_a_job_that_slurm_starts_again_and_again_without_gain_gives_its_cell_up(job, monkeypatch, restarts):
     for restart in range(restarts):
@@ -78,6 +88,17 @@ def test_a_job_that_slurm_starts_again_and_again_without_gain_gives_its_cell_up(
     assert ends(job) == {"abc": End(Outcome.FAILED)}
     assert cell.failure()["cause"] == "node_failure"
     assert "use a partition where it is left alone" in cell.failure()["message"]
+
+
+@pytest.mark.parametrize(("state", "forced"), [("RUNNING", True), ("CANCELLED", False)])
+def test_of_the_last_job_of_an_array_its_own_state_counts(job, shim, monkeypatch, state, forced):
+    for name, value in {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    others = "JobId=8 ArrayJobId=7 ArrayTaskId=2 JobState=RUNNING"
+    shim("scontrol", f"echo JobId=7 ArrayTaskId=3 JobState={state}; test $3 = 7_3 || echo {others}")
+    notice = task.Notice()
+    signal.raise_signal(signal.SIGTERM)
+    assert notice.is_forced() == forced
 
 
 def test_a_signal_without_slurms_commands_is_somebodys_wish(job, shim):
