@@ -37,6 +37,8 @@ MOST_IDLE = 3
 
 #: What outlives a fresh start of a cell: the history of its attempts.
 _HISTORY = ("claims", "events.jsonl", "log.txt")
+#: The files of which one says how a cell ended.
+_ENDS = ("DONE", "failure.json")
 
 
 class State(StrEnum):
@@ -65,10 +67,12 @@ class CellFolder:
             return State.RUNNING
         return State.FAILED if (self.path / "failure.json").exists() else State.MISSING
 
-    def is_done(self) -> bool:
-        """Whether ``DONE`` vouches for ``result.json``."""
+    def is_done(self, since: float = 0.0) -> bool:
+        """Whether ``DONE`` vouches for ``result.json``, and has done so only after ``since``."""
+        done = self.path / "DONE"
         try:
-            return (self.path / "DONE").read_text(encoding="utf-8").strip() == _digest(self.path / "result.json")
+            vouched = done.read_text(encoding="utf-8").strip() == _digest(self.path / "result.json")
+            return vouched and done.stat().st_mtime > since
         except FileNotFoundError:
             return False
 
@@ -84,40 +88,44 @@ class CellFolder:
             return 0
         return max((int(stem) for name in names if (stem := name.partition(".")[0]).isdigit()), default=0)
 
-    def claim(self, worker: Mapping[str, Any] | None = None) -> Claim | None:
+    def claim(self, worker: Mapping[str, Any] | None = None, since: float = 0.0) -> Claim | None:
         """Get the next attempt, or None if the cell is done or another process has it.
 
         Args:
             worker: what a worker says of itself (``gpus``, and under Slurm ``job`` and ``restart``); None for a
                 controller, which only writes down how the cell ended.
+            since: the time up to which results do not count, for a fresh start.
 
         Raises:
             OSError: the folder cannot be written.
         """
         # The attempt after the one that was found to be over, not after the latest: that may have begun meanwhile.
         last = self.attempts()
-        if self.is_done() or not self._over(last):
+        if self.is_done(since) or not self._over(last):
             return None
         number = last + 1
         (self.path / "claims").mkdir(parents=True, exist_ok=True)
         holder = {
             "host": socket.gethostname(),
+            "machine": _machine(),
             "pid": os.getpid(),
             "process": _process(os.getpid()),
             "since": time.time(),
-            "checkpoint": self.checkpoint(),
+            "checkpoint": 0 if self.is_void(since) else self.checkpoint(),
             "worker": None if worker is None else dict(worker),
         }
         try:
-            with self._claim_path(number).open("x", encoding="utf-8") as file:
-                json.dump(holder, file)
+            file = self._claim_path(number).open("x", encoding="utf-8")
         except FileExistsError:
             return None
+        try:
+            with file:
+                json.dump(holder, file)
         except OSError:  # a full disk: nobody may wait for an attempt that never began
             self._claim_path(number).unlink(missing_ok=True)
             raise
         claim = Claim(self, number)
-        if self.is_done():  # it was finished between the look and the claim
+        if self.is_done(since):  # it was finished between the look and the claim
             claim.release("not needed")
             return None
         self.event("claimed", number)
@@ -141,9 +149,13 @@ class CellFolder:
         """When the cell was finished or failed, in seconds since 1970; 0 while it has done neither."""
         return self._end()[1]
 
+    def is_void(self, since: float) -> bool:
+        """Whether the cell ended, but not after ``since``, so that all that it left is to go."""
+        return 0 < self.ended() <= since
+
     def _end(self) -> tuple[str, float]:
         """Digest and time of the file that says how the cell ended; a worker may take it away at any moment."""
-        for path in (self.path / "DONE", self.path / "failure.json"):
+        for path in (self.path / name for name in _ENDS):
             with contextlib.suppress(FileNotFoundError):
                 return _digest(path), path.stat().st_mtime
         return "", 0.0
@@ -174,7 +186,12 @@ class CellFolder:
 
     def checkpoint(self) -> int:
         """Which checkpoint there is, as a time stamp of the file system; 0 if there is none."""
-        return max((path.stat().st_mtime_ns for path in (self.path / "checkpoint").rglob("state.json")), default=0)
+        latest = 0
+        for folder, _, files in os.walk(self.path / "checkpoint"):
+            if "state.json" in files:
+                with contextlib.suppress(FileNotFoundError):  # the worker takes old ones away meanwhile
+                    latest = max(latest, Path(folder, "state.json").stat().st_mtime_ns)
+        return latest
 
     def results(self) -> dict[str, float]:
         """The final metrics and costs, by name."""
@@ -210,24 +227,31 @@ class Claim:
         """Give a sign of life."""
         os.utime(self.cell._claim_path(self.number))
 
-    def reset(self) -> None:
-        """Forget results, checkpoint and failure of former attempts, for a fresh start."""
-        for path in self.cell.path.iterdir():
-            if path.name not in _HISTORY:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def forget_failure(self) -> None:
-        """Take the failure of a former attempt away; its place in the history is ``events.jsonl``."""
-        (self.cell.path / "failure.json").unlink(missing_ok=True)
-
-    def finish(self) -> None:
-        """Vouch for ``result.json``, the last act of an attempt that succeeded.
+    def check(self) -> None:
+        """See to it that this attempt may still write.
 
         Raises:
             RuntimeError: the claim was lost, so that another process may be at work in the folder.
         """
         if self.lost:
             raise RuntimeError(f"attempt {self.number} of {self.cell.path.name} was taken over")
+
+    def forget(self, since: float = 0.0) -> None:
+        """Take the end of former attempts away; if it is not of after ``since``, all that they left but the history."""
+        if self.cell.is_void(since):
+            for path in self.cell.path.iterdir():
+                if path.name not in (*_HISTORY, *_ENDS):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in _ENDS:  # last, so that what was cut short here is done again
+            (self.cell.path / name).unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Vouch for ``result.json``, the last act of an attempt that succeeded.
+
+        Raises:
+            RuntimeError: the claim was lost.
+        """
+        self.check()
         write_text(self.cell.path / "DONE", _digest(self.cell.path / "result.json") + "\n")
         self.release("done")
 
@@ -258,7 +282,7 @@ def _is_over(path: Path, ended_job: str) -> bool:
     holder = read_json(path) or {}
     if "released" in holder or (ended_job and (holder.get("worker") or {}).get("job") == ended_job):
         return True
-    if holder.get("host") == socket.gethostname() and holder.get("process"):
+    if holder.get("machine") == _machine() and holder.get("process"):
         # The machine knows, however long a suspended laptop gave no sign of life; the start time tells a living
         # process from a stranger with the same number.
         return _process(int(holder["pid"])) != holder["process"]
@@ -266,6 +290,15 @@ def _is_over(path: Path, ended_job: str) -> bool:
         return time.time() - path.stat().st_mtime > STALE
     except FileNotFoundError:
         return False
+
+
+def _machine() -> str:
+    """What tells apart where processes have their numbers: machines may share a name, and containers a machine."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _process(pid: int) -> str:

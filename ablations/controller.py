@@ -21,7 +21,7 @@ LOOK = 1.0
 #: Such looks in one round, so that thousands of them do not keep the machine busy.
 MOST_LOOKS = 20
 
-#: ``rerun=`` -> the ends that do not count.
+#: ``rerun=`` -> the ends that do not count if they are of before it.
 _REDONE = {"failed": (State.FAILED,), "all": (State.FAILED, State.DONE)}
 
 
@@ -54,6 +54,8 @@ class Controller:
     """Called with the id of a cell that reached its end."""
     rerun: str = "missing"
     """``missing``, ``failed`` (those too), ``all`` (done ones too) or ``none``."""
+    since: float = 0.0
+    """When that began: later ends count."""
     runner: str = RUNNER
     budget: Budget = field(default_factory=Budget)
     states: dict[str, State] = field(default_factory=dict)
@@ -75,15 +77,11 @@ class Controller:
         self._deadline = time.monotonic() + self.budget.wall_s
         self._ended_jobs: dict[str, str] = {}
         self._looked: dict[str, float] = {}
-        # Cell id -> signature of an end that does not count, since it is to be tried again.
-        self._redo: dict[str, str] = {}
+        self._attempts: dict[str, int] = {}
+        """Cell id -> how many attempts there had been when it was started here."""
+        self._fresh = self.since if self.rerun == "all" else 0.0
         for cell_id in self.by_id:
-            folder = self.folder(cell_id)
-            state = folder.state()
-            if state in _REDONE.get(self.rerun, ()):
-                self._redo[cell_id] = folder.signature()
-                state = State.MISSING
-            self._stand(cell_id, state)
+            self._stand(cell_id, self._state(cell_id))
 
     def folder(self, cell_id: str) -> CellFolder:
         """The folder of a cell."""
@@ -148,18 +146,14 @@ class Controller:
 
     def _look(self, cell_id: str, session: Session | None) -> None:
         """Settle a cell that another controller ended; start it in ``session`` if it is to be had."""
-        folder = self.folder(cell_id)
-        state = folder.state()
-        # An end that is to be tried again, by this command or by one that has just taken it away.
-        if state in (State.DONE, State.FAILED) and folder.signature() in ("", self._redo.get(cell_id)):
-            state = State.MISSING
+        state = self._state(cell_id)
         if state is State.MISSING and session is not None:
             self.mine.add(cell_id)
             self.started[cell_id] = time.monotonic()
             self._stand(cell_id, State.RUNNING)
-            fresh = self.rerun == "all" and cell_id in self._redo
-            cell = self.by_id[cell_id]
-            session.start(Job(folder.path.resolve(), cell.config.to_dict(), fresh, self.runner, cell.name))
+            cell, folder = self.by_id[cell_id], self.folder(cell_id)
+            self._attempts[cell_id] = folder.attempts()
+            session.start(Job(folder.path.resolve(), cell.config.to_dict(), self._fresh, self.runner, cell.name))
             return
         self._looked[cell_id] = time.monotonic()
         self._settle(cell_id, state)
@@ -174,30 +168,44 @@ class Controller:
             self.storage_fault = True
         if end.outcome is None and not stopping:
             self._died(cell_id, end)
-        elif end.outcome not in (None, Outcome.BUSY):
-            self._redo.pop(cell_id, None)
-        state = self.folder(cell_id).state()
+        state = self._state(cell_id)
         if state is State.DONE:
             self.seconds.append(time.monotonic() - self.started[cell_id])
         self._settle(cell_id, state)
 
     def _died(self, cell_id: str, end: End) -> None:
         """A worker ended without saying why: the cell goes on if that gains something, else it has failed."""
-        folder = self.folder(cell_id)
-        if folder.state() in (State.DONE, State.FAILED) and folder.signature() != self._redo.get(cell_id):
+        if self._state(cell_id) in (State.DONE, State.FAILED):
             return  # it died after it had said everything
-        message = end.message
-        if end.job and all(worker.get("job") != end.job for worker in folder.workers()):
-            message = f"{message} before the cell began: {end.last_words or 'its log is empty'}"
-            # It counts as an attempt, so that a cell which can never begin is not sent for ever.
-            if attempt := folder.claim({"gpus": 0.0}):
-                attempt.forget_failure()
+        folder, message = self.folder(cell_id), end.message
+        if not self._began(cell_id, end.job):
+            unknown = "its log is empty" if end.job else "what it said is in the output of this command"
+            message = f"{message} before the cell began: {end.last_words or unknown}"
+            # It counts as an attempt, so that a cell which can never begin is not started for ever.
+            if attempt := folder.claim({"gpus": 0.0}, self._fresh):
+                attempt.forget(self._fresh)
                 attempt.release("died")
         if end.cause not in ("oom", "cancelled") and folder.may_go_on(end.cause):
-            self._redo.pop(cell_id, None)
             self.view.say(f"{self.by_id[cell_id].name}: {message}; it goes on from its checkpoint")
         elif claim := folder.claim():
             claim.fail(end.cause, message, end.log, int(folder.last_row().get("step", 0)))
+
+    def _began(self, cell_id: str, job: str) -> bool:
+        """Whether the worker that died had claimed its cell."""
+        folder = self.folder(cell_id)
+        if job:  # it may have done so before this command began
+            return any(worker.get("job") == job for worker in folder.workers())
+        return folder.attempts() > self._attempts[cell_id]
+
+    def _state(self, cell_id: str) -> State:
+        """Where a cell stands for this sweep, to which an end that is to be tried again is none."""
+        folder = self.folder(cell_id)
+        state = folder.state()
+        since = self.since if state in _REDONE.get(self.rerun, ()) else 0.0
+        # Where another command has just taken the end away, there is no time of it.
+        if state in (State.DONE, State.FAILED) and folder.ended() <= since:
+            return State.RUNNING if folder.claimed() else State.MISSING
+        return state
 
     def _stand(self, cell_id: str, state: State) -> None:
         """Note where a cell stands."""

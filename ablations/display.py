@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ablations.cells import State
 from ablations.controller import Controller
@@ -88,8 +90,10 @@ class LiveView:
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
-        assert self._live is not None
-        self._live.console.print(text, markup=False, highlight=False)
+        if self._live is None:  # there was nothing to run
+            print(text, flush=True)
+        else:
+            self._live.console.print(text, markup=False, highlight=False)
 
     def settled(self, cell: Cell, controller: Controller) -> None:
         """Print a failure."""
@@ -141,6 +145,51 @@ class LiveView:
         if self._controller is not None:
             self._live.update(self._table(self._controller))
         self._live.stop()
+
+
+@contextmanager
+def unfailing_output() -> Iterator[None]:
+    """Let what is printed go nowhere once it cannot be written any more.
+
+    A terminal that was closed, or the end of ``| tee``, is no reason to lose what the running cells have done.
+    """
+    output, errors = (cast("TextIO", _Unfailing(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(output), redirect_stderr(errors):
+        try:
+            yield
+        finally:  # or Python does it at its end, and complains
+            output.flush()
+            errors.flush()
+
+
+class _Unfailing:
+    """A text stream to which writing never fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write if that is possible."""
+        with self._deaf():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if that is possible."""
+        with self._deaf():
+            self._stream.flush()
+
+    @contextmanager
+    def _deaf(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # The descriptor, since what the stream has kept back is to go somewhere, too.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def make_view(metric: str, places: int) -> PlainView | LiveView:

@@ -15,7 +15,7 @@ from ablations import actions
 from ablations import request as requests
 from ablations.cells import CellFolder, State
 from ablations.controller import Controller
-from ablations.display import make_view
+from ablations.display import make_view, unfailing_output
 from ablations.doctor import checks_of_folder
 from ablations.doctor import report as report_checks
 from ablations.launchers.queue import Refused, SlurmDown
@@ -43,6 +43,8 @@ class Interrupt:
         return self.asked
 
     def _handle(self, number: int, frame: object) -> None:
+        if self.asked and number == signal.SIGHUP:
+            return  # a terminal that closes sends it, and so does its shell
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -50,7 +52,8 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._before[number] = signal.signal(number, self._handle)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,6 +77,28 @@ class Recall:
             return self._path.stat().st_mtime_ns
         except FileNotFoundError:
             return 0
+
+
+class Rerun:
+    """When ``rerun=`` began: ends that are older do not count.
+
+    By the clock of the file system, as theirs are.  A rerun of all cells that did not come to its end is gone on with,
+    so that what it has finished counts; of ``failed``, a failure since the last command may have been mended.
+    """
+
+    def __init__(self, folder: Path, which: str) -> None:
+        self._path = folder / f"rerun-{which}"
+        self.since = 0.0
+        if which in ("failed", "all"):
+            if which == "all" and self._path.exists():
+                print(f"note: this goes on with the rerun=all that was not ended; delete {self._path} to begin anew")
+            else:
+                self._path.touch()
+            self.since = self._path.stat().st_mtime
+
+    def end(self) -> None:
+        """Note that every cell has reached its end."""
+        self._path.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
@@ -100,17 +125,18 @@ def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
     command = shlex.join(["python", "-m", "ablations.sweep", *arguments])
-    try:
-        return _act(request, plan, cells, command, runner)
-    except (ConfigError, SlurmDown) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return MISTAKE if isinstance(error, ConfigError) else INCOMPLETE
-    except OSError as error:
-        print(f"error: {error}\nNothing that was finished is lost; to go on:\n  {command}", file=sys.stderr)
-        return INCOMPLETE
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; to go on:\n  {command}", file=sys.stderr)
-        return INTERRUPTED
+    with unfailing_output():
+        try:
+            return _act(request, plan, cells, command, runner)
+        except (ConfigError, SlurmDown) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return MISTAKE if isinstance(error, ConfigError) else INCOMPLETE
+        except OSError as error:
+            print(f"error: {error}\nNothing that was finished is lost; to go on:\n  {command}", file=sys.stderr)
+            return INCOMPLETE
+        except KeyboardInterrupt:
+            print(f"\ninterrupted; to go on:\n  {command}", file=sys.stderr)
+            return INTERRUPTED
 
 
 def _act(request: Request, plan: Plan, cells: list[Cell], command: str, runner: str) -> int:
@@ -124,8 +150,11 @@ def _act(request: Request, plan: Plan, cells: list[Cell], command: str, runner: 
     for note in plan.notes:
         print(f"note: {note}")
     recall = Recall(folder)
+    rerun = Rerun(folder, request.rerun)
     with Interrupt(request.launcher.on_interrupt()) as interrupt:
-        controller, mirror = _run(request, plan, cells, folder, runner, interrupt, recall)
+        controller, mirror = _run(request, plan, cells, folder, runner, interrupt, recall, rerun.since)
+    if not controller.pending():
+        rerun.end()
     if interrupt.asked or recall():
         print(f"interrupted: {controller.counts()}; to go on:\n  {command}")
         print(f"to look:\n  {command} action=status\nto end what still runs:\n  {command} action=cancel")
@@ -167,6 +196,7 @@ def _run(
     runner: str,
     interrupt: Interrupt,
     recall: Recall,
+    since: float,
 ) -> tuple[Controller, Mirror | None]:
     """Run what is missing, to the end or to the second Ctrl-C."""
     places = request.launcher.places()
@@ -181,6 +211,7 @@ def _run(
         recalled=recall,
         on_end=on_end,
         rerun=request.rerun,
+        since=since,
         runner=runner,
         budget=request.budget,
     )

@@ -15,6 +15,7 @@ import platform
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -36,7 +37,8 @@ RUNNER = "unigrpo.training.runner:run"
 _PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "numpy", "scipy", "safetensors")
 
 #: Faults of the place that is written to, not of the cell.
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_STORAGE = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 class Outcome(IntEnum):
@@ -59,8 +61,8 @@ class Job:
     folder: Path
     config: Mapping[str, Any]
     """The plain form of the cell's RunConfig."""
-    fresh: bool = False
-    """Whether to throw away what former attempts left."""
+    fresh: float = 0.0
+    """The time up to which an end of the cell does not count: what it left is thrown away."""
     runner: str = RUNNER
     """``module:function`` with the signature of ``unigrpo.training.runner.run``."""
     name: str = ""
@@ -85,12 +87,8 @@ def run_cell(job: Job, stop: Callable[[], bool]) -> Outcome:
     """
     cell = CellFolder(job.folder, job.ended_job)
     try:
-        # A job that Slurm started again goes on; only the first time does it start afresh.
-        fresh = job.fresh and not had_before(cell)
-        if fresh and cell.is_done():
-            (cell.path / "DONE").unlink()
-        claim = cell.claim({"gpus": job.gpus} | slurm_job())
-        return Outcome.BUSY if claim is None else _attempt(claim, job, fresh, stop)
+        claim = cell.claim({"gpus": job.gpus} | slurm_job(), job.fresh)
+        return Outcome.BUSY if claim is None else _attempt(claim, job, stop)
     except OSError as error:
         print(f"cell {job.cell_id}: {error}", file=sys.stderr, flush=True)
         return Outcome.STORAGE
@@ -146,22 +144,20 @@ def had_before(cell: CellFolder) -> bool:
     return any(it.get("job") == mine["job"] and it["restart"] < mine["restart"] for it in workers)
 
 
-def _attempt(claim: Claim, job: Job, fresh: bool, stop: Callable[[], bool]) -> Outcome:
+def _attempt(claim: Claim, job: Job, stop: Callable[[], bool]) -> Outcome:
     reached = {"step": 0}
     ended = threading.Event()
+
+    def progress(report: Mapping[str, Any]) -> None:
+        claim.check()  # not by way of stop, which would write a checkpoint into the folder of whoever has it now
+        reached.update(step=int(report["update"]))
+
     threading.Thread(target=_beat, args=(claim, ended), daemon=True).start()
     try:
-        if fresh:
-            claim.reset()
-        claim.forget_failure()
+        claim.forget(job.fresh)
         write_json(claim.cell.path / "env.json", environment())
         run = _load(job.runner)
-        run(
-            RunConfig.from_dict(job.config),
-            claim.cell.path,
-            progress=lambda report: reached.update(step=int(report["update"])),
-            stop=lambda: stop() or claim.lost,
-        )
+        run(RunConfig.from_dict(job.config), claim.cell.path, progress=progress, stop=stop)
         claim.finish()
         return Outcome.DONE
     except BaseException as error:
@@ -178,12 +174,30 @@ def _explain(claim: Claim, error: BaseException, step: int) -> Outcome:
     if claim.lost:
         return Outcome.BUSY
     traceback.print_exception(error)
-    if isinstance(error, OSError) and error.errno in _STORAGE:
+    if isinstance(error, OSError) and _is_of_storage(error, claim.cell.path):
         claim.release("storage")
         return Outcome.STORAGE
     message = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     claim.fail(_cause(error), message, "".join(traceback.format_exception(error)), step)
     return Outcome.FAILED
+
+
+def _is_of_storage(error: OSError, folder: Path) -> bool:
+    """Whether it is a fault of the cell's folder, not of a file elsewhere, which may be this cell's alone."""
+    if error.errno not in _STORAGE:
+        return False
+    if isinstance(error.filename, str | bytes):
+        return Path(os.fsdecode(error.filename)).resolve().is_relative_to(folder.resolve())
+    # A write does not say to which file.  A disk that was too full for a large one takes a small one still; any other
+    # fault would meet that one, too.
+    if error.errno in _FULL:
+        return True
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError:
+        return True
+    return False
 
 
 def _cause(error: BaseException) -> str:

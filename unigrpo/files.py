@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         OSError: the folder cannot be written; the old content stays.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Not by the number of the process: two machines that write here may both have it.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as handle:
             handle.write(content)

@@ -21,7 +21,7 @@ from ablations.worker import Job, run_in_process
 from unigrpo.registry import ConfigError, register
 
 #: Signals that the server of the workers ignores.
-_FOR_THE_SESSION = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+_FOR_THE_SESSION = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 @register("launcher", "local", source="own pool; submitit's local executor has no limit on parallel jobs")
@@ -48,8 +48,8 @@ class Local:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([runner.partition(":")[0], "ablations.worker"])
-        # Ctrl-C, and what Slurm sends to all processes of a job, must not end the server; what they mean for its
-        # workers is for this process to say.
+        # Ctrl-C, a terminal that closes, and what Slurm sends to all processes of a job must not end the server; what
+        # they mean for its workers is for this process to say.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_THE_SESSION}
         forkserver.ensure_running()
         for number, handler in before.items():
@@ -90,6 +90,7 @@ class LocalSession:
     share: float = 0.0
     """GPUs per place."""
     jobs: dict[ForkServerProcess, tuple[Job, str | None]] = field(default_factory=dict)
+    stopping: bool = False
 
     def free(self) -> int:
         """Places without a worker."""
@@ -113,6 +114,8 @@ class LocalSession:
         if not self.jobs:
             time.sleep(seconds)
             return []
+        if self.stopping:  # again, since a worker that has just been forked ignores signals as the server does
+            self._signal(signal.SIGTERM)
         wait([process.sentinel for process in self.jobs], timeout=seconds)
         ended = []
         for process in [process for process in self.jobs if process.exitcode is not None]:
@@ -128,8 +131,8 @@ class LocalSession:
         return ""
 
     def stop(self) -> None:
-        """Send SIGTERM, which a worker answers with a checkpoint."""
-        self._signal(signal.SIGTERM)
+        """Send SIGTERM from now on, which a worker answers with a checkpoint."""
+        self.stopping = True
 
     def kill(self) -> None:
         """Send SIGKILL."""

@@ -16,8 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ablations import worker
+from ablations import cells, worker
 from ablations.cells import STALE, CellFolder, State
+from unigrpo.files import write_text
 
 HOLDERS = st.integers(0, 3)
 
@@ -55,20 +56,20 @@ class Store(RuleBasedStateMachine):
             self.held[holder] = claim
             self.alive = {holder}
             if remote:
-                self.edit(claim, host="elsewhere")
+                self.edit(claim, machine="elsewhere")
 
     @precondition(lambda self: self.alive)
     @rule()
     def die_here(self):
         (holder,) = self.alive
-        self.edit(self.held[holder], host=os.uname().nodename, process="1")
+        self.edit(self.held[holder], machine=cells._machine(), process="1")
         self.alive = set()
 
     @precondition(lambda self: self.alive)
     @rule(beats=st.booleans())
     def fall_silent_elsewhere(self, beats):
         (holder,) = self.alive
-        path = self.edit(self.held[holder], host="elsewhere")
+        path = self.edit(self.held[holder], machine="elsewhere")
         os.utime(path, (0, time.time() - STALE - 1))
         if beats:
             self.held[holder].beat()
@@ -102,7 +103,7 @@ class Store(RuleBasedStateMachine):
             claim.fail("exception", "it broke", "Traceback", 3)
             assert self.cell.failure()["cause"] == "exception"
         else:
-            claim.forget_failure()
+            claim.forget()
             claim.release(outcome)
         self.alive = set()
 
@@ -178,6 +179,72 @@ def test_a_process_that_took_the_number_of_a_dead_one_is_not_taken_for_it(tmp_pa
     assert not cell.claimed()
 
 
+def test_a_process_is_looked_up_only_where_it_has_its_number(tmp_path):
+    """Machines may share a name; only the boot and the container tell whose process number it is."""
+    cell = CellFolder(tmp_path / "abc")
+    cell.claim()
+    path = cell.path / "claims" / "1.json"
+    dead = json.loads(path.read_text()) | {"process": "1"}
+    path.write_text(json.dumps(dead | {"machine": "another boot or container"}))
+    assert cell.claimed()
+    path.write_text(json.dumps(dead | {"host": "another name"}))
+    assert not cell.claimed()
+
+
+def test_a_claim_of_which_nobody_can_say_where_it_was_made_lasts_until_it_is_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "_machine", lambda: "")  # no /proc
+    monkeypatch.setattr(cells, "_process", lambda number: "")
+    cell = CellFolder(tmp_path / "abc")
+    cell.claim()
+    assert cell.claimed()
+    os.utime(cell.path / "claims" / "1.json", (0, time.time() - STALE - 1))
+    assert not cell.claimed()
+
+
+def test_a_claim_that_cannot_be_opened_is_left_to_whoever_has_it(tmp_path, monkeypatch):
+    opened = Path.open
+
+    def fail(path, mode="r", **given):
+        opened(path, mode, **given).close()
+        raise OSError(errno.EIO, "the answer of the server was lost")
+
+    cell = CellFolder(tmp_path / "abc")
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(OSError, match="was lost"):
+        cell.claim()
+    assert cell.attempts() == 1
+
+
+def test_a_checkpoint_that_is_taken_away_while_it_is_looked_at_is_none(tmp_path, monkeypatch):
+    cell = CellFolder(tmp_path / "abc")
+    for name in ("1", "2"):
+        (cell.path / "checkpoint" / name).mkdir(parents=True)
+        (cell.path / "checkpoint" / name / "state.json").touch()
+    latest = cell.checkpoint()
+    stat = Path.stat
+
+    def look(path, **given):
+        if path.parent.name == "1":
+            shutil.rmtree(path.parent, ignore_errors=True)
+        return stat(path, **given)
+
+    monkeypatch.setattr(Path, "exists", lambda path: os.path.exists(path))
+    monkeypatch.setattr(Path, "stat", look)
+    assert cell.checkpoint() == latest
+    assert not (cell.path / "checkpoint" / "1").exists()
+
+
+def test_writers_with_one_process_number_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    def sync(descriptor):
+        monkeypatch.undo()
+        write_text(tmp_path / "cancel", "the other one's")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_text(tmp_path / "cancel", "mine")
+    assert (tmp_path / "cancel").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["cancel"]
+
+
 def test_an_end_that_is_taken_away_while_it_is_read_is_none(tmp_path, monkeypatch):
     cell = CellFolder(tmp_path / "abc")
     cell.claim().fail("exception", "it broke", "Traceback", 3)
@@ -207,6 +274,37 @@ def test_a_sign_of_life_that_fails_is_not_the_last(monkeypatch):
 def test_a_fresh_start_keeps_the_history_only(tmp_path):
     cell = finished(tmp_path / "abc")
     (cell.path / "checkpoint").mkdir()
-    (cell.path / "DONE").unlink()
-    cell.claim().reset()
+    assert cell.claim(since=cell.ended() - 1) is None
+    cell.claim(since=cell.ended()).forget(cell.ended())
     assert sorted(path.name for path in cell.path.iterdir()) == ["claims", "events.jsonl"]
+
+
+def test_a_fresh_start_that_was_cut_short_is_made_again(tmp_path, monkeypatch):
+    cell = finished(tmp_path / "abc")
+    since, unlink = cell.ended(), Path.unlink
+
+    def cut_short(path, **given):
+        unlink(path, **given)
+        raise KeyboardInterrupt
+
+    claim = cell.claim(since=since)
+    monkeypatch.setattr(Path, "unlink", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        claim.forget(since)
+    monkeypatch.undo()
+    (cell.path / "checkpoint").mkdir()  # as if that had been left
+    claim.forget(since)
+    assert sorted(path.name for path in cell.path.iterdir()) == ["claims", "events.jsonl"]
+    assert cell.ended() == 0
+
+
+def test_a_new_failure_counts_whatever_the_end_was_that_its_attempt_found(tmp_path):
+    cell = finished(tmp_path / "abc")
+    (cell.path / "result.json").unlink()
+    since = cell.ended()
+    os.utime(cell.path / "DONE", (0, since - 1))
+    claim = cell.claim()
+    claim.forget()
+    claim.fail("exception", "it broke", "Traceback", 3)
+    assert cell.ended() > since - 1
+    assert cell.signature() == cells._digest(cell.path / "failure.json")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -12,8 +14,10 @@ from ablations.controller import Controller
 from ablations.costs import Budget
 from ablations.display import LiveView
 from ablations.grid import load_grid
-from ablations.launchers import Inline
+from ablations.launchers import End, Inline
+from ablations.launchers.inline import InlineSession
 from ablations.plan import make_plan
+from ablations.worker import Outcome
 from tests.ablations.conftest import RUNNER
 
 
@@ -115,7 +119,7 @@ def test_an_end_that_another_command_takes_away_is_no_end(control, monkeypatch):
     controller, session = control(1), Places(1)
     folder = controller.folder(controller.cells[0].id)
     folder.claim({"gpus": 0}).fail("exception", "it broke", "", 0)
-    monkeypatch.setattr(CellFolder, "signature", lambda cell: "")  # gone between the look and the reading
+    monkeypatch.setattr(CellFolder, "ended", lambda cell: 0.0)  # gone between the look and the reading
     controller._look(folder.path.name, session)
     assert session.started == [folder.path.name]
 
@@ -133,3 +137,52 @@ def test_the_table_reads_the_score_of_a_cell_once(control, monkeypatch):
         table = view._table(controller)
     assert sorted(read) == sorted(cell.id for cell in controller.cells[:3])
     assert list(table.columns[-2].cells).count("0.250") == 3
+
+
+@pytest.mark.parametrize("job", ["", "77"])
+@pytest.mark.parametrize("rerun", ["missing", "all"])
+def test_a_worker_that_dies_before_its_cell_begins_is_an_attempt_without_gain(sandbox, monkeypatch, job, rerun):
+    if rerun == "all":
+        sandbox.inline("seeds=1")
+    started, trained = [], sandbox.starts()
+
+    def die(session, job_):
+        started.append(job_.cell_id)
+        assert len(started) <= 4, "it is started again for ever"
+        session.ended.append((job_, End(None, message="its process was killed by signal 9", job=job)))
+
+    monkeypatch.setattr(InlineSession, "start", die)
+    assert sandbox.inline("seeds=1", f"rerun={rerun}") == 1
+    assert sandbox.starts() == trained
+    assert sandbox.results() == {}  # the former ones would pass for those of this command
+    failure = CellFolder(sandbox.cell("none", 0)).failure()
+    where = "its log is empty" if job else "what it said is in the output of this command"
+    assert failure["message"] == f"its process was killed by signal 9 before the cell began: {where}"
+
+
+def test_a_rerun_of_all_that_is_interrupted_goes_on(sandbox, monkeypatch, capsys):
+    sandbox.inline("seeds=1")
+    collect, ended = Controller._collect, []
+
+    def interrupt(controller, cell_id, *end):
+        collect(controller, cell_id, *end)
+        ended.append(cell_id)
+        if len(ended) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Controller, "_collect", interrupt)
+    assert sandbox.inline("seeds=1", "rerun=all") == 130
+    capsys.readouterr()
+    assert sandbox.inline("seeds=1", "rerun=all") == 0
+    assert "goes on with the rerun=all that was not ended" in capsys.readouterr().out
+    assert len(sandbox.starts()) == 4 + 4
+    # It came to its end, so the next one is a new one.
+    assert sandbox.inline("seeds=1", "rerun=all") == 0
+    assert len(sandbox.starts()) == 4 + 4 + 4
+
+
+def test_a_folder_that_cannot_be_written_does_not_make_a_former_result_a_new_one(sandbox, monkeypatch, capsys):
+    sandbox.inline("seeds=1", "only=none:0")
+    monkeypatch.setattr(InlineSession, "start", lambda session, job: session.ended.append((job, End(Outcome.STORAGE))))
+    assert sandbox.inline("seeds=1", "only=none:0", "rerun=all") == 1
+    assert "1 cells: 1 missing" in capsys.readouterr().out
