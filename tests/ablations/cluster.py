@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,6 +23,9 @@ COMMANDS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "s
 NODES = 4
 #: Seconds between SIGTERM and SIGKILL.
 KILL_WAIT = 4
+#: Seconds that Slurm's programs wait for an answer, and that a test waits for one of them: all of it may be slow.
+ANSWER = 60
+PATIENCE = 180.0
 CONFIG = """\
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
@@ -54,7 +58,8 @@ MaxArraySize=1001
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
-SlurmdTimeout=10
+SlurmdTimeout=300
+MessageTimeout={answer}
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP DefMemPerCPU=10
 PartitionName=low Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=20 State=UP DefMemPerCPU=10
@@ -82,6 +87,8 @@ class Cluster:
     def __init__(self, folder: Path):
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        # As it is now: tests change theirs, and the thread below does not stop for that.
+        self._whole_environment = {**os.environ, **self.environment}
         self._made: list[subprocess.Popen[bytes]] = []
         self._over = threading.Event()
 
@@ -91,13 +98,13 @@ class Cluster:
         for gpu in range(4):
             os.mknod(self.folder / "dev" / f"gpu{gpu}", 0o666 | 0o020000, os.makedev(1, 3))
         host = socket.gethostname().partition(".")[0]
-        ports = _free_ports(1 + NODES)
+        ports = free_ports(1 + NODES)
         nodes = "\n".join(
             f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} CPUs=8 RealMemory=8000 Gres=gpu:4"
             for i in range(1, NODES + 1)
         )
         (self.folder / "slurm.conf").write_text(
-            CONFIG.format(folder=self.folder, ports=ports, nodes=nodes, kill_wait=KILL_WAIT)
+            CONFIG.format(folder=self.folder, ports=ports, nodes=nodes, kill_wait=KILL_WAIT, answer=ANSWER)
         )
         (self.folder / "gres.conf").write_text(f"NodeName=n[1-{NODES}] Name=gpu File={self.folder}/dev/gpu[0-3]\n")
         self.control()
@@ -110,8 +117,8 @@ class Cluster:
         """Start requeued jobs when their node is rid of them, not after the two minutes that Slurm makes them wait."""
         since: dict[str, float] = {}
         while not self._over.wait(0.5):
-            # A test may have taken Slurm's programs off PATH for a while.
-            with contextlib.suppress(subprocess.SubprocessError, FileNotFoundError):
+            # Whatever goes wrong once: without this thread every requeued job would be late.
+            with contextlib.suppress(Exception):
                 columns = "--Format=JobArrayID:40,Reason:40"
                 waiting = self.run("squeue", "--noheader", "--array", "--states=PENDING", columns).splitlines()
                 jobs = [line.split()[0] for line in waiting if line.split()[1] == "BeginTime"]
@@ -126,38 +133,46 @@ class Cluster:
     def restart_control(self, seconds: float) -> None:
         """Take slurmctld away for a while."""
         self.slurmctld.terminate()
-        self.slurmctld.wait(30)
+        self.slurmctld.wait(PATIENCE)
         time.sleep(seconds)
         self.control()
+        self.run("squeue")  # Slurm's programs wait until it is there
 
     def wait_for_idle(self) -> None:
         """Until all nodes are there."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         states: list[str] = []
         while states != ["idle"] * NODES:
             if time.monotonic() > end:
                 raise RuntimeError(f"nodes are {states}; see {self.folder}/log")
             time.sleep(0.2)
-            with contextlib.suppress(subprocess.CalledProcessError):
+            with contextlib.suppress(subprocess.SubprocessError):
                 states = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--Format=StateLong").split()
 
     def run(self, *command: str) -> str:
         """What a command of Slurm prints."""
-        environment = {**os.environ, **self.environment}
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+        done = subprocess.run(
+            command, env=self._whole_environment, check=True, capture_output=True, text=True, timeout=PATIENCE
+        )
+        return done.stdout
 
     def jobs(self, *states: str) -> list[str]:
         """Jobs in one of ``states``."""
         shown = self.run("squeue", "--noheader", "--array", f"--states={','.join(states)}", "--Format=JobArrayID:40")
         return shown.split()
 
+    def node_of(self, job: str) -> str:
+        """Where a job runs."""
+        return self.run("squeue", "--noheader", f"--jobs={job}", "--Format=NodeList:20").strip()
+
     def clear(self) -> None:
-        """End all jobs, and their processes."""
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self.run("scancel", "--user=root")
-        self._end_steps()
+        """End all jobs, and their processes; returns when the nodes are free of them."""
+        self._end_jobs()
         for i in range(1, NODES + 1):
-            self.run("scontrol", "update", f"NodeName=n{i}", "State=IDLE")
+            # Of a node that is not down Slurm may not like to hear it.
+            with contextlib.suppress(subprocess.SubprocessError):
+                self.run("scontrol", "update", f"NodeName=n{i}", "State=IDLE")
+        self.wait_for_idle()
 
     def account(self) -> Path:
         """A folder for PATH with a ``sacct`` that knows what slurmctld knows."""
@@ -168,9 +183,7 @@ class Cluster:
 
     def stop(self) -> None:
         self._over.set()
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self.run("scancel", "--user=root")
-        self._end_steps()
+        self._end_jobs()
         for process in reversed(self._made):
             process.terminate()
         for process in self._made:
@@ -179,8 +192,10 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def _end_steps(self) -> None:
-        """End what jobs have left behind: their processes know this cluster by their environment."""
+    def _end_jobs(self) -> None:
+        """End the jobs, and what they leave behind: their processes know this cluster by their environment."""
+        with contextlib.suppress(subprocess.SubprocessError):
+            self.run("scancel", "--user=root")
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 environment = (entry / "environ").read_bytes()
@@ -188,21 +203,22 @@ class Cluster:
                     os.kill(int(entry.name), signal.SIGKILL)
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **self.environment}
         log = (self.folder / "log" / f"{'-'.join(command).replace('/', '_')}.out").open("ab")
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=self._whole_environment, stdout=log, stderr=log, start_new_session=True)
         self._made.append(process)
         return process
 
 
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+def free_ports(count: int) -> list[int]:
+    """Ports for servers that may go and come back: none of those that Linux gives to whoever asks for any."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(10000, 20000), 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no ports are free")
 
 
 def missing() -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import reports
+from ablations.cells import CellFolder
 from ablations.sweep import main
 from tests.ablations.cluster import running_cluster
 
@@ -20,6 +23,8 @@ REPOSITORY = Path(__file__).parents[2]
 #: Jobs run a copy of the code that is gone when the coverage is reported.
 UNMEASURED = "launcher.setup=[unset COVERAGE_PROCESS_CONFIG COVERAGE_PROCESS_START]"
 RUNNER = "tests.ablations.fake_trainer:run"
+#: Seconds for what may take a while where everything else is busy.
+PATIENCE = 300.0
 CONTROLLER = f"""
 import sys
 from pathlib import Path
@@ -33,17 +38,22 @@ from ablations import tracking
 from ablations.launchers import queue
 from ablations.sweep import main
 queue.QUEUE_EVERY = 1.0  # the cluster of a test serves nobody else
-tracking.PATIENCE = 300.0  # a server starts slowly where everything else is busy
+tracking.PATIENCE = {PATIENCE}  # a server may start slowly
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], runner={RUNNER!r}))
+    sys.exit(main(sys.argv[2:], runner=sys.argv[1]))
 """
 
 
 class Sandbox:
     """A root folder, and commands on it."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, commands: list[subprocess.Popen[Any]]):
         self.root = root
+        self.commands = commands
+
+    def beside(self, name: str) -> Sandbox:
+        """Another root of the same test."""
+        return Sandbox(self.root.with_name(name), self.commands)
 
     def behave(self, **behaviour: object) -> None:
         self.root.mkdir(exist_ok=True)
@@ -58,18 +68,19 @@ class Sandbox:
     def inline(self, *arguments: str, **options: str) -> int:
         return main(self.arguments("launcher=inline", *arguments, **options), runner=RUNNER)
 
-    def controller(self, *arguments: str, gpus: str = "", **options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", CONTROLLER, *self.arguments(*arguments, **options)]
+    def controller(
+        self, *arguments: str, gpus: str = "", runner: str = RUNNER, folder: Path = REPOSITORY, **options: str
+    ) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", CONTROLLER, runner, *self.arguments(*arguments, **options)]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True, **pipes)
+        controller = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
+        self.commands.append(controller)
+        return controller
 
     def finish(self, *arguments: str, code: int = 0, **options: str) -> str:
         """What a command of its own prints until it ends."""
-        controller = self.controller(*arguments, **options)
-        output, errors = controller.communicate(timeout=300)
-        assert controller.returncode == code, output + errors
-        return output
+        return outcome(self.controller(*arguments, **options), code)[0]
 
     def starts(self) -> list[str]:
         """``<cell_id> <first update>`` for every time that a cell began to train."""
@@ -78,6 +89,12 @@ class Sandbox:
 
     def results(self) -> dict[str, bytes]:
         return {path.parent.name: path.read_bytes() for path in self.root.glob("cells/*/result.json")}
+
+    def workers(self) -> list[int]:
+        """Processes of the cells that run now."""
+        claimed = (cell for cell in map(CellFolder, self.root.glob("cells/*")) if cell.claimed())
+        holders = (holders[-1] for cell in claimed if (holders := cell.holders()))
+        return [holder["pid"] for holder in holders if holder.get("worker")]
 
     def sweep(self) -> dict:
         (path,) = self.root.glob("sweeps/*/sweep.json")
@@ -88,15 +105,38 @@ class Sandbox:
         return self.root / "cells" / found["cells"][str(seed)]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
+def outcome(controller: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    """What a command has printed, on both its streams, when it ends with ``code``."""
+    output, errors = controller.communicate(timeout=PATIENCE)
+    assert controller.returncode == code, output + errors
+    return output, errors
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
 
 
+def kill(commands: list[subprocess.Popen[Any]]) -> None:
+    """Kill commands that nobody has waited for, with all of their process groups."""
+    for command in commands:
+        with command:
+            if command.returncode is None:  # else the number may be somebody else's by now
+                os.killpg(command.pid, signal.SIGKILL)
+
+
 @pytest.fixture
-def sandbox(tmp_path, monkeypatch):
+def commands():
+    """Processes that a test starts, each with a group of its own; those that a failure leaves behind are killed."""
+    started: list[subprocess.Popen[Any]] = []
+    yield started
+    kill(started)
+
+
+@pytest.fixture
+def sandbox(commands, tmp_path, monkeypatch):
     def write(folder: Path) -> Path:
         (folder / "report").mkdir(exist_ok=True)
         page = folder / "report" / "report.html"
@@ -105,7 +145,7 @@ def sandbox(tmp_path, monkeypatch):
 
     monkeypatch.setattr(reports, "write", write)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Sandbox(tmp_path / "runs")
+    return Sandbox(tmp_path / "runs", commands)
 
 
 @pytest.fixture
@@ -132,9 +172,10 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture
-def slurm(cluster, tmp_path, monkeypatch):
+def slurm(cluster, commands, tmp_path, monkeypatch):
     """A sandbox whose sweeps run on the cluster; whatever a test leaves there is taken away."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    yield Sandbox(tmp_path / "runs")
+    yield Sandbox(tmp_path / "runs", commands)
+    kill(commands)  # they would submit more
     cluster.clear()

@@ -1,6 +1,7 @@
 """A trainer that trains nothing: the contract of ``unigrpo.training.runner.run`` in a few milliseconds a cell.
 
 What a cell does is told by a JSON file beside the cells' folder, ``behaviour.json``: sleep per update, cells that fail.
+A cell that is ``held`` has one update and makes no other until it is let go, or told to stop.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ def _write(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def _behaviour(folder: Path) -> dict[str, Any]:
-    """What the test wants, at this moment."""
-    told = folder.parent.parent / "behaviour.json"
-    return json.loads(told.read_text()) if told.exists() else {}
+def _behaviour(folder: Path, cell: str) -> tuple[float, str | None]:
+    """What the test wants of the cell at this moment: seconds of sleep, and what is special about it."""
+    path = folder.parent.parent / "behaviour.json"
+    told = json.loads(path.read_text()) if path.exists() else {}
+    return told.get("sleep", 0.0), told.get(cell, told.get("all"))
 
 
 def run(config, folder, *, progress=None, stop=None):
@@ -45,12 +47,13 @@ def run(config, folder, *, progress=None, stop=None):
     update, digest = saved["update"], saved["digest"]
     with (folder.parent.parent / "starts.txt").open("a") as file:
         file.write(f"{folder.name} {update}\n")
+    cell = f"{config.regularizer.name}:{config.seed}"
     while update < config.optim.updates:
-        behaviour = _behaviour(folder)
-        time.sleep(behaviour.get("sleep", 0.0))
-        how = behaviour.get(f"{config.regularizer.name}:{config.seed}")
-        if how == "slow":
-            time.sleep(1.0)
+        sleep, how = _behaviour(folder, cell)
+        time.sleep(sleep)
+        while how == "held" and update > 0 and not stop():
+            time.sleep(0.1)
+            _, how = _behaviour(folder, cell)
         if how == "stuck":
             while not stop():
                 time.sleep(0.1)

@@ -9,20 +9,13 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from ablations.cells import CellFolder
-from tests.ablations.conftest import wait_for
+import pytest
 
-UPDATES = 10
+from tests.ablations.conftest import PATIENCE, wait_for
 
-
-def living(sandbox) -> list[int]:
-    """Processes of the cells that run now."""
-    found = []
-    for path in sandbox.root.glob("cells/*"):
-        cell = CellFolder(path)
-        if cell.claimed() and cell.holders() and cell.holders()[-1].get("worker"):
-            found.append(cell.holders()[-1]["pid"])
-    return found
+pytestmark = pytest.mark.xdist_group("slurm")
+#: So many that no cell reaches its end before the last kill, however long a command takes to start again.
+UPDATES = 300
 
 
 def kill(pid: int) -> bool:
@@ -45,14 +38,14 @@ def disturb(sandbox, kills: int, *arguments: str) -> int:
         assert controller.poll() != 0, "the sweep ended before the kills did"
         if controller.poll() is not None or chance.random() < 0.2:
             done += kill(controller.pid) if controller.poll() is None else 0
-            controller.communicate()
+            controller.communicate(timeout=PATIENCE)
             controller = sandbox.controller(*command)
             continue
-        if workers := living(sandbox):
+        if workers := sandbox.workers():
             struck = kill(chance.choice(workers))
             hit, done = hit + struck, done + struck
     sandbox.behave()
-    controller.communicate(timeout=300)
+    controller.communicate(timeout=PATIENCE)
     sandbox.finish(*command)
     return hit
 
@@ -68,7 +61,7 @@ def check(sandbox, undisturbed: Path, hit: int) -> None:
     assert sandbox.results() == results
     for history in sandbox.root.glob("cells/*/events.jsonl"):
         events = Counter(json.loads(row)["event"] for row in history.read_text().splitlines())
-        assert events["done"] == 1
+        assert events["done"] <= 1  # a kill may come between the end and the row that tells of it
     trained = [
         path for path in sandbox.root.glob("cells/*/config.json") if json.loads(path.read_text())["optim"]["updates"]
     ]
@@ -77,8 +70,8 @@ def check(sandbox, undisturbed: Path, hit: int) -> None:
 
 def test_random_kills_on_slurm_lose_nothing(slurm, sandbox):
     sandbox.inline("seeds=4", f"optim.updates={UPDATES}")
-    slurm = type(slurm)(slurm.root.with_name("disturbed"))
-    slurm.behave(sleep=0.3)
+    slurm = slurm.beside("disturbed")
+    slurm.behave(sleep=1.0)
     hit = disturb(slurm, 8, "seeds=4")
     assert len(slurm.results()) == 13
     check(slurm, sandbox.root, hit)

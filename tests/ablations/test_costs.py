@@ -144,8 +144,8 @@ def test_a_budget_of_gpu_hours_counts_what_was_spent(sandbox, monkeypatch):
 
 
 def test_a_budget_of_time_ends_with_checkpoints(sandbox):
-    sandbox.behave(sleep=0.3)
-    output = sandbox.finish("seeds=1", "launcher.workers=2", "budget.wall=2s", "optim.updates=400", code=3)
+    sandbox.behave(all="held")
+    output = sandbox.finish("seeds=1", "launcher.workers=2", "budget.wall=5s", code=3)
     assert "the budget is used up" in output
     states = {CellFolder(path).state() for path in sandbox.root.glob("cells/*")}
     assert states <= {State.MISSING, State.DONE}

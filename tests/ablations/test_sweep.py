@@ -19,7 +19,7 @@ from ablations.cells import CellFolder, State
 from ablations.launchers.local import visible_gpus
 from ablations.sweep import main
 from reports.collect import read
-from tests.ablations.conftest import REPOSITORY, wait_for
+from tests.ablations.conftest import PATIENCE, REPOSITORY, outcome, wait_for
 
 SMALL = "seeds=2"
 
@@ -149,9 +149,7 @@ def test_the_report_is_written_again_only_when_something_changed(sandbox, monkey
 
 def test_local_workers_isolate_what_kills_them(sandbox):
     sandbox.behave(**{"none:0": "die", "latent_kl:0": "die_once", "velocity_mse:0": "raise"})
-    controller = sandbox.controller("seeds=1", "launcher.workers=2")
-    output, errors = controller.communicate(timeout=120)
-    assert controller.returncode == 1, errors
+    output = sandbox.finish("seeds=1", "launcher.workers=2", code=1)
     assert "4 cells: 2 done, 2 failed" in output
     assert "latent_kl:0: its process was killed by signal 9; it goes on from its checkpoint" in output
     failure = CellFolder(sandbox.cell("none", 0)).failure()
@@ -162,9 +160,7 @@ def test_local_workers_isolate_what_kills_them(sandbox):
 
 
 def test_each_worker_gets_one_gpu_and_one_thread(sandbox):
-    controller = sandbox.controller("seeds=1", gpus="7,9")
-    _, errors = controller.communicate(timeout=120)
-    assert controller.returncode == 0, errors
+    sandbox.finish("seeds=1", gpus="7,9")
     places = [json.loads(path.read_text()) for path in sandbox.root.glob("cells/*/env.json")]
     assert {place["CUDA_VISIBLE_DEVICES"] for place in places} == {"7", "9"}
     assert {place["OMP_NUM_THREADS"] for place in places} == {"1"}
@@ -200,12 +196,11 @@ def test_on_a_terminal_a_table_shows_arms_and_states(sandbox, monkeypatch, capsy
 
 
 def test_ctrl_c_checkpoints_and_the_same_command_goes_on(sandbox):
-    sandbox.behave(sleep=0.1)
+    sandbox.behave(all="held")
     controller = sandbox.controller("seeds=1", "launcher.workers=2")
     wait_for(lambda: len(sandbox.starts()) >= 3)
     controller.send_signal(signal.SIGINT)
-    output, _ = controller.communicate(timeout=60)
-    assert controller.returncode == 130
+    output, _ = outcome(controller, code=130)
     assert "to go on:\n  python -m ablations.sweep grid=kl_vs_mse" in output
     assert len(sandbox.results()) < 4
     states = [CellFolder(path).state() for path in sandbox.root.glob("cells/*")]
@@ -220,15 +215,15 @@ def test_two_controllers_at_once_run_no_cell_twice_and_both_see_the_end(sandbox)
     sandbox.behave(sleep=0.05)
     controllers = [sandbox.controller("seeds=3", "launcher.workers=2") for _ in range(2)]
     for controller in controllers:
-        output, errors = controller.communicate(timeout=180)
-        assert controller.returncode == 0, errors
+        output, _ = outcome(controller)
         assert "10 cells: 10 done" in output
     assert sorted(Counter(sandbox.starts()).values()) == [1] * 10
-    assert len(list(sandbox.root.glob("cells/*/claims/*.json"))) == 10
+    rows = [row for path in sandbox.root.glob("cells/*/events.jsonl") for row in path.read_text().splitlines()]
+    assert sum(json.loads(row)["event"] == "claimed" for row in rows) == 10
 
 
-def test_random_kills_lose_nothing(sandbox, tmp_path):
-    undisturbed = type(sandbox)(tmp_path / "undisturbed")
+def test_random_kills_lose_nothing(sandbox):
+    undisturbed = sandbox.beside("undisturbed")
     undisturbed.inline(SMALL)
     sandbox.behave(sleep=0.02)
     chance = random.Random(7)
@@ -237,29 +232,19 @@ def test_random_kills_lose_nothing(sandbox, tmp_path):
         goal = len(sandbox.starts()) + chance.randint(1, 3)
         wait_for(lambda goal=goal, it=controller: len(sandbox.starts()) >= goal or it.poll() is not None)
         # Whoever is hit: workers that the controller outlives, a controller that its workers outlive, or all.
-        targets = [controller.pid, *workers(sandbox)]
-        for pid in chance.sample(targets, chance.randint(1, len(targets))):
+        targets = sandbox.workers()
+        if controller.poll() is None:
+            targets.append(controller.pid)
+        for pid in chance.sample(targets, min(len(targets), chance.randint(1, 3))):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        controller.communicate(timeout=120)
+        controller.communicate(timeout=PATIENCE)
     sandbox.behave()
-    last = sandbox.controller(SMALL, "rerun=failed")
-    _, errors = last.communicate(timeout=120)
-    assert last.returncode == 0, errors
+    sandbox.finish(SMALL, "rerun=failed")
     assert sandbox.results() == undisturbed.results()
     for history in sandbox.root.glob("cells/*/events.jsonl"):
         events = Counter(json.loads(row)["event"] for row in history.read_text().splitlines())
         assert events["done"] <= 1 <= events["claimed"]
-
-
-def workers(sandbox) -> list[int]:
-    """Process numbers of the cells that run."""
-    found = []
-    for path in sandbox.root.glob("cells/*/claims/*.json"):
-        holder = json.loads(path.read_text() or "{}")
-        if "released" not in holder and "pid" in holder:
-            found.append(holder["pid"])
-    return found
 
 
 @pytest.mark.parametrize(

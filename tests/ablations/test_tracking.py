@@ -7,10 +7,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 
@@ -18,7 +16,8 @@ import pytest
 
 from ablations.cells import CellFolder
 from ablations.tracking import _points
-from tests.ablations.conftest import wait_for
+from tests.ablations.cluster import free_ports
+from tests.ablations.conftest import outcome, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -104,11 +103,11 @@ def test_a_store_that_is_lost_is_filled_again(sandbox, store, migrated):
     assert Counter(run.data.tags["kind"] for run in runs(store)) == {"sweep": 1, "cell": 7}
 
 
-def test_roots_that_share_a_store_leave_each_others_runs_alone(sandbox, store, tmp_path, monkeypatch):
+def test_roots_that_share_a_store_leave_each_others_runs_alone(sandbox, store, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{sandbox.root / 'mlflow.db'}")
     sandbox.inline("seeds=1", tracker="mlflow")
     mine = {run.info.run_id for run in runs(store)}
-    other = type(sandbox)(tmp_path / "others")
+    other = sandbox.beside("others")
     other.inline("seeds=1", tracker="mlflow")
     assert mine < {run.info.run_id for run in runs(store)}
     assert Counter(run.data.tags["kind"] for run in runs(store)) == {"sweep": 2, "cell": 8}
@@ -163,13 +162,14 @@ def test_of_repeated_steps_the_last_counts_and_only_finite_numbers_pass(tmp_path
     ]
 
 
-def serve(folder, port: int) -> subprocess.Popen[bytes]:
+def serve(sandbox, folder, port: int) -> subprocess.Popen[bytes]:
     """An MLflow server; returns when it answers."""
     options = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
     command = [sys.executable, "-m", "mlflow", "server", f"--port={port}", "--workers=1", *options]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    sandbox.commands.append(server)
 
     def answers() -> bool:
         # A first question to the store, which takes a server longer than opening its port.
@@ -182,37 +182,26 @@ def serve(folder, port: int) -> subprocess.Popen[bytes]:
     return server
 
 
-def outage(sandbox, folder, port: int, seconds: float, *arguments: str) -> str:
-    """A sweep in whose middle the server is killed for a while; what the sweep prints."""
-    server = serve(folder, port)
-    controller = sandbox.controller("launcher.workers=2", *arguments, tracker="mlflow")
-    try:
-        # Killed with one cell mirrored, and perhaps in the middle of the next.
-        wait_for(lambda: any(json.loads(path.read_text()) for path in sandbox.root.glob("sweeps/*/mlflow.json")))
-        os.killpg(server.pid, signal.SIGKILL)
-        ended = len(sandbox.results())
-        time.sleep(seconds)
-        wait_for(lambda: len(sandbox.results()) > ended or controller.poll() is not None)
-        server = serve(folder, port)
-        output, errors = controller.communicate(timeout=300)
-        assert controller.returncode == 0, output + errors
-        return output
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-
-
 @pytest.mark.slow
 def test_a_server_that_is_killed_in_mid_sweep_misses_nothing(sandbox, migrated, tmp_path, monkeypatch):
     from mlflow.tracking import MlflowClient
 
     shutil.copy(migrated, tmp_path / "mlflow.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    sandbox.behave(sleep=1.0)
-    output = outage(sandbox, tmp_path, port, 5.0, "seeds=2")
-    assert "warning: MLflow: " in output
+    # Only the untouched model gets to its end, and into the store; then the server is killed.
+    sandbox.behave(all="held")
+    server = serve(sandbox, tmp_path, port)
+    controller = sandbox.controller("launcher.workers=2", "seeds=2", tracker="mlflow")
+    wait_for(lambda: any(json.loads(path.read_text()) for path in sandbox.root.glob("sweeps/*/mlflow.json")))
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    sandbox.behave(sleep=2.0)
+    while "warning: MLflow: " not in (line := controller.stdout.readline()):
+        assert line, "the sweep ended without a warning"
+    serve(sandbox, tmp_path, port)
+    sandbox.behave()
+    outcome(controller)
     store = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     cells = [run for run in runs(store) if run.data.tags["kind"] == "cell"]
     assert len(cells) == 7
