@@ -9,11 +9,8 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.ablations.conftest import PATIENCE, wait_for
 
-pytestmark = pytest.mark.xdist_group("slurm")
 #: So many that no cell reaches its end before the last kill, however long a command takes to start again.
 UPDATES = 300
 

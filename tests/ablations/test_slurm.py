@@ -16,7 +16,6 @@ import pytest
 from ablations.cells import CellFolder, State
 from tests.ablations.conftest import REPOSITORY, outcome, wait_for
 
-pytestmark = pytest.mark.xdist_group("slurm")
 SLURM = "launcher=slurm"
 #: More than are made before the test lets the cells run at full speed.
 MANY = 2000
