@@ -75,7 +75,8 @@ def _users() -> set[str]:
     # What is installed may lie in the present folder, too: in an environment, or in the ~/.local of a user at home.
     standard = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
     loaded = ((name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()))
-    files = ((name, Path(file).resolve()) for name, file in loaded if file)
+    # Some modules, as torch.ops, name a file that is nowhere.
+    files = ((name, Path(file).resolve()) for name, file in loaded if file and Path(file).is_file())
     mine = ((name, file) for name, file in files if file.is_relative_to(here) and _INSTALLED.isdisjoint(file.parts))
     own = (name for name, file in mine if not any(map(file.is_relative_to, standard)))
     return {name.partition(".")[0] for name in own} - {"__main__", "__mp_main__"}

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -49,19 +51,27 @@ def test_a_worker_hears_what_it_is_told_while_it_starts(sandbox, monkeypatch):
     assert [end.outcome for _, end in ended] == [Outcome.STOPPED]
 
 
-def test_nohup_protects(sandbox, running):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as from nohup
+@contextmanager
+def hanging_up(action: signal.Handlers) -> Iterator[None]:
+    """What a process that is started meanwhile inherits, whatever these tests were started with."""
+    before = signal.signal(signal.SIGHUP, action)
     try:
-        controller = running()
+        yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_nohup_protects(sandbox, running):
+    with hanging_up(signal.SIG_IGN):
+        controller = running()
     os.killpg(controller.pid, signal.SIGHUP)
     sandbox.behave()
     outcome(controller)
 
 
 def test_a_terminal_that_closes_asks_for_checkpoints(sandbox, running):
-    controller = running()
+    with hanging_up(signal.SIG_DFL):
+        controller = running()
     for _ in range(2):  # the terminal and its shell
         os.killpg(controller.pid, signal.SIGHUP)
     outcome(controller, code=130)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -153,5 +155,8 @@ def test_what_a_user_has_installed_at_home_is_not_copied(tmp_path, monkeypatch, 
         path.write_text("")
         monkeypatch.syspath_prepend(path.parent)
         importlib.import_module(path.stem)
+    nowhere = ModuleType("torch.ops")
+    nowhere.__file__ = "_ops.py"
+    monkeypatch.setitem(sys.modules, "torch.ops", nowhere)
     monkeypatch.chdir(tmp_path)
     assert snapshot._users() == {f"mine_{module}"}
