@@ -77,8 +77,8 @@ class Controller:
         self._deadline = time.monotonic() + self.budget.wall_s
         self._ended_jobs: dict[str, str] = {}
         self._looked: dict[str, float] = {}
+        # Cell id -> how many attempts there had been when it was started here.
         self._attempts: dict[str, int] = {}
-        """Cell id -> how many attempts there had been when it was started here."""
         self._fresh = self.since if self.rerun == "all" else 0.0
         for cell_id in self.by_id:
             self._stand(cell_id, self._state(cell_id))

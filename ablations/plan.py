@@ -92,8 +92,8 @@ class Plan:
     def comparisons(self) -> list[str]:
         """Names of the arms that are compared with the baseline as planned."""
         planned = self.grid.comparisons or tuple(self.grid.arms)
-        trained = [arm.name for arm in self.arms if not arm.untouched and not arm.refused]
-        return [name for name in trained if name.partition("@")[0] in planned and name != self.baseline]
+        runnable = [arm.name for arm in self.arms if not arm.untouched and not arm.refused]
+        return [name for name in runnable if name.partition("@")[0] in planned and name != self.baseline]
 
     @cached_property
     def sweep_id(self) -> str:

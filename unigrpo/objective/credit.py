@@ -185,7 +185,7 @@ class Improvement:
                 f"episode={config.episode.name} asks for something else in every turn, so the difference of two turns'"
                 " rewards is no improvement; use credit=per_turn or episode=reflect"
             )
-        if self.right == type(self).right and config.reward.name != "geneval":
+        elif self.right == type(self).right and config.reward.name != "geneval":
             yield (
                 f"reward={config.reward.name} need not reach {self.right} for a right picture, so that stopping on one"
                 " would be worth nothing; set credit.right to the total reward from which a picture is right"

@@ -113,7 +113,6 @@ def judge_story(story: Story, events: Iterable[Said | Shown]) -> StoryVerdict:
     shown = {event.turn: event.sight for event in events if isinstance(event, Shown)}
     steps = tuple(_step(story, step, said, shown) for step in range(story.steps))
     told = [turn for turn, event in said.items() if not event.closes]
-    extra = sum(turn >= story.steps for turn in told)
     running = [_structure(story, events[:count]) for count in range(len(events) + 1)]
     return StoryVerdict(
         steps=steps,
@@ -123,7 +122,7 @@ def judge_story(story: Story, events: Iterable[Said | Shown]) -> StoryVerdict:
         perceptual_quality=_aspect(sight.quality for sight in shown.values()),
         image_coherence=_aspect(step.coherence for turn, step in enumerate(steps) if turn and turn in shown),
         text_image_coherence=_aspect(_faithful(said[turn].plan, shown.get(turn)) for turn in told),
-        helpfulness=5 * sum(step.asked == 1 for step in steps) / (story.steps + extra),
+        helpfulness=5 * sum(step.asked == 1 for step in steps) / (story.steps + _extra(story, events)),
         reason="; ".join(_reasons(steps, shown, running[-1])),
     )
 
@@ -134,8 +133,12 @@ def _structure(story: Story, events: Sequence[Said | Shown]) -> float:
         isinstance(event, Shown) and event.turn < story.steps and bool(said[event.turn].plan) for event in events
     )
     closed = story.steps in said and said[story.steps].closes
-    extra = sum(turn >= story.steps and not event.closes for turn, event in said.items())
-    return (formed + closed) / (story.steps + 1 + extra)
+    return (formed + closed) / (story.steps + 1 + _extra(story, events))
+
+
+def _extra(story: Story, events: Sequence[Said | Shown]) -> int:
+    """Turns told beyond those asked for."""
+    return sum(isinstance(event, Said) and event.turn >= story.steps and not event.closes for event in events)
 
 
 def _step(story: Story, step: int, said: dict[int, Said], shown: dict[int, Sight]) -> StepVerdict:
