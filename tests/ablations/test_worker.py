@@ -57,9 +57,7 @@ def test_whoever_has_lost_a_cell_writes_no_checkpoint_into_it(job, monkeypatch):
         os.utime(first, (0, time.time() - STALE - 1))
         assert CellFolder(folder).claim({"gpus": 0}) is not None
         progress({"update": 1})
-        if stop():
-            (folder / "checkpoint").mkdir()
-            raise fake_trainer.Stopped
+        (folder / "checkpoint").mkdir()  # as trainers do every few updates, and when they are stopped
 
     monkeypatch.setattr(fake_trainer, "run", overtaken)
     assert run_cell(job, never) is Outcome.BUSY
