@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unigrpo.registry import ConfigError, nearest
+from unigrpo.strict_yaml import load_yaml
 
 GRIDS = Path(__file__).parent / "grids"
 CORRECTIONS = ("holm", "none")
@@ -47,6 +46,9 @@ class Grid:
             raise ConfigError("arms: expected at least one")
         if UNTOUCHED in self.arms:
             raise ConfigError(f"arms: {UNTOUCHED!r} is always there, do not list it")
+        for name in self.arms:
+            if "@" in name or not name.isprintable():
+                raise ConfigError(f"arms: expected a name of printable characters without '@', got {name!r}")
         if self.baseline not in self.arms:
             raise ConfigError(f"baseline: no arm is called {self.baseline!r}{nearest(self.baseline, self.arms)}")
         for name in self.comparisons:
@@ -60,6 +62,17 @@ class Grid:
             raise ConfigError(f"alpha: expected a number between 0 and 1, got {self.alpha}")
         if len({len(values) for values in self.zip.values()}) > 1:
             raise ConfigError("zip: expected lists of equal length")
+        for key in self.zip:
+            if key in self.axes:
+                raise ConfigError(f"zip: {key} is among the axes already")
+        for key, values in {**self.axes, **self.zip}.items():
+            if not values:
+                raise ConfigError(f"{'axes' if key in self.axes else 'zip'}.{key}: expected at least one value")
+        for rule in self.exclude:
+            if not isinstance(rule, Mapping) or not rule:
+                raise ConfigError(f"exclude: expected {{arm: NAME, axis: value}}, got {rule!r}")
+            if "arm" in rule and rule["arm"] not in self.arms:
+                raise ConfigError(f"exclude: no arm is called {rule['arm']!r}{nearest(str(rule['arm']), self.arms)}")
         check_seeds(self.seeds)
 
 
@@ -90,26 +103,26 @@ def load_grid(name: str, preset: str = "") -> Grid:
     Raises:
         ConfigError: there is no such grid or preset, or the file does not describe one.
     """
-    path = Path(name) if name.endswith(".yaml") else GRIDS / f"{name}.yaml"
+    path = Path(name).expanduser() if name.endswith(".yaml") else GRIDS / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"unknown grid {name!r}{nearest(name, grids())}")
     try:
-        return _grid(path.stem, yaml.safe_load(path.read_text(encoding="utf-8")), preset)
-    except (yaml.YAMLError, ConfigError) as error:
+        return _grid(path.stem, load_yaml(path), preset)
+    except ConfigError as error:
         raise ConfigError(f"grid {name}: {error}") from error
 
 
 def _grid(name: str, data: Any, preset: str) -> Grid:
-    data = dict(_typed("the file", data, dict))
-    presets = _typed("presets", data.pop("presets", {}), dict)
+    data = _mapping("the file", data)
+    presets = _mapping("presets", data.pop("presets", {}))
     if preset:
         if preset not in presets:
             raise ConfigError(f"preset: unknown {preset!r}{nearest(preset, presets)}")
-        data |= _typed(f"presets.{preset}", presets[preset], dict)
+        data |= _mapping(f"presets.{preset}", presets[preset])
     known = set(Grid.__dataclass_fields__) - {"name"}
     for key in data:
         if key not in known:
-            raise ConfigError(f"unknown key {key!r}{nearest(str(key), known)}")
+            raise ConfigError(f"unknown key {key!r}{nearest(key, known)}")
     for key in ("question", "recipe", "baseline", "primary", "arms"):
         if key not in data:
             raise ConfigError(f"the key {key!r} is missing")
@@ -118,11 +131,28 @@ def _grid(name: str, data: Any, preset: str) -> Grid:
 
 def _value(key: str, value: Any) -> Any:
     """``value`` in the type that the field ``key`` of :class:`Grid` has."""
-    if key in ("arms", "axes", "zip"):
-        return {str(name): _items(f"{key}.{name}", items) for name, items in _typed(key, value, dict).items()}
-    if key in ("seeds", "comparisons", "secondary", "overrides", "exclude"):
+    if key == "arms":
+        return {name: _words(f"arms.{name}", items) for name, items in _mapping(key, value).items()}
+    if key in ("axes", "zip"):
+        return {name: _items(f"{key}.{name}", items) for name, items in _mapping(key, value).items()}
+    if key in ("comparisons", "secondary", "overrides"):
+        return _words(key, value)
+    if key in ("seeds", "exclude"):
         return _items(key, value)
-    return _typed(key, value, {"alpha": float, "primary": dict}.get(key, str))
+    if key == "primary":
+        return _mapping(key, value)
+    return _typed(key, value, float if key == "alpha" else str)
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    for name in _typed(key, value, dict):
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{key}: expected words as names, got {name!r}; put it in quotes")
+    return dict(value)
+
+
+def _words(key: str, value: Any) -> tuple[str, ...]:
+    return tuple(_typed(f"{key}[{k}]", item, str) for k, item in enumerate(_items(key, value)))
 
 
 def _items(key: str, value: Any) -> tuple[Any, ...]:

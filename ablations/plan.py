@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import functools
 import hashlib
 import itertools
 import json
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +14,10 @@ from typing import Any
 
 from ablations.grid import UNTOUCHED, Grid, check_seeds
 from unigrpo.checkpoints import digest_of
-from unigrpo.compose import Override, compose, known_keys, layered, parse, unknown_key
-from unigrpo.config import RunConfig, slot_of
-from unigrpo.registry import ConfigError
+from unigrpo.compose import Draft, recipe_of, unknown_key
+from unigrpo.config import RunConfig
+from unigrpo.overrides import Override, parse, spell
+from unigrpo.registry import ConfigError, nearest
 
 #: Part of every cell's identity: raise it when equal configurations stop giving equal results.
 SCHEMA = 3
@@ -73,7 +72,14 @@ class Arm:
 
     def cell(self, seed: int) -> Cell:
         """The cell with the given seed."""
-        return Cell(self.name, dataclasses.replace(self.config, seed=seed), self.identity)
+        if seed not in self._cells:
+            self._cells[seed] = Cell(self.name, dataclasses.replace(self.config, seed=seed), self.identity)
+        return self._cells[seed]
+
+    @cached_property
+    def _cells(self) -> dict[int, Cell]:
+        # A cell takes a while to find out its identity.
+        return {}
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,7 @@ class Plan:
 
     def cells_of(self, arm: Arm) -> list[Cell]:
         """The cells of one arm: one for each seed, or a single one where nothing is trained, which no seed changes."""
-        return self._cells[arm.name]
-
-    @cached_property
-    def _cells(self) -> dict[str, list[Cell]]:
-        # Made once, since a cell takes a while to find out its identity.
-        seeds = {arm.name: () if arm.refused else self.seeds if arm.trained else (0,) for arm in self.arms}
-        return {arm.name: [arm.cell(seed) for seed in seeds[arm.name]] for arm in self.arms}
+        return [arm.cell(seed) for seed in (() if arm.refused else self.seeds if arm.trained else (0,))]
 
     def cells(self, only: str = "*") -> list[Cell]:
         """Cells whose name matches the glob ``only``, seed by seed, so that a sweep that is stopped is balanced."""
@@ -146,129 +146,146 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
         ConfigError: unknown keys or values, two arms that are one and the same, or no arm that can run.
     """
     parsed = [parse(text) for text in overrides]
-    if any(override.key == "seed" for override in parsed):
-        raise ConfigError("seed: the sweeper sets it; use seeds=5 or seeds=[3,4,7]")
-    fixed = [override.text for override in parsed if not override.values]
-    axes = {override.key: override.values for override in parsed if override.values}
-    builder = _Builder(grid, fixed, axes)
+    builder = _Builder(grid, parsed)
     arms = [builder.untouched(), *itertools.chain.from_iterable(map(builder.arms, grid.arms))]
     builder.check_used()
     _check_distinct(arms)
     if all(arm.refused for arm in arms[1:]):
         reasons = (f"{arm.name}: {reason}" for arm in arms[1:] for reason in arm.refused)
         raise ConfigError("no arm can run; " + "; ".join(reasons))
-    recipe = next((str(override.value) for override in reversed(parsed) if override.key == "recipe"), grid.recipe)
+    recipe = recipe_of([override for override in parsed if not override.sweep], grid.recipe)
     candidates = [arm for arm in arms if arm.name.partition("@")[0] == grid.baseline]
+    if not candidates:
+        raise ConfigError(f"exclude: leaves nothing of the baseline {grid.baseline}")
     baseline = min(candidates, key=lambda arm: bool(arm.refused)).name
     plan = Plan(grid, recipe, baseline, tuple(arms), check_seeds(seeds or grid.seeds), ())
-    return dataclasses.replace(plan, notes=tuple(_notes(plan)))
+    return dataclasses.replace(plan, notes=(*builder.notes, *_notes(plan)))
 
 
 class _Builder:
-    """Makes the arms of a grid, and remembers which overrides found a place."""
+    """Makes the arms of a grid, and remembers which overrides and rules found a place.
 
-    def __init__(self, grid: Grid, fixed: Sequence[str], axes: Mapping[str, Sequence[str]]) -> None:
+    Attributes:
+        notes: what the command left without effect in the grid.
+    """
+
+    def __init__(self, grid: Grid, command: Sequence[Override]) -> None:
         self.grid = grid
-        self.fixed = fixed
-        axes = {key: [_spell(key, value) for value in values] for key, values in grid.axes.items()} | dict(axes)
+        self.shared = [*map(parse, grid.overrides)]
+        self.own = {name: [*map(parse, texts)] for name, texts in grid.arms.items()}
+        self.fixed = [override for override in command if not override.sweep]
+        said = {override.key for override in command}
+        # What the command says of a key replaces what the grid varies there.
+        axes = {key: [Override.of(key, value) for value in values] for key, values in grid.axes.items()}
+        axes = {key: axis for key, axis in axes.items() if key not in said}
+        axes |= {o.key: [Override.of(o.key, value) for value in o.sweep] for o in command if o.sweep}
+        columns = {key: values for key, values in grid.zip.items() if key not in said}
+        rows = [[*map(Override.of, columns, row)] for row in zip(*columns.values(), strict=True)]
         # Sorted, so that the names of the arms do not depend on the order of the overrides.
-        self.choices: list[list[tuple[str, ...]]] = [[(text,) for text in axes[key]] for key in sorted(axes)]
-        if grid.zip:
-            rows = zip(*grid.zip.values(), strict=True)
-            self.choices.append([tuple(map(_spell, grid.zip, row)) for row in rows])
-        self.known: set[str] = set()
-        self._composed: dict[tuple[str, ...], RunConfig] = {}
+        self.choices = [*([[override] for override in axes[key]] for key in sorted(axes)), *([rows] if rows else [])]
+        self.varied = {*axes, *columns}
+        swept = [override for points in self.choices for point in points for override in point]
+        self.unused = {override.text: override for override in (*self.fixed, *swept)}
+        self.notes: list[str] = []
+        self._drafts: dict[tuple[str, str], Draft] = {}
+        self._idle = list(grid.exclude)
+        self._replaced = said & {*grid.axes, *grid.zip}
+        self._check(swept)
+
+    def _check(self, swept: Sequence[Override]) -> None:
+        for override in (*self.fixed, *swept, *self.shared, *itertools.chain(*self.own.values())):
+            if override.key == "seed":
+                raise ConfigError(f"{override.text}: the sweeper sets it; use seeds=5 or seeds=[3,4,7]")
+        for points in self.choices:
+            texts = [[override.text for override in point] for point in points]
+            if twice := next((text for k, text in enumerate(texts) if text in texts[:k]), None):
+                raise ConfigError(f"{' '.join(twice)}: comes twice among the values of its axis")
+        for rule in self.grid.exclude:
+            for key in rule:
+                if key not in {"arm", *self.varied, *self._replaced}:
+                    raise ConfigError(f"exclude: no axis is called {key!r}{nearest(key, ['arm', *self.varied])}")
 
     def untouched(self) -> Arm:
         """The model before training, evaluated as all arms are."""
-        overrides = self._fitting([self.grid.overrides], self.fixed)
-        config = compose([*overrides, "optim.updates=0"], self.grid.recipe)
-        return Arm(UNTOUCHED, (*overrides, "optim.updates=0"), config, tuple(config.conflicts()))
+        draft, _ = self._draft(UNTOUCHED, ())
+        draft.apply([Override.of("optim.updates", 0)])
+        return _arm(UNTOUCHED, draft)
 
     def arms(self, name: str) -> Iterator[Arm]:
         """The arm ``name`` of the grid file, crossed with the axes that it has the keys for."""
-        seen = set()
+        points: dict[str, list[str]] = {}
         for point in itertools.product(*self.choices):
-            swept = list(itertools.chain(*point))
-            overrides = self._fitting([self.grid.overrides, self.grid.arms[name]], [*self.fixed, *swept])
-            used = [text for text in swept if text in overrides]
-            full = name + ("@" + ",".join(_label(text, swept) for text in used) if used else "")
-            if full in seen or self._excluded(name, used):
-                continue
-            seen.add(full)
+            swept = [*itertools.chain(*point)]
             try:
-                config = self._config(overrides, used)
+                draft, used = self._draft(name, swept)
+                mine = [override for override in swept if override.key in used]
+                full = name + ("@" + ",".join(_label(override, swept) for override in mine) if mine else "")
+                texts = [override.text for override in mine]
+                if full in points and points[full] != texts:
+                    raise ConfigError(f"{texts} and {points[full]} would both be called {full}")
+                if full in points or self._excluded(name, mine):
+                    continue
+                points[full] = texts
+                yield _arm(full, draft)
             except ConfigError as error:
-                raise ConfigError(f"arm {full}: {error}") from error
-            yield Arm(full, tuple(overrides), config, tuple(config.conflicts()))
-
-    def _config(self, overrides: Sequence[str], swept: Sequence[str]) -> RunConfig:
-        """What :func:`compose` makes of ``overrides``; points of the axes share the composition of all the rest."""
-        changes = [parse(text) for text in swept]
-        rest = tuple(text for text in overrides if text not in swept)
-        if not changes or not all(map(_is_plain, changes)):
-            return compose(overrides, self.grid.recipe)
-        try:
-            if rest not in self._composed:
-                self._composed[rest] = compose(rest, self.grid.recipe)
-            plain = self._composed[rest].to_dict()
-            for change in changes:
-                *path, last = change.key.split(".")
-                node = functools.reduce(operator.getitem, path, plain)
-                node[last]  # must be there
-                node[last] = change.value
-        except (ConfigError, KeyError):  # the rest alone is no configuration: some field has no default
-            return compose(overrides, self.grid.recipe)
-        return RunConfig.from_dict(plain)
+                raise ConfigError(f"arm {name}: {error}") from error
 
     def check_used(self) -> None:
-        """Raise ConfigError for an override or an axis whose key no arm has."""
-        texts = [*self.fixed, *(text for axis in self.choices for point in axis for text in point)]
-        for override in map(parse, texts):
-            if slot_of(override.root) and override.kind != "add" and override.key not in self.known:
-                raise ConfigError(unknown_key(override.key, self.known))
+        """Raise ConfigError for an override or an axis that fits no arm, and for a rule that leaves out no point."""
+        for override in self.unused.values():
+            known = set[str]().union(*(self._draft(name, ())[0].keys() for name in self.grid.arms))
+            raise ConfigError(unknown_key(override.key, known))
+        for rule in self._idle:
+            if not self._replaced & set(rule):
+                raise ConfigError(f"exclude: {spell(dict(rule))} matches no point of the grid{self._values(rule)}")
+            self.notes.append(f"exclude: {spell(dict(rule))} matches no point: the command replaces an axis of it")
 
-    def _fitting(self, layers: Sequence[Sequence[str]], last: Sequence[str]) -> list[str]:
-        """All layers in one list, ``last`` without the fields that the strategies chosen in the end do not have."""
-        parsed = [parse(text) for text in last]
-        always = [o.text for o in parsed if o.key == o.root or not slot_of(o.root)]
-        known = known_keys(layered([*layers, always], self.grid.recipe), self.grid.recipe)
-        self.known |= known
-        return layered(
-            [*layers, [o.text for o in parsed if o.text in always or o.key in known or o.kind == "add"]],
-            self.grid.recipe,
-        )
+    def _draft(self, name: str, swept: Sequence[Override]) -> tuple[Draft, set[str]]:
+        """An arm's configuration at one point of the axes, and the keys that found a place in it."""
+        own = self.own.get(name, [])
+        recipe = recipe_of([*self.shared, *own, *self.fixed, *swept], self.grid.recipe)
+        if (recipe, name) not in self._drafts:
+            self._drafts[recipe, name] = Draft(recipe)
+            self._drafts[recipe, name].apply(self.shared)
+            self._drafts[recipe, name].apply(own)
+        draft = self._drafts[recipe, name].copy()
+        used = draft.apply([*self.fixed, *swept], where_fitting=True)
+        for override in used:
+            self.unused.pop(override.text, None)
+        return draft, {override.key for override in used}
 
-    def _excluded(self, name: str, used: Sequence[str]) -> bool:
-        point = {"arm": name} | {override.key: override.value for override in map(parse, used)}
-        return any(all(point.get(key) == value for key, value in rule.items()) for rule in self.grid.exclude)
+    def _excluded(self, name: str, used: Sequence[Override]) -> bool:
+        point = {"arm": name} | {override.key: override.value for override in used}
+        matching = [rule for rule in self.grid.exclude if all(_same(point.get(key), rule[key]) for key in rule)]
+        self._idle = [rule for rule in self._idle if rule not in matching]
+        return bool(matching)
 
-
-def _is_plain(override: Override) -> bool:
-    """Whether the override only puts a value into a field that is there."""
-    text = json.dumps(override.value, default=lambda _: "${}")
-    return override.kind == "set" and slot_of(override.key) is None and "${" not in text
-
-
-def _spell(key: str, value: Any) -> str:
-    """The override that gives ``key`` the value ``value`` of a YAML file."""
-    return f"{key}={_spelled(value)}"
-
-
-def _spelled(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_spelled, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_spelled(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value) if isinstance(value, bool) or value is None else str(value)
+    def _values(self, rule: Mapping[str, Any]) -> str:
+        """What the axes have for the keys of a rule."""
+        axes: dict[str, dict[str, None]] = {}
+        for override in (override for points in self.choices for point in points for override in point):
+            axes.setdefault(override.key, {})[spell(override.value)] = None
+        return "".join(f"; {key} has {', '.join(axes[key])}" for key in rule if key in axes)
 
 
-def _label(text: str, texts: Sequence[str]) -> str:
+def _arm(name: str, draft: Draft) -> Arm:
+    config = draft.config()
+    return Arm(name, tuple(override.text for override in draft.said), config, tuple(config.conflicts()))
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two plain values are equal: 1 is 1.0, but not true."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _label(override: Override, overrides: Sequence[Override]) -> str:
     """``weight=3`` for ``regularizer.weight=3``; the whole key where another axis ends in the same word."""
-    key, _, value = text.partition("=")
-    last = key.rpartition(".")[2]
-    alone = sum(other.partition("=")[0].rpartition(".")[2] == last for other in texts) == 1
-    return f"{last if alone else key}={value}"
+    last = override.key.rpartition(".")[2]
+    alone = sum(other.key.rpartition(".")[2] == last for other in overrides) == 1
+    value = override.value if isinstance(override.value, str) else spell(override.value)
+    return f"{last if alone else override.key}={value}"
 
 
 def _check_distinct(arms: Sequence[Arm]) -> None:

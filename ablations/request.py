@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ablations.costs import Budget
 from ablations.grid import Grid, check_seeds, grids, load_grid
 from ablations.launchers import Launcher
 from unigrpo.compose import recipes
 from unigrpo.config import RunConfig, build_strategy, slot_of
 from unigrpo.registry import ConfigError, find, nearest, strategies
+from unigrpo.strict_yaml import read_yaml
 
 #: Reserved key -> what it means.
 RESERVED = {
@@ -109,7 +108,7 @@ def read(arguments: Sequence[str]) -> Request:
         action=values.get("action", "run"),
         dry_run=_flag("dry_run", values.get("dry_run", "false")),
         budget=Budget.read(budget),
-        root=Path(values.get("root", "runs")),
+        root=_root(values.get("root", "runs")),
         tracker=values.get("tracker", "mlflow"),
         overrides=tuple(overrides),
     )
@@ -158,28 +157,33 @@ def _override(argument: str) -> str:
     return argument
 
 
+def _root(text: str) -> Path:
+    if not text:
+        raise ConfigError("root: expected a folder, got nothing")
+    return Path(text).expanduser()
+
+
 def _launcher(name: str, given: Mapping[str, str]) -> Launcher:
     hints = typing.get_type_hints(find("launcher", name))
     values = {}
     for key, text in given.items():
         hint = hints.get(key)
-        # To the base loader all is text: the account 0123, and the partition "on".
-        is_text = set(typing.get_args(hint) or [hint]) <= {str, ...}
-        values[key] = _yaml(text, yaml.BaseLoader if is_text else yaml.SafeLoader)
+        # Where text is expected all is text: the account 0123, and the partition "on".
+        all_text = set(typing.get_args(hint) or [hint]) <= {str, ...}
+        values[key] = text if hint is str else _yaml(f"launcher.{key}", text, all_text=all_text)
     launcher: Launcher = build_strategy("launcher", {**values, "name": name}, "launcher")
     return launcher
 
 
-def _yaml(text: str, loader: type[yaml.BaseLoader | yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """What ``text`` says; itself if it is no YAML."""
+def _yaml(key: str, text: str, *, all_text: bool = False) -> Any:
     try:
-        return yaml.load(text, loader)
-    except yaml.YAMLError:
-        return text
+        return read_yaml(text, all_text=all_text)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def _seeds(text: str, listed: tuple[int, ...]) -> tuple[int, ...]:
-    value = _yaml(f"[{text}]" if "," in text and not text.startswith("[") else text)
+    value = _yaml("seeds", f"[{text}]" if "," in text and not text.startswith("[") else text)
     if isinstance(value, list):
         return check_seeds(tuple(value))
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

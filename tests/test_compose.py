@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unigrpo.compose import compose, layered, parse, recipes
-from unigrpo.config import RunConfig
+from unigrpo.compose import Draft, compose, recipes
+from unigrpo.config import OptimConfig, RunConfig
+from unigrpo.overrides import parse
 from unigrpo.registry import ConfigError, find
 
 USER = "tests.ablations.user_strategy.Doubled"
@@ -54,11 +57,28 @@ def test_of_two_overrides_of_one_key_the_later_counts():
     assert compose(["regularizer=none", "regularizer=latent_kl"]).regularizer.name == "latent_kl"
 
 
+def test_a_mapping_given_whole_replaces_the_one_that_is_there():
+    assert compose(["reward=weighted", "reward.weights={geneval: 1.0}"]).reward.weights == {"geneval": 1.0}
+    assert compose(["optim.image_lr=1", "optim={updates: 3}"]).optim == OptimConfig(updates=3)
+    assert compose(["optim={updates: 3}", "optim.image_lr=1"]).optim == OptimConfig(updates=3, image_lr=1.0)
+
+
 def test_adding_and_deleting():
-    assert compose(["reward=weighted", "reward.weights={proxy: 0.5}"]).reward.weights["proxy"] == 0.5
-    assert compose(["reward=weighted", "++reward.weights.proxy=0.5"]).reward.weights["proxy"] == 0.5
+    both = {"geneval": 0.5, "proxy": 0.25}
+    assert compose(["reward=weighted", "++reward.weights.proxy=0.25"]).reward.weights == both
+    assert compose(["reward=weighted", "~reward.weights.proxy", "+reward.weights.proxy=0.25"]).reward.weights == both
+    assert compose(["reward=weighted", "~reward.weights.proxy=0.5"]).reward.weights == {"geneval": 0.5}
     assert compose(["+regularizer=latent_kl"]).regularizer.name == "latent_kl"
-    assert compose(["optim={updates: 3}", "~optim.text_lr"]).optim.updates == 3
+    assert compose(["optim={updates: 3}", "~optim.text_lr"]).optim == OptimConfig(updates=3)
+    assert compose(["~regularizer"]).regularizer == RunConfig().regularizer
+    assert compose(["~regularizer=velocity_mse"]).regularizer == RunConfig().regularizer
+
+
+def test_a_strategy_within_a_strategy_is_chosen_like_any_other():
+    config = compose(["reward.text_scorer=minilm", "reward=hybrid"], "interleaved_unigrpo")
+    assert config.reward.text_scorer.name == "minilm"
+    with pytest.raises(ConfigError, match="unknown text_scorer 'minilmm'; did you mean 'minilm'"):
+        compose(["reward.text_scorer=minilmm"], "interleaved_unigrpo")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +100,13 @@ def test_adding_and_deleting():
         ("foo", "cannot read the override 'foo'"),
         ("a=[1", "cannot read the override 'a=[1'"),
         ("hydra.run.dir=x", "unknown key 'hydra.run.dir'"),
+        ("regularizer.name=none", "unknown key 'regularizer.name'"),
+        ("reward.kind.x=1", "unknown key 'reward.kind.x'"),
+        ("+optim.updates=3", "it is there already; change it by optim.updates=3"),
+        ("~optim.updates=3", "expected its value, which is 60"),
+        ("~optim.foo", "unknown key 'optim.foo'"),
+        ("recipe=a,b", "expected the name of one recipe"),
+        ("optim=3", "optim: expected a mapping, got 3"),
     ],
 )
 def test_a_mistake_is_named_with_the_nearest_valid_choice(override, expected):
@@ -108,23 +135,46 @@ def test_a_shipped_strategy_keeps_its_name_when_it_is_found_by_path():
     assert config == compose(["regularizer=velocity_mse"])
 
 
-def test_sweeps_are_taken_apart():
-    assert parse("a=1,2").values == ("a=1", "a=2")
-    assert parse("a=choice(x,y)").values == ("a=x", "a=y")
-    assert parse("a=range(1,4)").values == ("a=1", "a=2", "a=3")
-    assert parse("a=[1,2],[3,4]").values == ("a=[1,2]", "a=[3,4]")
-    with pytest.raises(ConfigError):
-        parse("a=interval(1,2)")
+def test_what_is_not_there_to_be_changed_can_be_added_where_anything_may_be():
+    with pytest.raises(ConfigError, match=r"unknown key 'reward.weights.clip'.*\+\+ adds one"):
+        compose(["reward=weighted", "reward.weights.clip=1"])
+
+
+def texts(draft):
+    return [override.text for override in draft.said]
 
 
 def test_a_later_layer_drops_the_fields_of_the_strategy_it_replaces():
-    earlier = ["regularizer=latent_kl", "regularizer.weight=5", "seed=1"]
-    assert layered([earlier, ["regularizer=velocity_mse"]], "unigrpo") == ["seed=1", "regularizer=velocity_mse"]
-    assert layered([earlier, ["regularizer=latent_kl"]], "unigrpo") == [*earlier, "regularizer=latent_kl"]
+    earlier = Draft("unigrpo")
+    earlier.apply([parse(text) for text in ("regularizer=latent_kl", "regularizer.weight=5", "seed=1")])
+    other, same = earlier.copy(), earlier.copy()
+    other.apply([parse("regularizer=velocity_mse")])
+    assert texts(other) == ["seed=1", "regularizer=velocity_mse"]
+    assert other.config().regularizer.weight == 0.001  # what the recipe says of its own strategy
+    same.apply([parse("regularizer=latent_kl")])
+    assert texts(same) == ["regularizer.weight=5", "seed=1", "regularizer=latent_kl"]
+    assert same.config().regularizer.weight == 5.0
+    assert earlier.config() == same.config()
+
+
+def test_fields_that_a_strategy_lacks_are_left_out_where_that_is_wanted():
+    draft = Draft("unigrpo")
+    layer = [parse(text) for text in ("guidance.scale=3", "regularizer.weight=3", "++reward.weights.proxy=1")]
+    assert draft.apply(layer, where_fitting=True) == [layer[1]]
+    with pytest.raises(ConfigError, match=r"unknown key 'optim\.foo'"):
+        draft.apply([parse("optim.foo=1")], where_fitting=True)
+
+
+def test_composing_needs_nothing_heavy():
+    script = (
+        "import sys; from unigrpo.compose import compose; compose(['optim.updates=3'])\n"
+        "assert not {'torch', 'numpy', 'mlflow', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
 
 
 def test_hydra_is_imported_in_one_module_only():
     root = Path(__file__).parents[1]
     sources = itertools.chain(*(root.joinpath(name).rglob("*.py") for name in ("unigrpo", "ablations", "reports")))
     users = {path.name for path in sources if "from hydra" in path.read_text() or "omegaconf" in path.read_text()}
-    assert users == {"compose.py"}
+    assert users == {"overrides.py"}

@@ -1,7 +1,7 @@
-"""From a recipe and overrides to one :class:`~unigrpo.config.RunConfig`; the only module that knows Hydra.
+"""From a recipe and overrides to one :class:`~unigrpo.config.RunConfig`.
 
-Hydra is used as a library: its override grammar and its Compose API, with config groups made from the registry.  What
-comes out is the project's own frozen dataclass, so nothing else depends on Hydra or OmegaConf.
+Everything happens on the plain form of a configuration: :class:`Draft` starts from a recipe and takes layers of
+overrides, and the project's own frozen dataclass checks what comes out.
 """
 
 from __future__ import annotations
@@ -10,39 +10,19 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unigrpo import registry
-from unigrpo.config import RunConfig, slot_of
+from unigrpo.config import Fields, RunConfig, class_of, fields_of, plain_form, slot_of
+from unigrpo.overrides import Override, parse
 from unigrpo.registry import ConfigError, nearest
+from unigrpo.strict_yaml import load_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
-_PRIMARY = "unigrpo_run"
-_VERSION = "1.3"
 
-
-@dataclass(frozen=True)
-class Override:
-    """One parsed override.
-
-    ``values`` are the overrides that a sweep (``a=1,2``, ``choice()``, ``range()``) stands for; empty for a plain one.
-    """
-
-    text: str
-    key: str
-    kind: str
-    """``set`` (``a=1``), ``add`` (``+a=1``) or ``delete`` (``~a``)."""
-    value: Any
-    values: tuple[str, ...] = ()
-
-    @property
-    def root(self) -> str:
-        """First part of the key: the name of a field of RunConfig."""
-        return self.key.partition(".")[0]
+#: Stands in a draft for the value of a field that has no default.
+_REQUIRED = ...
 
 
 def recipes() -> list[str]:
@@ -56,7 +36,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such recipe, or its configuration is not valid.
     """
-    path = Path(name) if name.endswith(".yaml") else RECIPES / f"{name}.yaml"
+    path = Path(name).expanduser() if name.endswith(".yaml") else RECIPES / f"{name}.yaml"
     return _read_recipe(path, name)
 
 
@@ -65,71 +45,184 @@ def _read_recipe(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"unknown recipe {name!r}{nearest(name, recipes())}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {name}: not valid YAML ({error})") from error
-    keys = {"source", "scaled_down", "config"}
-    if unknown := sorted(set(data) - keys):
-        raise ConfigError(f"recipe {name}: unknown key {unknown[0]!r}{nearest(unknown[0], keys)}")
-    try:
+        data = load_yaml(path) or {}
+        if not isinstance(data, dict):
+            raise ConfigError(f"expected keys and values, got {data!r}")
+        keys = {"source", "scaled_down", "config"}
+        if unknown := sorted(set(map(str, data)) - keys):
+            raise ConfigError(f"unknown key {unknown[0]!r}{nearest(unknown[0], keys)}")
         plain = RunConfig.from_dict(data.get("config") or {}).to_dict()
     except ConfigError as error:
         raise ConfigError(f"recipe {name}: {error}") from error
     return {**data, "config": plain | {"recipe": path.stem}}
 
 
-@functools.cache
-def parse(text: str) -> Override:
-    """Parse one override.
-
-    Raises:
-        ConfigError: it is not in Hydra's override grammar.
-    """
-    from hydra.errors import HydraException
-
-    try:
-        parsed = _parser().parse_override(text)
-        values = tuple(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else ()
-        kind = "delete" if parsed.is_delete() else "add" if parsed.is_add() or parsed.is_force_add() else "set"
-    except HydraException as error:
-        raise ConfigError(f"cannot read the override {text!r}: {_first_line(error)}") from error
-    key = parsed.get_key_element().lstrip("+~")
-    spelled = tuple(f"{parsed.get_key_element()}={value}" for value in values)
-    return Override(text, key, kind, None if values else parsed.value(), spelled)
-
-
-@functools.cache
-def _parser() -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create()
-
-
-def compose(overrides: Sequence[str] = (), recipe: str | None = None) -> RunConfig:
+def compose(overrides: Sequence[str] = (), recipe: str = "unigrpo") -> RunConfig:
     """The configuration that ``recipe`` and ``overrides`` describe.
 
     A strategy keeps the fields that the recipe gives it; choosing another one starts from that one's own defaults,
-    whatever the order of the overrides.  Of two overrides of one key the later counts.
+    whatever the order of the overrides.  Of two overrides of one key the later counts.  A mapping given whole replaces
+    the one that is there; ``++a.b=1`` adds to it.
 
     Args:
-        overrides: ``group=strategy``, ``a.b=value``, ``+a=value``, ``~a`` or ``recipe=name``; a strategy is a
-            registered name or a dotted path ``package.module.Class``.
-        recipe: the recipe to start from, unless an override names one; ``unigrpo`` by default.
+        overrides: ``group=strategy``, ``a.b=value``, ``+a=value``, ``++a=value``, ``~a`` or ``recipe=name``; a
+            strategy is a registered name or a dotted path ``package.module.Class``.
+        recipe: the recipe to start from, unless an override names one.
 
     Raises:
         ConfigError: unknown recipe, key, strategy or value, naming the nearest valid one.
     """
-    name, parsed = _split(overrides, recipe)
-    for override in parsed:
-        if override.values:
+    parsed = [parse(text) for text in overrides]
+    draft = Draft(recipe_of(parsed, recipe))
+    draft.apply(parsed)
+    return draft.config()
+
+
+def recipe_of(overrides: Sequence[Override], recipe: str) -> str:
+    """The recipe that the last of ``recipe=`` among the overrides names; else ``recipe``.
+
+    Raises:
+        ConfigError: what it names is no word.
+    """
+    for override in overrides:
+        if override.key == "recipe":
+            if not isinstance(override.value, str):
+                raise ConfigError(f"{override.text}: expected the name of one recipe{nearest('', recipes())}")
+            recipe = override.value
+    return recipe
+
+
+class Draft:
+    """The plain form of a configuration, on its way from a recipe to a :class:`RunConfig`.
+
+    Attributes:
+        plain: complete at all times.
+        said: the overrides that decided it, without those that others replaced.
+    """
+
+    def __init__(self, recipe: str) -> None:
+        self._recipe: dict[str, Any] = load_recipe(recipe)["config"]
+        self.plain: dict[str, Any] = _copy(self._recipe)
+        self.said: list[Override] = []
+
+    def copy(self) -> Draft:
+        """One that goes its own way from here."""
+        other = object.__new__(Draft)
+        other._recipe, other.plain, other.said = self._recipe, _copy(self.plain), list(self.said)
+        return other
+
+    def apply(self, layer: Sequence[Override], *, where_fitting: bool = False) -> list[Override]:
+        """Make the changes of one layer: first the strategies it chooses, then all others in their order.
+
+        Args:
+            layer: overrides; ``recipe=`` changes nothing here, :func:`recipe_of` reads it.
+            where_fitting: whether to leave out what changes a field that the chosen strategy does not have.
+
+        Returns:
+            The overrides that took effect.
+
+        Raises:
+            ConfigError: unknown key or strategy, a sweep.
+        """
+        used = [override for override in layer if override.key == "recipe"]
+        self.said += used
+        rest = [override for override in layer if override.key != "recipe"]
+        while rest:
+            picks = [override for override in rest if self._slot(override.key)]
+            # A strategy comes before those that are fields of it.
+            for override in sorted(picks, key=lambda pick: pick.key.count(".")) or rest:
+                try:
+                    self._change(override)
+                except _UnknownKey:
+                    if not (where_fitting and "." in override.key and slot_of(override.root)):
+                        raise
+                else:
+                    used.append(override)
+            rest = [override for override in rest if picks and override not in picks]
+        return used
+
+    def config(self) -> RunConfig:
+        """The configuration.
+
+        Raises:
+            ConfigError: a value of the wrong type, or a field without one.
+        """
+        for key, value in _items(self.plain):
+            if value is _REQUIRED:
+                raise ConfigError(f"{key}: has no default, give it a value ({key}=...)")
+        return RunConfig.from_dict(self.plain)
+
+    def keys(self) -> set[str]:
+        """Every key that can be set."""
+        return {key for key, _ in _items(self.plain)}
+
+    def _owner(self, path: Sequence[str]) -> tuple[dict[str, Any], Fields | None]:
+        """The mapping at ``path``, and the fields it may have: None if any, none at all if there is no mapping."""
+        node: Any = self.plain
+        fields: Fields | None = fields_of(RunConfig)
+        for part in path:
+            field = fields.get(part) if fields else None
+            node = node.get(part)
+            if not isinstance(node, dict):
+                return {}, {}
+            cls = class_of(field, node) if field else None
+            fields = fields_of(cls) if cls else None
+        return node, fields
+
+    def _slot(self, key: str) -> str | None:
+        """The slot that ``key`` fills, given the strategies that are chosen now."""
+        *path, last = key.split(".")
+        field = (self._owner(path)[1] or {}).get(last)
+        return field.metadata.get("slot") if field else None
+
+    def _change(self, override: Override) -> None:
+        """Make one change.
+
+        Raises:
+            _UnknownKey: there is no such key.
+            ConfigError: no change that can be made to it.
+        """
+        if override.sweep:
             raise ConfigError(f"{override.text}: one run takes one value; python -m ablations.sweep takes several")
-    plain = load_recipe(name)["config"]
-    chosen = _chosen(plain, parsed)
-    known = set(_flat_keys(chosen))
-    for override in parsed:
-        if override.kind != "add" and override.key not in known:
-            raise ConfigError(unknown_key(override.key, known))
-    return _compose(name, plain, chosen, parsed)
+        *path, last = override.key.split(".")
+        node, fields = self._owner(path)
+        is_open, there = fields is None, last in (node if fields is None else fields)
+        if not there and not (is_open and override.kind in ("add", "put")):
+            raise _UnknownKey(unknown_key(override.key, self.keys()) + ("; ++ adds one" if is_open else ""))
+        field, before = (fields or {}).get(last), node.get(last)
+        slot = field.metadata.get("slot") if field else None
+        if override.kind == "add" and there and not slot:
+            raise ConfigError(f"{override.text}: it is there already; change it by {override.text.lstrip('+')}")
+        if override.kind == "delete":
+            if override.value not in (None, before, before.get("name") if slot and before else None):
+                raise ConfigError(f"{override.text}: expected its value, which is {before!r}")
+            node.pop(last)
+            if field:
+                node[last] = _default(field)
+        elif slot:
+            node[last] = self._strategy(override, slot, before)
+        elif field and isinstance(override.value, dict) and (section := class_of(field, override.value)):
+            node[last] = defaults(section) | override.value
+        else:
+            node[last] = override.value
+        kept = bool(slot) and isinstance(before, dict) and node[last].get("name") == before.get("name")
+        self.said = [o for o in self.said if o.key != override.key and (kept or not _is_below(o.key, override.key))]
+        self.said.append(override)
+
+    def _strategy(self, override: Override, slot: str, before: Any) -> dict[str, Any]:
+        """The plain form of the strategy that ``override`` chooses, in the place of ``before``."""
+        if not isinstance(override.value, str):
+            names = nearest("", registry.strategies(slot))
+            raise ConfigError(f"{override.text}: expected the name of a strategy{names}")
+        cls: Any = registry.find(slot, override.value)
+        for known in (before, self._recipe.get(override.key)):
+            if isinstance(known, dict) and known.get("name") == cls.name:
+                return known if known is before else _copy(known)
+        return {"name": cls.name} | defaults(cls)
+
+
+class _UnknownKey(ConfigError):
+    """There is no such key."""
 
 
 def unknown_key(key: str, known: Collection[str]) -> str:
@@ -142,124 +235,33 @@ def unknown_key(key: str, known: Collection[str]) -> str:
     return f"unknown key {key!r}{nearest(key, close or {name.partition('.')[0] for name in known})}"
 
 
-def known_keys(overrides: Sequence[str] = (), recipe: str | None = None) -> set[str]:
-    """Every key that can be overridden once the strategies chosen by ``overrides`` are in their slots."""
-    name, parsed = _split(overrides, recipe)
-    return set(_flat_keys(_chosen(load_recipe(name)["config"], parsed)))
+def defaults(cls: type) -> dict[str, Any]:
+    """The plain form of a dataclass with its defaults, ``...`` where a field has none."""
+    return {name: _default(field) for name, field in fields_of(cls).items()}
 
 
-def layered(layers: Sequence[Sequence[str]], recipe: str) -> list[str]:
-    """Overrides of several layers in one list, later layers winning.
-
-    Where a later layer puts another strategy into a slot, what earlier layers said about the fields of the former one
-    is dropped with it.
-    """
-    kept: list[Override] = []
-    for layer in layers:
-        parsed = [parse(text) for text in layer]
-        name, before = _split([override.text for override in kept], recipe)
-        current = _chosen(load_recipe(name)["config"], before)
-        picked = _chosen(current, parsed)
-        gone = {key for key in picked if slot_of(key) and picked[key]["name"] != current[key]["name"]}
-        kept = [o for o in kept if o.root not in gone] + parsed
-    return [override.text for override in kept]
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return plain_form(field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return plain_form(field.default_factory())
+    return _REQUIRED
 
 
-def _split(overrides: Sequence[str], recipe: str | None) -> tuple[str, list[Override]]:
-    """The recipe's name, and the other overrides with only the last of each key."""
-    last: dict[str, Override] = {}
-    name = recipe or "unigrpo"
-    for override in map(parse, overrides):
-        if override.key == "recipe":
-            name = str(override.value)
-        else:
-            last.pop(override.key, None)
-            last[override.key] = override
-    return name, list(last.values())
+def _is_below(key: str, root: str) -> bool:
+    return key.startswith(f"{root}.")
 
 
-def _chosen(plain: Mapping[str, Any], parsed: Sequence[Override]) -> dict[str, Any]:
-    """``plain`` with the strategies that the overrides put into its slots, each with its default fields."""
-    chosen = dict(plain)
-    for override in parsed:
-        slot = slot_of(override.key)
-        if slot is None or override.values or override.kind == "delete":
-            continue
-        if not isinstance(override.value, str):
-            names = nearest("", registry.strategies(slot))
-            raise ConfigError(f"{override.text}: expected the name of a strategy{names}")
-        strategy: Any = registry.find(slot, override.value)
-        if chosen[override.key]["name"] != strategy.name:
-            chosen[override.key] = _node(strategy)
-    return chosen
-
-
-def _flat_keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _items(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key with its value, but for the names of strategies, which their slot's key gives."""
     for key, value in plain.items():
-        yield prefix + key
-        if isinstance(value, Mapping):
-            yield from (k for k in _flat_keys(value, f"{prefix}{key}.") if prefix or k != f"{key}.name")
+        if not (prefix and key == "name"):
+            yield prefix + key, value
+        if isinstance(value, dict):
+            yield from _items(value, f"{prefix}{key}.")
 
 
-def _node(strategy: Any) -> dict[str, Any]:
-    """The plain form of a strategy with its defaults; a field without one is Hydra's ``???``."""
-    node: dict[str, Any] = {"name": strategy.name}
-    for field in dataclasses.fields(strategy):
-        if field.default is not dataclasses.MISSING:
-            value = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-        else:
-            value = "???"
-        node[field.name] = list(value) if isinstance(value, tuple) else value
-    return node
-
-
-def _compose(recipe: str, plain: Mapping[str, Any], chosen: Mapping[str, Any], parsed: Sequence[Override]) -> RunConfig:
-    from hydra import compose as hydra_compose
-    from hydra import initialize
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-    _store(plain, chosen, {o.key for o in parsed if slot_of(o.key)})
-    # By its own name, whether a path named it; and `+group=x` means `group=x`, since a group always has a choice.
-    picked = {o.key for o in parsed if slot_of(o.key) and o.kind != "delete"}
-    texts = [f"{o.key}={chosen[o.key]['name']}" if o.key in picked else o.text for o in parsed]
-    try:
-        with initialize(version_base=_VERSION, config_path=None):
-            composed = hydra_compose(_PRIMARY, texts)
-        data: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key}: has no default, give it a value ({error.full_key}=...)") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_line(error.__cause__ or error)) from error
-    return RunConfig.from_dict(data | {"recipe": Path(recipe).stem})
-
-
-def _store(plain: Mapping[str, Any], chosen: Mapping[str, Any], groups: Collection[str]) -> None:
-    """Put the recipe where Hydra looks for it, with a config group for each slot that an override speaks of.
-
-    A group holds what can be reached: the recipe's own option (with its fields) and the chosen one.  The other slots
-    are plain values, since the time of a composition goes into its groups, and a plan makes one for every arm.
-    """
-    from hydra.core.config_store import ConfigStore
-
-    store = ConfigStore.instance()
-    for key in groups:
-        for node in (chosen[key], plain[key]):
-            store.store(group=key, name=node["name"], node=_open(node))
-    defaults = [{key: plain[key]["name"]} for key in groups]
-    rest = {key: _open(value) for key, value in plain.items() if key not in groups}
-    store.store(name=_PRIMARY, node={"defaults": [*defaults, "_self_"], **rest})
-
-
-def _open(value: Any) -> Any:
-    """An OmegaConf node that takes new keys: a reward's weights need them, and RunConfig names unknown ones better."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.create(dict(value), flags={"struct": False}) if isinstance(value, Mapping) else value
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [*map(_copy, value)] if isinstance(value, list) else value

@@ -138,12 +138,13 @@ class RunConfig:
         Raises:
             ConfigError: unknown key, unknown strategy or a value of the wrong type.
         """
-        built: RunConfig = build(cls, data, "")
-        return built
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"expected a mapping, got {data!r}")
+        return cls(**{str(key): _built(str(key), value) for key, value in data.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The plain form, complete: defaults written out, tuples as lists."""
-        return _plain(self)
+        return plain_form(self)
 
     def identity(self) -> dict[str, Any]:
         """The plain form without labels: two runs with equal identity give equal results."""
@@ -181,13 +182,28 @@ class RunConfig:
         return self
 
 
+#: Name -> dataclass field.
+Fields = Mapping[str, "dataclasses.Field[Any]"]
+
+
 @functools.cache
+def fields_of(cls: type) -> Fields:
+    """The fields of a dataclass by name."""
+    return {f.name: f for f in dataclasses.fields(cls)}
+
+
+def class_of(f: dataclasses.Field[Any], plain: Mapping[str, Any]) -> type | None:
+    """The dataclass whose plain form ``plain`` in field ``f`` is: a strategy or a section; None: it is a mapping."""
+    if "slot" in f.metadata:
+        return registry.find(f.metadata["slot"], plain["name"])
+    owner = f.default_factory
+    return owner if isinstance(owner, type) and dataclasses.is_dataclass(owner) else None
+
+
 def slot_of(key: str) -> str | None:
     """The slot behind the key ``key`` (``text_trust_region`` -> ``trust_region``), None if it has none."""
-    for f in dataclasses.fields(RunConfig):
-        if f.name == key:
-            return f.metadata.get("slot")
-    return None
+    found = fields_of(RunConfig).get(key)
+    return found.metadata.get("slot") if found else None
 
 
 def _range_faults(config: RunConfig) -> Iterator[str]:
@@ -226,19 +242,44 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
         yield f"optim.precision={config.optim.precision!r}: expected 'fp32' or 'bf16'"
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        named = {"name": getattr(value, "name", "")} if hasattr(value, "slot") else {}
-        return named | {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+def plain_form(value: Any) -> Any:
+    """``value`` as JSON has it: a dataclass as a mapping (a strategy with its name), a tuple as a list."""
+    if isinstance(value, str | int | float):
+        return value
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain_form(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain_form(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {"name": getattr(value, "name", "")} if hasattr(value, "slot") else {}
+        return named | {name: plain_form(getattr(value, name)) for name in fields_of(type(value))}
     return value
 
 
-# A plan of thousands of cells builds thousands of configurations.
 _hints = functools.cache(typing.get_type_hints)
+
+#: Parts of configurations by key, class and value: a plan of thousands of cells has few that differ.
+_parts: dict[tuple[str, type | None, str], Any] = {}
+
+
+def _built(key: str, value: Any) -> Any:
+    """The value of the field ``key`` of RunConfig from its plain form."""
+    if key not in fields_of(RunConfig):
+        raise ConfigError(f"unknown key {key!r}{nearest(key, fields_of(RunConfig))}")
+    if not isinstance(value, dict):
+        return _field(RunConfig, key, value, key)
+    slot_name, chosen = slot_of(key), value.get("name")
+    cls = registry.find(slot_name, chosen) if slot_name and isinstance(chosen, str) else None
+    token = (key, cls, repr(value))
+    if token not in _parts:
+        _parts[token] = _field(RunConfig, key, value, key)
+    return _parts[token]
+
+
+def _field(cls: type, key: str, value: Any, path: str) -> Any:
+    """The value of the field ``key`` of ``cls`` from its plain form."""
+    slot_name = fields_of(cls)[key].metadata.get("slot")
+    return build_strategy(slot_name, value, path) if slot_name else _convert(_hints(cls)[key], value, path)
 
 
 def build(cls: type, data: Any, path: str = "") -> Any:
@@ -249,15 +290,13 @@ def build(cls: type, data: Any, path: str = "") -> Any:
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path or cls.__name__}: expected a mapping, got {data!r}")
-    hints = _hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    fields = fields_of(cls)
     values = {}
     for key, value in data.items():
         where = f"{path}.{key}" if path else str(key)
         if key not in fields:
             raise ConfigError(f"unknown key {where!r}{nearest(str(key), fields)}")
-        slot_name = fields[key].metadata.get("slot")
-        values[key] = build_strategy(slot_name, value, where) if slot_name else _convert(hints[key], value, where)
+        values[key] = _field(cls, key, value, where)
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:

@@ -112,9 +112,9 @@ def strategies(slot: str) -> dict[str, type]:
 
 def find(slot: str, name: str) -> type:
     """The strategy class called ``name``: a registered name, or a dotted path ``package.module.Class``."""
+    if name in _load(slot):
+        return _strategies[slot][name]
     known = strategies(slot)
-    if name in known:
-        return known[name]
     module, _, attribute = name.rpartition(".")
     if module:
         try:

@@ -153,6 +153,119 @@ def test_axes_zip_and_exclude_of_a_grid_file():
     assert rates == {(1e-4, 3e-4), (2e-4, 4e-4)}
 
 
+def names(plan):
+    return [arm.name for arm in plan.arms[1:]]
+
+
+@pytest.mark.parametrize("written", ["1e-4", "0.0001", "1.0e-4", ".1e-3"])
+def test_a_rule_leaves_out_the_points_whose_values_it_means(tmp_path, written):
+    text = GRID.replace("RULE", "{arm: b, regularizer.weight: " + written + "}")
+    assert names(make_plan(load_grid(grid_file(tmp_path, text)))) == ["a", "b@weight=0.001"]
+
+
+GRID = """
+question: x
+recipe: unigrpo
+baseline: a
+primary: {metric: m, direction: max}
+arms: {a: [regularizer=none], b: [regularizer=velocity_mse]}
+axes: {regularizer.weight: [1e-4, 1e-3]}
+exclude: [RULE]
+"""
+
+
+def grid_file(folder, text):
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("{arm: b, regularizer.weight: 1}", "matches no point of the grid; regularizer.weight has 0.0001, 0.001"),
+        ("{arm: b, regularizer.weight: '1e-4'}", "matches no point of the grid"),
+        ("{arm: a, regularizer.weight: 1e-4}", "matches no point of the grid"),
+        ("{arm: bb}", "exclude: no arm is called 'bb'; did you mean 'b'?"),
+        ("{regularizer.wieght: 1e-4}", "no axis is called 'regularizer.wieght'; did you mean 'regularizer.weight'?"),
+        ("{}", "exclude: expected"),
+        ("b", "exclude: expected"),
+        ("{arm: a}", "exclude: leaves nothing of the baseline a"),
+        ("{arm: b, regularizer.weight: true}", "matches no point of the grid"),
+    ],
+)
+def test_a_rule_that_leaves_out_nothing_is_an_error(tmp_path, rule, expected):
+    with pytest.raises(ConfigError) as caught:
+        make_plan(load_grid(grid_file(tmp_path, GRID.replace("RULE", rule))))
+    assert expected in str(caught.value)
+
+
+def test_a_rule_about_an_axis_that_the_command_replaces_is_a_note(tmp_path):
+    grid = load_grid(grid_file(tmp_path, GRID.replace("RULE", "{arm: b, regularizer.weight: 1e-4}")))
+    plan = make_plan(grid, ["regularizer.weight=3,4"])
+    assert names(plan) == ["a", "b@weight=3", "b@weight=4"]
+    assert any("matches no point: the command replaces an axis of it" in note for note in plan.notes)
+    assert names(make_plan(grid, ["regularizer.weight=1e-4,4"])) == ["a", "b@weight=4"]
+
+
+def test_what_the_command_says_of_a_key_beats_the_axes_of_the_grid():
+    grid = grid_of(
+        axes={"rollout.prompts": (4, 6)}, zip={"optim.text_lr": (1e-4, 2e-4), "optim.image_lr": (3e-4, 4e-4)}
+    )
+    plan = make_plan(grid, ["rollout.prompts=8", "optim.image_lr=1e-5"])
+    assert names(plan) == ["a@text_lr=0.0001", "a@text_lr=0.0002", "b@text_lr=0.0001", "b@text_lr=0.0002"]
+    assert {(arm.config.rollout.prompts, arm.config.optim.image_lr) for arm in plan.arms} == {(8, 1e-5)}
+
+
+ODD = ["/x/plain", "/x/epoch=9-step=88", "/x/a,b", "/x/#1", "/x/it's", "/x/[v1]", "/x/${y}", "~/ck", "1,2", "null", ""]
+
+
+def test_words_of_an_axis_are_values_as_they_stand(monkeypatch):
+    monkeypatch.setattr("ablations.plan.digest_of", lambda checkpoint: "0")
+    monkeypatch.setattr(RunConfig, "conflicts", lambda config: [])
+    plan = make_plan(grid_of(axes={"model.checkpoint": tuple(ODD)}))
+    assert [arm.config.model.checkpoint for arm in plan.arms if arm.name.startswith("a@")] == ODD
+    assert names(plan)[1] == "a@checkpoint=/x/epoch=9-step=88"
+    for arm in plan.arms[1:]:
+        assert compose(arm.overrides).model == arm.config.model
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"axes": {"optim.updates": (3, 3)}}, "optim.updates=3: comes twice"),
+        ({"axes": {"optim.updates": (3, 3.0)}}, "expected int"),
+        ({"axes": {"optim.text_lr": (1, 1.0)}}, "one and the same configuration"),
+        ({"axes": {"regularizer": ("none", "velocity_mse")}}, "one and the same configuration"),
+        ({"axes": {"seed": (1, 2)}}, "the sweeper sets it"),
+        ({"overrides": ("seed=1",)}, "the sweeper sets it"),
+        ({"arms": {"a": ("seed=1",), "b": ("seed=2",)}}, "the sweeper sets it"),
+        ({"arms": {"a": ("optim.updates=1,2",)}}, "one run takes one value"),
+        ({"arms": {"a": ("optim.update=1",)}}, "arm a: unknown key 'optim.update'"),
+    ],
+)
+def test_what_a_grid_says_in_vain_is_an_error(changes, expected):
+    with pytest.raises(ConfigError) as caught:
+        make_plan(grid_of(**changes))
+    assert expected in str(caught.value)
+
+
+def test_two_points_of_one_name_are_not_taken_for_one():
+    with pytest.raises(ConfigError, match=r"would both be called a@betas=\[0.9,0.95\]"):
+        make_plan(grid_of(axes={"optim.betas": ([0.9, 0.95], "[0.9,0.95]")}))
+
+
+def test_one_text_means_one_configuration_on_the_command_line_and_in_a_grid():
+    text = "reward.weights={geneval:1.0}"
+    config = compose(["reward=weighted", text])
+    own = make_plan(grid_of(arms={"a": ("reward=weighted", text), "b": ()}))
+    swept = make_plan(grid_of(arms={"a": ("reward=weighted",), "b": ()}), [f"{text},{{proxy:1.0}}"])
+    axis = make_plan(grid_of(arms={"a": ("reward=weighted",), "b": ()}, axes={"reward.weights": ({"geneval": 1.0},)}))
+    for plan in (own, swept, axis):
+        assert plan.arms[1].config.reward == config.reward
+        assert config.reward.weights == {"geneval": 1.0}
+
+
 def test_an_override_goes_to_the_arms_whose_strategy_has_the_field():
     weights = {
         arm.name: getattr(arm.config.regularizer, "weight", None) for arm in plan_of("regularizer.weight=9").arms
@@ -204,11 +317,15 @@ def test_without_a_correction_the_number_of_comparisons_does_not_count():
         ({"baseline": "bb"}, "did you mean 'b'?"),
         ({"arms": {}}, "expected at least one"),
         ({"arms": {"a": (), UNTOUCHED: ()}}, "is always there"),
+        ({"arms": {"a": (), "b@2": ()}}, "arms: expected a name of printable characters without '@', got 'b@2'"),
+        ({"arms": {"a": (), "b\n": ()}}, "got 'b\\n'"),
         ({"primary": {"metric": "m", "direction": "up"}}, "max or min"),
         ({"correction": "hol"}, "did you mean 'holm'?"),
         ({"alpha": 1.5}, "between 0 and 1"),
         ({"seeds": (1, 1)}, "distinct"),
         ({"zip": {"a": (1,), "b": (1, 2)}}, "equal length"),
+        ({"zip": {"a": (1,)}, "axes": {"a": (1,)}}, "zip: a is among the axes already"),
+        ({"axes": {"a": ()}}, "axes.a: expected at least one value"),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_refused(changes, expected):
@@ -226,6 +343,15 @@ def test_a_grid_that_makes_no_sense_is_refused(changes, expected):
         ("a: [", "grid"),
         ("question: [1]\nrecipe: u\nbaseline: a\nprimary: {}\narms: {}", "question: expected a str"),
         ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {a: 3}", "arms.a: expected a list"),
+        ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {a: [b: 3]}", "arms.a[0]: expected a str"),
+        (
+            "question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {1: []}",
+            "expected words as names, got 1; put",
+        ),
+        (
+            "question: x\nrecipe: u\narms:\n  a: []\n  b: []\n  b: [c]",
+            "line 6: the key 'b' comes twice",
+        ),
     ],
 )
 def test_a_grid_file_is_read_with_care(tmp_path, text, expected):
