@@ -18,7 +18,7 @@ from tests.reports import synthetic
 
 ROOT = Path(__file__).parent.parent
 _FOLDERS = ("unigrpo", "ablations", "benchmarks", "reports", "tests")
-PAGES = [ROOT / "README.md", *sorted(page for name in _FOLDERS for page in (ROOT / name).rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(page for name in _FOLDERS for page in (ROOT / name).rglob("*.md"))]
 
 #: Appended to a training's command.
 SMALL_ROLLOUT = ["rollout.prompts=2", "rollout.group_size=2", "rollout.minibatches=1"]
@@ -92,6 +92,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
             _check_mlflow(arguments)
         case ["python", "-m", "tests.mutants"]:
             assert (ROOT / "tests/mutants/__main__.py").is_file()  # run by tox
+        case ["unigrpo", command, *arguments] if command in _COMMANDS:
+            _TRIERS[_COMMANDS[command]](arguments, folder, monkeypatch)
         case ["python", "-m", module, *arguments] if module in _TRIERS:
             _TRIERS[module](arguments, folder, monkeypatch)
         case _:
@@ -194,6 +196,14 @@ def _try_listing(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) 
     assert "velocity_mse" in run("unigrpo.registry", arguments, folder)
 
 
+#: Subcommand of ``unigrpo`` -> the module that it starts with the same words (``tests/ablations/test_cli.py``).
+_COMMANDS = {
+    "train": "unigrpo.train",
+    "sweep": "ablations.sweep",
+    "report": "reports",
+    "warmup": "unigrpo.training.warmup",
+    "registry": "unigrpo.registry",
+}
 _TRIERS: dict[str, Callable[[Sequence[str], Path, pytest.MonkeyPatch], None]] = {
     "unigrpo.train": _try_train,
     "unigrpo.training.warmup": _try_warmup,

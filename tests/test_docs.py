@@ -43,7 +43,7 @@ def test_every_command_works(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_stand_in_blocks_that_are_tried(page):
     for block in blocks(page, "", "sh", "shell", "console", "text"):
-        assert not re.search(r"^\$? ?(python3?|pip|tox|mlflow) ", block, re.MULTILINE), block
+        assert not re.search(r"^\$? ?(python3?|pip|tox|mlflow|unigrpo) ", block, re.MULTILINE), block
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

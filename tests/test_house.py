@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -35,18 +32,3 @@ def test_the_constraints_fit_every_machine():
 
 def test_ci_can_be_started():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
-
-
-def test_the_wheel_holds_the_data_that_the_code_reads(tmp_path):
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    packed = set(zipfile.ZipFile(wheel).namelist())
-    data = {".yaml", ".j2", ".css", ".js", ".json", ".safetensors", ".typed"}
-    for package in ("unigrpo", "ablations", "benchmarks", "reports"):
-        there = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*") if path.suffix in data}
-        assert there <= packed
-    assert "unigrpo/py.typed" in packed
-    assert "unigrpo/rewards/proxy.safetensors" in packed
-    assert "ablations/grids/kl_vs_mse.yaml" in packed
-    assert not [name for name in packed if name.startswith("tests/")]

@@ -13,6 +13,8 @@ from unigrpo.registry import ConfigError, nearest
 SHIPPED = Path(__file__).parent
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS, AUTOENCODER, VAE = "model.safetensors", "autoencoder.safetensors", "vae"
+#: File name -> the shipped checkpoint that has this file; so that the package holds every file once.
+SHARED = "shared.json"
 
 
 def folder_of(checkpoint: str) -> Path:
@@ -27,6 +29,19 @@ def folder_of(checkpoint: str) -> Path:
     shipped = [path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")]
     fault = f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder"
     raise ConfigError(f"{fault}{nearest(checkpoint, shipped)}")
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """The file ``name`` of the checkpoint in ``folder``: its own, or the one that its ``shared.json`` points to.
+
+    Raises:
+        ConfigError: ``shared.json`` points to a checkpoint that is not there.
+    """
+    own, shared = folder / name, folder / SHARED
+    if own.is_file() or not shared.is_file():
+        return own
+    owners: dict[str, str] = json.loads(shared.read_text(encoding="utf-8"))
+    return folder_of(owners[name]) / name if name in owners else own
 
 
 def settings_of(checkpoint: str) -> dict[str, Any]:
@@ -46,7 +61,7 @@ def digest(folder: Path) -> str:
         OSError: the policy's weights cannot be read.
     """
     sha = hashlib.sha256((folder / WEIGHTS).read_bytes())
-    for path in (folder / AUTOENCODER, *sorted((folder / VAE).glob("*.safetensors"))):
+    for path in (file_of(folder, AUTOENCODER), *sorted((folder / VAE).glob("*.safetensors"))):
         if path.is_file():
             sha.update(path.read_bytes())
     return sha.hexdigest()

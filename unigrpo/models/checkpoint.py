@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
-from unigrpo.checkpoints import AUTOENCODER, CONFIG, TOKENIZER, VAE, WEIGHTS, folder_of
+from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHARED, TOKENIZER, VAE, WEIGHTS, file_of, folder_of
 from unigrpo.models.autoencoder import Autoencoder, DiffusersAutoencoder, TinyAutoencoder
 from unigrpo.models.configuration import MoTConfig
 from unigrpo.models.mot import MoTPolicy
@@ -73,8 +73,8 @@ def load(checkpoint: str) -> UnifiedModel:
     except RuntimeError as error:
         raise ValueError(f"{folder / WEIGHTS}: does not fit {CONFIG} ({error})") from error
     policy.eval()
-    if (folder / AUTOENCODER).is_file():
-        weights = _read(folder / AUTOENCODER)
+    if (path := file_of(folder, AUTOENCODER)).is_file():
+        weights = _read(path)
         width, channels = weights["decoder.5.bias"].shape[0], weights["mean"].shape[0]
         levels = policy.config.code_levels
         tiny = QuantisedAutoencoder(levels, width) if levels else TinyAutoencoder(channels, width)
@@ -82,12 +82,14 @@ def load(checkpoint: str) -> UnifiedModel:
         autoencoder: torch.nn.Module = tiny
     else:
         autoencoder = DiffusersAutoencoder(folder / VAE)
-    return UnifiedModel(policy, autoencoder.eval().requires_grad_(False), Tokenizer.load(folder / TOKENIZER))  # type: ignore[arg-type]
+    tokenizer = Tokenizer.load(file_of(folder, TOKENIZER))
+    return UnifiedModel(policy, autoencoder.eval().requires_grad_(False), tokenizer)  # type: ignore[arg-type]
 
 
 def save(folder: Path, model: UnifiedModel) -> None:
     """Write a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SHARED).unlink(missing_ok=True)  # what is written is complete
     (folder / CONFIG).write_text(json.dumps(model.policy.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
     _write(folder / WEIGHTS, model.policy)
     autoencoder = model.autoencoder

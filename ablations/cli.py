@@ -1,0 +1,94 @@
+"""The command ``unigrpo``: a word for each ``python -m`` of the project, with the same arguments.
+
+It stands in the topmost package, since it starts what is in all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import unigrpo
+from unigrpo.registry import ConfigError, nearest
+
+_MISTAKE = 2
+
+
+def _train(words: list[str]) -> int:
+    from unigrpo.train import main
+
+    return main(words)
+
+
+def _sweep(words: list[str]) -> int:
+    from ablations.sweep import main
+
+    return main(words)
+
+
+def _report(words: list[str]) -> int:
+    from reports.__main__ import main
+
+    return main(words)
+
+
+def _warmup(words: list[str]) -> int:
+    from unigrpo.training.warmup import main
+
+    main(words)
+    return 0
+
+
+def _registry(words: list[str]) -> int:
+    from unigrpo.registry import main
+
+    argparse.ArgumentParser(prog="unigrpo registry", description=main.__doc__).parse_args(words)
+    main()
+    return 0
+
+
+def _doctor(words: list[str]) -> int:
+    # It looks at the folder and the launcher, whatever the grid.
+    return _sweep(["grid=kl_vs_mse", *words, "action=doctor"])
+
+
+#: Subcommand -> what it does, for the help, and how.
+COMMANDS: Mapping[str, tuple[str, Callable[[list[str]], int]]] = {
+    "train": ("train one run: recipe=NAME [key=value ...]", _train),
+    "sweep": ("train, measure and compare the arms of a grid: grid=NAME [key=value ...]", _sweep),
+    "report": ("write the report of a sweep again: FOLDER | GRID", _report),
+    "warmup": ("make a checkpoint to start from: FOLDER [key=value ...]", _warmup),
+    "registry": ("list slots, strategies, fields and sources", _registry),
+    "doctor": ("say what is to be mended before a sweep can run here: [launcher=slurm ...]", _doctor),
+}
+
+
+def help_text() -> str:
+    """What ``--help`` prints."""
+    lines = [f"  {name:<9} {what}" for name, (what, _) in COMMANDS.items()]
+    usage = "usage: unigrpo COMMAND [argument ...]\n       unigrpo --version | --help"
+    return "\n".join([usage, "", *lines, "", "unigrpo train --help, unigrpo sweep --help ... say more"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code: that of the subcommand, or 2 for a mistake in the command line."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if name == "--version":
+        print(f"unigrpo {unigrpo.__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"error: unknown command {name!r}{nearest(name, COMMANDS)}", file=sys.stderr)
+        return _MISTAKE
+    # Strategies may lie in the present folder.  At the end, where nothing in it can hide a part of the project.
+    sys.path.append(os.getcwd())
+    try:
+        return COMMANDS[name][1](rest)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _MISTAKE

@@ -1,0 +1,50 @@
+"""Shipped checkpoints share files by name, and are what they were."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from tests.models import tiny
+from unigrpo.checkpoints import AUTOENCODER, SHARED, SHIPPED, TOKENIZER, digest, digest_of, file_of
+from unigrpo.models import checkpoint
+from unigrpo.registry import ConfigError
+
+
+def test_a_checkpoint_reads_what_another_one_has(tmp_path):
+    copy = shutil.copytree(SHIPPED / "tiny-interleaved", tmp_path / "copy")
+    assert not (copy / AUTOENCODER).exists()
+    assert file_of(copy, AUTOENCODER) == SHIPPED / "tiny-shapes" / AUTOENCODER
+    mine, theirs = (checkpoint.load(name).autoencoder.state_dict() for name in (str(copy), "tiny-shapes"))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_the_digest_is_of_the_weights_wherever_they_lie(tmp_path):
+    copy = shutil.copytree(SHIPPED / "tiny-interleaved", tmp_path / "copy")
+    shutil.copy(SHIPPED / "tiny-shapes" / AUTOENCODER, copy)
+    (copy / SHARED).unlink()
+    assert digest(copy) == digest_of("tiny-interleaved")
+
+
+def test_an_own_file_comes_first(tmp_path):
+    copy = shutil.copytree(SHIPPED / "tiny-tokens", tmp_path / "copy")
+    shutil.copy(SHIPPED / "tiny-shapes" / TOKENIZER, copy)
+    assert file_of(copy, TOKENIZER) == copy / TOKENIZER
+
+
+def test_what_is_saved_is_complete(tmp_path):
+    (tmp_path / SHARED).write_text(json.dumps({AUTOENCODER: "tiny-shapes"}))
+    checkpoint.save(tmp_path, tiny.model())
+    assert not (tmp_path / SHARED).exists()
+    assert file_of(tmp_path, AUTOENCODER) == tmp_path / AUTOENCODER
+
+
+def test_a_file_that_nobody_has_is_missing_where_it_is_looked_for(tmp_path):
+    assert file_of(tmp_path, AUTOENCODER) == tmp_path / AUTOENCODER
+    (tmp_path / SHARED).write_text(json.dumps({AUTOENCODER: "tiny-shape"}))
+    assert file_of(tmp_path, TOKENIZER) == tmp_path / TOKENIZER
+    with pytest.raises(ConfigError, match="did you mean 'tiny-shapes'"):
+        file_of(tmp_path, AUTOENCODER)
