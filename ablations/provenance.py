@@ -15,11 +15,12 @@ def now() -> str:
 
 
 def git_sha() -> str:
-    """Commit of the code, with ``+`` when files differ from it; empty outside a repository."""
+    """Commit of the code, with ``+`` when files differ from it; empty if no repository has the code."""
     here = Path(__file__).parent
     if copied := read_json(here.parent / "snapshot.json"):  # a copy of the code remembers what it was made from
         return str(copied["git_sha"])
     try:
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # an environment may lie in another project's
         sha = _git(here, "rev-parse", "HEAD").strip()
         return sha + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no").strip() else "")
     except (OSError, subprocess.CalledProcessError):

@@ -8,8 +8,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
@@ -51,13 +52,18 @@ class Local:
         # Ctrl-C, a terminal that closes, and what Slurm sends to all processes of a job must not end the server; what
         # they mean for its workers is for this process to say.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_THE_SESSION}
+        # By itself it would import from the present folder first, which may hold another copy of this code.
+        path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        outside = {name: os.environ.get(name, "") for name in path}
+        os.environ.update(path)
         forkserver.ensure_running()
+        os.environ.update(outside)
         for number, handler in before.items():
             signal.signal(number, handler)
         gpus: list[str | None] = [*visible_gpus()] or [None]
         places = self.places()
         share = min(1.0, len(visible_gpus()) / places)
-        return LocalSession(context, [gpus[i % len(gpus)] for i in range(places)], share)
+        return LocalSession(context, [gpus[i % len(gpus)] for i in range(places)], share, outside)
 
     def places(self) -> int:
         """How many cells run at a time."""
@@ -89,6 +95,8 @@ class LocalSession:
     places: list[str | None]
     share: float = 0.0
     """GPUs per place."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of every worker."""
     jobs: dict[ForkServerProcess, tuple[Job, str | None]] = field(default_factory=dict)
     stopping: bool = False
 
@@ -99,7 +107,7 @@ class LocalSession:
     def start(self, job: Job) -> None:
         """Fork a worker for the job."""
         gpu = self.places.pop(0)
-        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        environment = {**self.environment, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
         job = replace(job, gpus=self.share)
         process = self.context.Process(target=run_in_process, args=(job, environment), name=job.cell_id)
         process.start()

@@ -44,7 +44,10 @@ def test_a_worker_hears_what_it_is_told_while_it_starts(sandbox, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     sandbox.behave(all="held")
     ended = []
+    before = dict(os.environ)
     with Local(workers=1).session(sandbox.root, RUNNER, lambda: False) as session:
+        # What the server of the workers was told of where to import from is for nobody else.
+        assert {**before, **session.environment} == before | dict.fromkeys(session.environment.keys() - before, "")
         session.start(Job(sandbox.root.resolve() / "cells" / "abc", RunConfig().to_dict(), runner=RUNNER))
         session.stop()
         wait_for(lambda: ended.extend(session.poll(0.2)) or ended)
@@ -109,3 +112,25 @@ sys.exit(main(sys.argv[1:], runner={RUNNER!r}))
     cell = CellFolder(sandbox.cell("none", 0))
     assert cell.state() is State.FAILED
     assert "ended with exit code 1 before the cell began" in cell.failure()["message"]
+
+
+def test_workers_import_what_the_command_did_and_not_what_lies_in_the_present_folder(sandbox, tmp_path):
+    """As an installed command is started in a folder that has another copy of the code."""
+    script = tmp_path / "bin" / "unigrpo"
+    script.parent.mkdir()
+    script.write_text(f"""
+import sys
+from ablations.sweep import main
+if __name__ == "__main__":
+    sys.exit(main(runner={RUNNER!r}))
+""")
+    for package in ("ablations", "unigrpo"):
+        (tmp_path / "here" / package).mkdir(parents=True)
+        (tmp_path / "here" / package / "__init__.py").write_text("import os; os._exit(3)")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(script), *sandbox.arguments(*ONE)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    controller = subprocess.Popen(command, cwd=tmp_path / "here", env=environment, start_new_session=True, **pipes)
+    sandbox.commands.append(controller)
+    outcome(controller)
+    assert CellFolder(sandbox.cell("none", 0)).state() is State.DONE
