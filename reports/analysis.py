@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from reports import statistics
 from reports.caveats import caveats
 from reports.collect import Arm, Sweep
+from reports.findings import Analysis, EqualProxy, Family, Pair, Status, Verdict
 from reports.metrics import METRICS, Better, digits, metric, number, opening, p_value, phrase
-from reports.statistics import Comparison, Interval
+from reports.statistics import Interval
 
 T = TypeVar("T")
-Status = Literal["difference shown", "no difference shown", "not testable", "nothing to compare"]
 
 #: A sweep of more trained arms than this is too large to be compared in all pairs and on all measures, or drawn whole.
 LARGE = 16
@@ -26,79 +26,6 @@ _SAME = 1e-6
 
 #: In the verdict's sentence, more comparisons than this are counted instead of listed.
 _LISTED = 3
-
-
-@dataclass(frozen=True)
-class Pair:
-    """``arm`` minus ``other`` on one metric."""
-
-    arm: str
-    other: str
-    metric: str
-    seeds: tuple[int, ...]
-    comparison: Comparison
-    floor: float
-    """The smallest corrected p within reach with this many pairs."""
-    decimals: int | None
-    """Digits that the metric is printed with."""
-    p_adjusted: float = 1.0
-    crossed: Interval | None = None
-    """Bootstrap over seeds and prompts."""
-    new_prompts: Interval | None = None
-    """These checkpoints on new prompts: clustered by prompt, nothing said about new training runs."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """Comparisons that are corrected together."""
-
-    key: str
-    title: str
-    correction: str
-    pairs: tuple[Pair, ...]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The one-sentence answer."""
-
-    status: Status
-    sentence: str
-
-
-@dataclass(frozen=True)
-class EqualProxy:
-    """One level of the proxy: gold score by ladder, and the paired difference of the first two ladders."""
-
-    level: float
-    gold: Mapping[str, Interval]
-    difference: Comparison | None
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What the pages print."""
-
-    sweep: Sweep
-    intervals: Mapping[str, Mapping[str, Interval]]
-    """Arm -> metric -> mean and interval over seeds; unstable arms are left out."""
-    families: tuple[Family, ...]
-    exploratory: Family
-    ladders: Mapping[str, tuple[tuple[float, str], ...]]
-    """Regularizer -> (weight, arm) in order of weight, where a grid has a ladder of weights."""
-    equal_proxy: tuple[EqualProxy, ...]
-    verdict: Verdict
-    warnings: tuple[str, ...]
-
-    def family(self, key: str) -> Family | None:
-        """The family called ``key``, if there is one."""
-        return next((family for family in self.families if family.key == key), None)
-
-    @property
-    def significant(self) -> frozenset[str]:
-        """Arms that differ from the baseline on the primary metric after correction."""
-        family = self.family("baseline")
-        return frozenset(p.arm for p in family.pairs if _shown(p, self.sweep.alpha)) if family else frozenset()
 
 
 def analyse(sweep: Sweep) -> Analysis:

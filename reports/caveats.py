@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reports import statistics
 from reports.collect import Sweep
+from reports.findings import Family
 from reports.metrics import p_value, phrase
-
-if TYPE_CHECKING:
-    from reports.analysis import Family
 
 #: Relative difference in velocity evaluations or CPU time from the baseline that is worth a warning.
 _UNEQUAL_COMPUTE = 0.1

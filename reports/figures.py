@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.analysis import Analysis, Family
 from reports.collect import Floats, Sweep
 from reports.drawing import INK, PAPER, RULE, Mark, Panel, canvas, finish, marks
+from reports.findings import Analysis, Family
 from reports.metrics import METRICS, Metric, metric, opening, phrase
 from reports.penalties import Profile, profiles
 

@@ -61,7 +61,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("reflect/rounds", "rounds", "Painted", "neither"),
     Metric("retention/geneval/strict", "strict", "Retention"),
     Metric("retention/geneval/official", "official", "Retention"),
-    Metric("heldout/fidelity", "fidelity", "Held out", "lower"),
+    Metric("heldout/distance_to_clean", "distance to clean (lower is cleaner)", "Held out", "lower"),
     Metric("heldout/proxy", "proxy", "Held out", "neither"),
     Metric("heldout/extra_objects", "extra objects", "Held out", "lower"),
     Metric("heldout/diversity", "diversity", "Held out"),
@@ -75,7 +75,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("cfg/geneval/official", "official", "Guided"),
     Metric("cfg/interleaved/mean", "mean", "Guided"),
     Metric("cfg/editing/O", "O", "Guided"),
-    Metric("cfg/heldout/fidelity", "fidelity", "Guided", "lower"),
+    Metric("cfg/heldout/distance_to_clean", "distance to clean (lower is cleaner)", "Guided", "lower"),
     Metric("cost/cpu_s", "CPU s", "Cost", "neither"),
 )
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import curves, figures, tables
-from reports.analysis import Analysis, analyse, drawn, leading
+from reports.analysis import analyse, drawn, leading
 from reports.collect import Sweep, read
 from reports.drawing import Mark, Panel, inline, marks
+from reports.findings import Analysis
 from reports.metrics import number, opening, p_value, phrase
 from reports.penalties import profiles
 from reports.strips import data_uri, reel

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.analysis import Analysis, Pair, better
+from reports.analysis import better
 from reports.collect import Sweep
+from reports.findings import Analysis, Pair
 from reports.metrics import COSTS, METRICS, Metric, digits, metric, number, p_value
 from reports.statistics import Interval, iqm, smallest_p
 

@@ -61,7 +61,7 @@ def _picture_rows(rng: Random, quality: float) -> list[Row]:
             for image in range(2):
                 hit = int(rng.random() < np.clip(quality + 0.3 - 0.12 * t + 0.1 * np.sin(p + t), 0, 1))
                 row = {"prompt": f"{task}-{p}", "tag": task, "text": EVIL, "image": image, "strict": hit, "official": 1}
-                rows.append(row | {"fidelity": 0.1, "proxy": 0.6, "thinking": EVIL, "reason": "fine"})
+                rows.append(row | {"distance_to_clean": 0.1, "proxy": 0.6, "thinking": EVIL, "reason": "fine"})
     return rows
 
 
@@ -103,7 +103,7 @@ def _picture_samples(rng: Random, quality: float) -> list[Row]:
 
 PICTURES = Family(
     primary="geneval/strict",
-    secondary=("heldout/fidelity", "heldout/proxy", "drift/latent_kl"),
+    secondary=("heldout/distance_to_clean", "heldout/proxy", "drift/latent_kl"),
     rows=_picture_rows,
     finals=_picture_finals,
     logged=lambda quality, reward: {"train/strict": quality, "train/official": quality + 0.1, "train/proxy": reward},

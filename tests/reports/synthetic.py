@@ -147,14 +147,14 @@ def _write_cell(
     (cell / "per_prompt.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     _write_samples(cell, family.samples(rng, strict))
     metrics = family.finals(rows) | {
-        "heldout/fidelity": 0.09 + drift + rng.normal() * 0.003,
+        "heldout/distance_to_clean": 0.09 + drift + rng.normal() * 0.003,
         "heldout/proxy": proxy,
         "heldout/extra_objects": 0.1 + 4 * drift,
         "heldout/diversity": 0.31 - 2 * drift + rng.normal() * 0.004,
         "thinking/length": 11.5 + rng.normal() * 0.2,
         "drift/latent_kl": drift * (1 + rng.normal() * 0.1),
         "drift/velocity_mse": drift * 0.6 * (1 + rng.normal() * 0.1),
-        "cfg/heldout/fidelity": 0.08 + drift,
+        "cfg/heldout/distance_to_clean": 0.08 + drift,
     }
     reference = 96 * 2 * updates if regularizer.get("weight") else 0
     cost = {

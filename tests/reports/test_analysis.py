@@ -120,7 +120,7 @@ def test_no_difference_shown_is_a_verdict(tmp_path):
 
 def test_lower_is_better_counts_the_other_way(tmp_path):
     folder = write_sweep(tmp_path, updates=2)
-    edit(folder, primary={"metric": "heldout/fidelity", "direction": "min"})
+    edit(folder, primary={"metric": "heldout/distance_to_clean", "direction": "min"})
     pair = pairs(analyse(read(folder)), "baseline")["latent_kl", "none"]
     assert pair.comparison.difference.mean < 0
     assert pair.comparison.improved == 6
