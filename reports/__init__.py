@@ -17,6 +17,7 @@ def write(sweep_folder: Path) -> Path:
     """Write ``<sweep_folder>/report/`` anew: HTML, Markdown, LaTeX, CSV, JSON and figures.
 
     The same files in give the same bytes out, and a sweep that is still running gives a report of what is there.
+    A figure that cannot be drawn is logged as an error and leaves a note in its place.
 
     Args:
         sweep_folder: the folder that holds ``sweep.json``.
@@ -27,6 +28,11 @@ def write(sweep_folder: Path) -> Path:
     Raises:
         BrokenSweepError: ``sweep.json`` is missing or unreadable; the message names the file and the fault.
     """
+    import logging
+
     from reports.pages import write_report
 
-    return write_report(sweep_folder)
+    written = write_report(sweep_folder)
+    for fault in written.faults:
+        logging.getLogger(__name__).error("a figure of the report could not be drawn: %s", fault)
+    return written.page

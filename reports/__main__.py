@@ -32,7 +32,7 @@ def _created(folder: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 on success, 2 where there is no such sweep, 1 where it cannot be read or written."""
+    """Run the command; 0 on success, 2 where there is no such sweep, 1 where it or a figure of it cannot be made."""
     parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
     parser.add_argument("sweep", help="a sweep's folder, or the name of a grid or folder under runs/sweeps")
     name = parser.parse_args(arguments).sweep
@@ -45,11 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from reports.pages import write_report
 
     try:
-        print(write_report(folder))
+        written = write_report(folder)
     except (BrokenSweepError, OSError) as error:
         print(f"cannot write the report: {error}", file=sys.stderr)
         return 1
-    return 0
+    print(written.page)
+    for fault in written.faults:
+        print(f"a figure could not be drawn: {fault}", file=sys.stderr)
+    return 1 if written.faults else 0
 
 
 if __name__ == "__main__":

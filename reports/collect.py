@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.metrics import row_field
+from reports.text import names
 
 Floats = NDArray[np.float64]
 State = Literal["done", "failed", "broken", "excluded", "missing"]
@@ -214,27 +215,33 @@ def read(folder: Path) -> Sweep:
         raise BrokenSweepError(f"{path}: expected an object with schema {SWEEP_SCHEMA}")
     try:
         return _sweep(folder, plan)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BrokenSweepError(f"{path}: missing or malformed entry ({type(error).__name__}: {error})") from error
 
 
 def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
-    root, baseline, primary = folder / plan["root"], plan["baseline"], plan["primary"]["metric"]
+    root, primary = folder / plan["root"], plan["primary"]["metric"]
+    twice = [name for name, times in Counter(arm["name"] for arm in plan["arms"]).items() if times > 1]
+    if twice:
+        raise ValueError(f"arms: {twice[0]!r} is there twice, and its seeds would count twice")
+    # From here on, arms are called as they can be read.
+    called = names([*(arm["name"] for arm in plan["arms"]), *(entry["arm"] for entry in plan["refused"])])
+    baseline = called.get(plan["baseline"])
     arms = [
         Arm(
-            name=arm["name"],
+            name=called[arm["name"]],
             overrides=tuple(arm["overrides"]),
             untouched=bool(arm["untouched"]),
             cells=tuple(
-                _cell(root, arm["name"], int(seed), str(identity), row_field(primary))
+                _cell(root, called[arm["name"]], int(seed), str(identity), row_field(primary))
                 for seed, identity in sorted(arm["cells"].items(), key=lambda item: int(item[0]))
             ),
         )
         for arm in plan["arms"]
-        if arm["cells"] or arm["name"] == baseline  # an arm that was refused has no cells and is listed as refused
+        if arm["cells"] or arm["name"] == plan["baseline"]  # a refused arm has no cells and is listed as refused
     ]
     if baseline not in {arm.name for arm in arms}:
-        raise KeyError(f"baseline {baseline!r} is not an arm")
+        raise KeyError(f"baseline {plan['baseline']!r} is not an arm")
     arms.sort(key=lambda arm: (arm.name != baseline, not arm.untouched))
     return Sweep(
         name=folder.resolve().name,
@@ -243,18 +250,24 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         recipe=plan["recipe"],
         baseline=baseline,
         primary=primary,
-        higher_is_better=not plan["primary"]["direction"].startswith(("min", "low", "down")),
+        higher_is_better=_higher_is_better(plan["primary"]["direction"]),
         secondary=tuple(plan["secondary"]),
-        planned=tuple(plan["comparisons"]),
+        planned=tuple(called[name] for name in plan["comparisons"]),
         alpha=float(plan["alpha"]),
         correction=plan["correction"],
         command=tuple(plan["command"]),
         seeds=tuple(plan["seeds"]),
         arms=tuple(_without_strangers(arms)),
-        refused=tuple((entry["arm"], entry["reason"]) for entry in plan["refused"]),
+        refused=tuple((called[entry["arm"]], entry["reason"]) for entry in plan["refused"]),
         created=plan["created"],
         git_sha=plan.get("git_sha") or "",
     )
+
+
+def _higher_is_better(direction: str) -> bool:
+    if not direction.startswith(("max", "min")):
+        raise ValueError(f"primary.direction: expected max or min, got {direction!r}")
+    return direction.startswith("max")
 
 
 def _without_strangers(arms: list[Arm]) -> Iterator[Arm]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reports import statistics
 from reports.collect import Floats, Series, Sweep
-from reports.drawing import PAPER, Mark, Panel, canvas, finish, marks
+from reports.drawing import PAPER, Mark, Panel, labelled, marks, sheet
 from reports.metrics import opening, row_field
 
 if TYPE_CHECKING:
@@ -129,25 +129,27 @@ def hacking(sweep: Sweep) -> Iterator[Panel]:
 
 
 def _paths(sweep: Sweep) -> Iterator[Panel]:
-    style, drawn, judged = marks(sweep.arms), False, _judged(sweep)
+    style, empty, judged = marks(sweep.arms), True, _judged(sweep)
     proxied = any(arm.curves("train/proxy") for arm in sweep.trained)
     reward, words = ("train/proxy", "proxy reward") if proxied else ("train/reward", "training reward")
-    with canvas() as (figure, axes):
+    with sheet("proxy_gold_path", f"{opening(words)} against gold (hollow: start, filled: end)") as drawn:
+        axes = drawn.axes
         for arm in sweep.trained:
             proxy, gold = (_mean_curve(arm.curves(name)) for name in (reward, judged))
             if proxy is None or gold is None or proxy.values.shape != gold.values.shape:
                 continue
             x, y = (np.array([b.mean() for b in _blocks(series.values)]) for series in (proxy, gold))
-            mark, drawn = style[arm.name], True
-            axes.plot(x, y, mark.dashes, color=mark.colour, label=arm.name)
+            mark, empty = style[arm.name], False
+            axes.plot(x, y, mark.dashes, color=mark.colour, label=labelled(arm.name))
             axes.plot(x[:1], y[:1], mark.marker, color=PAPER, markeredgecolor=mark.colour)
             axes.plot(x[-1:], y[-1:], mark.marker, color=mark.colour)
-        if not drawn:
+        if empty:
             return
         axes.set(xlabel=f"{words} of the rollouts", ylabel=f"{_JUDGED[judged]} of the rollouts")
-        alt = f"Path of {words} against the judge's {_JUDGED[judged]}; hollow mark first, filled mark last updates."
-        title = f"{opening(words)} against gold (hollow: start, filled: end)"
-        yield finish(figure, axes, "proxy_gold_path", title, alt)
+        drawn.finish(
+            f"Path of {words} against the judge's {_JUDGED[judged]}; hollow mark first, filled mark last updates."
+        )
+    yield from drawn.panels
 
 
 def diagnostics(sweep: Sweep) -> Iterator[Panel]:
@@ -171,8 +173,9 @@ def diagnostics(sweep: Sweep) -> Iterator[Panel]:
 def _by_step(sweep: Sweep, name: str, title: str) -> Iterator[Panel]:
     from matplotlib.ticker import MaxNLocator
 
-    style, drawn = marks(sweep.arms), False
-    with canvas() as (figure, axes):
+    style, empty = marks(sweep.arms), True
+    with sheet(f"{name}/by_step", title) as drawn:
+        axes = drawn.axes
         for arm in sweep.trained:
             logged = {m for cell in arm.done for m in cell.history if m.startswith(f"{name}/")}
             steps = sorted(int(m.rpartition("/")[2]) for m in logged)
@@ -180,7 +183,7 @@ def _by_step(sweep: Sweep, name: str, title: str) -> Iterator[Panel]:
             intervals = [statistics.mean_interval(runs[k]) for k in steps]
             if not intervals:
                 continue
-            mark, drawn = style[arm.name], True
+            mark, empty = style[arm.name], False
             axes.errorbar(
                 steps,
                 [i.mean for i in intervals],
@@ -188,16 +191,16 @@ def _by_step(sweep: Sweep, name: str, title: str) -> Iterator[Panel]:
                 marker=mark.marker,
                 linestyle=mark.dashes,
                 color=mark.colour,
-                label=arm.name,
+                label=labelled(arm.name),
                 elinewidth=1,
             )
-        if not drawn:
+        if empty:
             return
         axes.set(xlabel="denoising step (0 = noisiest)", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)
-        alt = f"{title}; mean over updates, interval over seeds, per arm."
-        yield finish(figure, axes, f"{name}/by_step", title, alt)
+        drawn.finish(f"{title}; mean over updates, interval over seeds, per arm.")
+    yield from drawn.panels
 
 
 def _curves(
@@ -207,7 +210,8 @@ def _curves(
     if not any(curves.values()):
         return
     style, ends = marks(sweep.arms), []
-    with canvas() as (figure, axes):
+    with sheet(name, title) as drawn:
+        axes = drawn.axes
         for arm, by_seed in curves.items():
             mean = _mean_curve(by_seed)
             if mean is None:
@@ -216,7 +220,8 @@ def _curves(
             ends.append(f"{arm} from {mean.values[0]:.3g} to {mean.values[-1]:.3g}")
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.locator_params(axis="x", integer=True)
-        yield finish(figure, axes, name, title, f"{title} by {xlabel}: {'; '.join(ends)}.")
+        drawn.finish(f"{title} by {xlabel}: {'; '.join(ends)}.")
+    yield from drawn.panels
 
 
 def _curve(axes: Axes, by_seed: Mapping[int, Series], mean: Series, mark: Mark, label: str) -> None:
@@ -227,7 +232,9 @@ def _curve(axes: Axes, by_seed: Mapping[int, Series], mean: Series, mark: Mark, 
         half = statistics.t_half_width(_aligned(by_seed, mean.steps))
         axes.fill_between(mean.steps, mean.values - half, mean.values + half, alpha=0.15, linewidth=0, **style)
     marker = mark.marker if len(mean.steps) <= 12 else ""
-    axes.plot(mean.steps, mean.values, linestyle=mark.dashes, marker=marker, markersize=4, label=label, **style)
+    axes.plot(
+        mean.steps, mean.values, linestyle=mark.dashes, marker=marker, markersize=4, label=labelled(label), **style
+    )
 
 
 def _mean_curve(by_seed: Mapping[int, Series]) -> Series | None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from reports import fonts
 from reports.collect import Arm
+from reports.fonts import FONT
+from reports.text import printable, shorten, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +50,8 @@ _VARIABLES = {colour: f"--c{i}" for i, colour in enumerate(PALETTE)} | {
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.0,
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
+    "text.parse_math": False,  # names are words, and may have dollars
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -68,6 +75,10 @@ _RC: dict[Any, Any] = {
     "lines.markersize": 5.0,
     "path.simplify": True,
 }
+
+
+#: Characters of a name in a figure's key, and of an axis's label; of longer ones the middle is left out.
+_KEY, _LABEL = 40, 44
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,10 @@ class Panel:
     alt: str
     svg: str
     png: bytes
+    fault: str = ""
+    """Why it could not be drawn; then there is neither SVG nor PNG."""
+    missing: frozenset[str] = frozenset()
+    """Characters that no font on this machine has; the PNG shows boxes for them."""
 
 
 def themed(colour: str) -> str:
@@ -116,45 +131,117 @@ def marks(arms: Sequence[Arm]) -> dict[str, Mark]:
     return found
 
 
+class Sheet:
+    """A figure that is being drawn by :func:`sheet`; ``panel`` is what became of it, None where nothing was drawn."""
+
+    def __init__(self, name: str, title: str, figure: Figure, axes: Axes) -> None:
+        self.name = name
+        self.title = title
+        self.figure = figure
+        self.axes = axes
+        self.panel: Panel | None = None
+
+    @property
+    def panels(self) -> Iterator[Panel]:
+        """The panel, if there is one."""
+        if self.panel is not None:
+            yield self.panel
+
+    def finish(self, alt: str, *, legend: bool = True) -> None:
+        """Render the figure once as SVG and once as PNG.
+
+        Args:
+            alt: what there is to see, for those who cannot.
+            legend: draw a key of the artists that were :func:`labelled`; files carry it, pages hide it in favour of a
+                common one.
+        """
+        import matplotlib
+
+        for label in (self.axes.xaxis.label, self.axes.yaxis.label):
+            label.set_text(shorten(label.get_text(), _LABEL))
+        if legend:
+            self._key()
+        missing = _fit_text(self.figure)
+        vector, bitmap = io.StringIO(), io.BytesIO()
+        with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": ascii(self.name)}):
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page says so, once
+            self.figure.savefig(vector, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+            self.figure.savefig(bitmap, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+        self.panel = Panel(self.name, self.title, alt, vector.getvalue(), bitmap.getvalue(), missing=missing)
+
+    def _key(self) -> None:
+        handles, labels = self.axes.get_legend_handles_labels()
+        if handles:
+            key = self.axes.legend(handles, labels, loc="best", fontsize=7)
+            key.set_gid("legend")
+            for text, label in zip(key.get_texts(), shortened([label[1:] for label in labels], _KEY), strict=True):
+                text.set_text(label)
+
+
 @contextmanager
-def canvas(width: float = 4.3, height: float = 3.0, left: float = 0.78) -> Iterator[tuple[Figure, Axes]]:
+def sheet(name: str, title: str, width: float = 4.3, height: float = 3.0, left: float = 0.78) -> Iterator[Sheet]:
     """A figure of ``width`` x ``height`` inches in the house style, without pyplot and its global state.
 
     Margins are fixed, ``left`` inches beside the axes: panels line up with each other, and layout engines, which draw
-    every figure three times over, are not needed.
+    every figure three times over, are not needed.  Nothing of matplotlib's settings outside decides how it looks.  A
+    fault while it is drawn is the panel's ``fault`` and goes no further.
+
+    Args:
+        name: of the file, without suffix; also the salt of the SVG's ids, so that pages can hold many.
+        title: shown above the panel on the page.
+        width: of the figure.
+        height: of the figure.
+        left: margin.
     """
-    import matplotlib
+    matplotlib = _matplotlib()
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_RC):
+    defaults = {key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParamsDefault if key != "backend"}
+    with matplotlib.rc_context(defaults | _RC):
         figure = Figure(figsize=(width, height))
         below, right, above = 0.46, 0.2, 0.1
         box = (left / width, below / height, (width - left - right) / width, (height - below - above) / height)
-        yield figure, figure.add_axes(box)
+        drawn = Sheet(name, title, figure, figure.add_axes(box))
+        try:
+            yield drawn
+        except Exception as error:  # whatever matplotlib, its fonts or an odd number comes up with
+            drawn.panel = failed(name, title, error)
 
 
-def finish(figure: Figure, axes: Axes, name: str, title: str, alt: str, *, legend: bool = True) -> Panel:
-    """Render a figure once as SVG and once as PNG; call inside :func:`canvas`.
+def failed(name: str, title: str, error: Exception) -> Panel:
+    """What stands in the place of a figure that cannot be drawn."""
+    return Panel(name, title, "", "", b"", fault=f"{type(error).__name__}: {error}")
 
-    Args:
-        figure: the figure.
-        axes: its axes, for the legend.
-        name: file name without suffix, where slashes of a metric's name become underscores; also the salt of the SVG's
-            ids, so that pages can hold many.
-        title: shown above the panel on the page.
-        alt: what there is to see, for those who cannot.
-        legend: draw a key of the labelled artists; files carry it, pages hide it in favour of a common one.
-    """
-    import matplotlib
 
-    name = name.replace("/", "_")
-    if legend and axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize=7).set_gid("legend")
-    vector, bitmap = io.StringIO(), io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(vector, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    figure.savefig(bitmap, format="png", dpi=144, facecolor="white", metadata={"Software": None})
-    return Panel(name, title, alt, vector.getvalue(), bitmap.getvalue())
+def _matplotlib() -> ModuleType:
+    """matplotlib, imported without the environment's backend and settings, of which a wrong one would stop it."""
+    names = ("MPLBACKEND", "MATPLOTLIBRC")
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        import matplotlib
+    finally:
+        os.environ |= kept
+    return matplotlib
+
+
+def labelled(name: str) -> str:
+    """The ``label=`` of what is drawn for ``name``: matplotlib would hide one that is empty or begins with "_"."""
+    return f" {name}"
+
+
+def _fit_text(figure: Figure) -> frozenset[str]:
+    """Make all text of ``figure`` printable and give it fonts that have its glyphs; the characters that none has."""
+    from matplotlib.text import Text
+
+    missing: frozenset[str] = frozenset()
+    for text in (found for found in figure.findobj(Text) if isinstance(found, Text)):
+        words = printable(text.get_text())
+        families, lacking = fonts.fallback(frozenset(words))
+        missing |= lacking
+        text.set_text(words)
+        if families:
+            text.set_fontfamily([FONT, *families])
+    return missing
 
 
 def inline(panel: Panel) -> str:
@@ -163,9 +250,12 @@ def inline(panel: Panel) -> str:
 
     body = panel.svg[panel.svg.index("<svg") :]
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = body.replace('id="legend"', 'class="legend"')
-    body = re.sub(r' id="[a-zA-Z][\w.]*?_\d+"', "", body)
+    body = re.sub(r"<[^>]+>", lambda tag: _themed_tag(tag[0]), body)  # never the text between tags
     body = re.sub(r"(<svg[^>]*?) width=\"[\d.]+pt\" height=\"[\d.]+pt\"|", r"\1", body, count=1)
-    for colour in _VARIABLES:
-        body = body.replace(colour, themed(colour))
-    return body.replace("<svg ", f'<svg role="img" aria-label="{escape(panel.alt)}" ', 1)
+    return body.replace("<svg ", f'<svg role="img" aria-label="{escape(printable(panel.alt))}" ', 1)
+
+
+def _themed_tag(tag: str) -> str:
+    tag = tag.replace('id="legend"', 'class="legend"')
+    tag = re.sub(r' id="[a-zA-Z][\w.]*?_\d+"', "", tag)
+    return re.sub(r"#[0-9a-f]{6}", lambda colour: themed(colour[0]) if colour[0] in _VARIABLES else colour[0], tag)

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.collect import Floats, Sweep
-from reports.drawing import INK, PAPER, RULE, Mark, Panel, canvas, finish, marks
+from reports.drawing import INK, PAPER, RULE, Mark, Panel, labelled, marks, sheet
 from reports.findings import Analysis, Family
 from reports.metrics import METRICS, Metric, metric, opening, phrase
 from reports.penalties import Profile, profiles
+from reports.text import shorten
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+#: Characters of either name in a comparison's label.
+_NAME = 26
 
 #: Groups of final measures that are drawn side by side: group -> title.
 _PARTS = {
@@ -29,12 +33,13 @@ def forests(analysis: Analysis) -> Iterator[Panel]:
     """Paired differences on the primary metric: a dot per seed, mean and interval per comparison."""
     style = marks(analysis.sweep.arms)
     for family in analysis.families:
-        yield _forest(family, style, analysis.sweep)
+        yield from _forest(family, style, analysis.sweep)
 
 
-def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Panel:
+def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator[Panel]:
     rows = len(family.pairs)
-    with canvas(4.3, 0.75 + 0.42 * rows, left=0.1) as (figure, axes):
+    with sheet(f"forest_{family.key}", family.title, 4.3, 0.75 + 0.42 * rows, left=0.1) as drawn:
+        axes = drawn.axes
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, pair in enumerate(family.pairs):
             mark, interval = style[pair.arm], pair.comparison.difference
@@ -51,7 +56,7 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Panel:
                 axes.plot([interval.low, interval.high], [row, row], "-", color=mark.colour, linewidth=1.8)
             axes.plot([interval.mean], [row], mark.marker, color=mark.colour, markersize=6)
             axes.annotate(
-                f"{pair.arm} − {pair.other}",
+                f"{shorten(pair.arm, _NAME)} − {shorten(pair.other, _NAME)}",
                 (0, row - 0.24),
                 xycoords=("axes fraction", "data"),
                 bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
@@ -62,7 +67,8 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Panel:
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.difference.mean:+.3f}" for p in family.pairs)
-        return finish(figure, axes, f"forest_{family.key}", family.title, f"Forest plot. {alt}", legend=False)
+        drawn.finish(f"Forest plot. {alt}", legend=False)
+    yield from drawn.panels
 
 
 def parts(analysis: Analysis) -> Iterator[Panel]:
@@ -71,14 +77,15 @@ def parts(analysis: Analysis) -> Iterator[Panel]:
     for group, title in _PARTS.items():
         measures = [m for m in METRICS if m.group == group and m.name in known]
         if measures:
-            yield _side_by_side(analysis, measures, title)
+            yield from _side_by_side(analysis, measures, title)
 
 
-def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) -> Panel:
+def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) -> Iterator[Panel]:
     """A column per measure, in it a mark per arm with its interval over seeds."""
     style, arms, words = marks(analysis.sweep.arms), analysis.intervals, []
     step = min(0.8 / len(arms), 0.16)
-    with canvas(6.5, 2.9) as (figure, axes):
+    with sheet(f"parts/{measures[0].name}", title, 6.5, 2.9) as drawn:
+        axes = drawn.axes
         for i, (arm, intervals) in enumerate(arms.items()):
             here = {x: intervals[m.name] for x, m in enumerate(measures) if m.name in intervals}
             axes.errorbar(
@@ -88,7 +95,7 @@ def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) ->
                 marker=style[arm].marker,
                 linestyle="none",
                 color=style[arm].colour,
-                label=arm,
+                label=labelled(arm),
                 elinewidth=1.2,
             )
             means = (f"{measures[x].label} {interval.mean:.3g}" for x, interval in here.items())
@@ -98,8 +105,8 @@ def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) ->
         axes.set_xticks(range(len(measures)), [textwrap.fill(m.label, 11) for m in measures])
         axes.set(xlim=(-0.5, len(measures) - 0.5), ylabel=measures[0].group)
         axes.grid(axis="x", visible=False)
-        alt = f"{title}, mean and interval over seeds. {'; '.join(words)}."
-        return finish(figure, axes, f"parts/{measures[0].name}", title, alt)
+        drawn.finish(f"{title}, mean and interval over seeds. {'; '.join(words)}.")
+    yield from drawn.panels
 
 
 def drift(analysis: Analysis) -> Iterator[Panel]:
@@ -116,23 +123,28 @@ def drift(analysis: Analysis) -> Iterator[Panel]:
 
 def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool) -> Iterator[Panel]:
     sweep = analysis.sweep
-    style, drawn = marks(sweep.arms), False
-    with canvas() as (figure, axes):
+    style, empty = marks(sweep.arms), True
+    with sheet(f"scatter/{name}", title) as drawn:
+        axes = drawn.axes
         for arm in sweep.arms:
             xs, ys = arm.values(name), arm.values(sweep.primary)
             seeds = [seed for seed in xs if seed in ys and (xs[seed] > 0 or not log)]
             mark = style[arm.name]
             if not arm.trained and log and ys:
                 # It has not drifted, but for rounding, which a logarithmic axis would blow up.
-                axes.axhline(next(iter(ys.values())), color=mark.colour, linestyle=":", linewidth=1, label=arm.name)
+                axes.axhline(
+                    next(iter(ys.values())), color=mark.colour, linestyle=":", linewidth=1, label=labelled(arm.name)
+                )
                 continue
             if not seeds:
                 continue
             x, y = [xs[s] for s in seeds], [ys[s] for s in seeds]
             axes.plot(x, y, mark.marker, color=mark.colour, alpha=0.35, markersize=4, markeredgewidth=0)
-            axes.plot([np.mean(x)], [np.mean(y)], mark.marker, color=mark.colour, markersize=7.5, label=arm.name)
-            drawn = True
-        if not drawn:
+            axes.plot(
+                [np.mean(x)], [np.mean(y)], mark.marker, color=mark.colour, markersize=7.5, label=labelled(arm.name)
+            )
+            empty = False
+        if empty:
             return
         for ladder in analysis.ladders.values():
             means = [
@@ -142,20 +154,22 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
             ]
             axes.plot(*zip(*means, strict=True), "-", color=style[ladder[-1][1]].colour, linewidth=1, zorder=1)
         if log:
-            _log_ticks(axes)
+            axes.set_xscale("log")
+            _log_ticks(axes.xaxis)
         axes.set(xlabel=label, ylabel=phrase(sweep.primary))
-        alt = f"Scatter of {phrase(sweep.primary)} against {label}, a small mark per seed and a large one per arm."
-        yield finish(figure, axes, f"scatter/{name}", title, alt)
+        drawn.finish(
+            f"Scatter of {phrase(sweep.primary)} against {label}, a small mark per seed and a large one per arm."
+        )
+    yield from drawn.panels
 
 
-def _log_ticks(axes: Axes) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2 and 5 of each decade."""
+def _log_ticks(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def penalties(sweep: Sweep) -> Iterator[Panel]:
@@ -165,7 +179,7 @@ def penalties(sweep: Sweep) -> Iterator[Panel]:
     arms = marks(sweep.arms)
     if not shapes:
         return
-    yield _profile(
+    yield from _profile(
         {kind: (profile, profile.weights / profile.weights.mean()) for kind, profile in shapes.items()},
         {kind: arms[profile.arm] for kind, profile in shapes.items()},
         "penalty_shape",
@@ -174,17 +188,26 @@ def penalties(sweep: Sweep) -> Iterator[Panel]:
     )
     used = {p.arm: (p, p.strength * p.weights) for p in found if p.strength > 0}
     if used:
-        yield _profile(used, arms, "penalty_strength", "As configured: weight × w(t)", "β w(t)")
+        yield from _profile(used, arms, "penalty_strength", "As configured: weight × w(t)", "β w(t)")
 
 
 def _profile(
     curves: Mapping[str, tuple[Profile, Floats]], style: Mapping[str, Mark], name: str, title: str, label: str
-) -> Panel:
-    with canvas() as (figure, axes):
+) -> Iterator[Panel]:
+    with sheet(name, title) as drawn:
+        axes = drawn.axes
         for key, (profile, weights) in curves.items():
             mark = style[key]
-            axes.plot(profile.times, weights, marker=mark.marker, linestyle=mark.dashes, color=mark.colour, label=key)
+            axes.plot(
+                profile.times,
+                weights,
+                marker=mark.marker,
+                linestyle=mark.dashes,
+                color=mark.colour,
+                label=labelled(key),
+            )
         axes.set(xlabel="t  (1 = noise, 0 = image)", ylabel=label, yscale="log")
+        _log_ticks(axes.yaxis)
         axes.invert_xaxis()
-        alt = f"{title}, by time t, for {', '.join(curves)}"
-        return finish(figure, axes, name, title, alt)
+        drawn.finish(f"{title}, by time t, for {', '.join(curves)}")
+    yield from drawn.panels

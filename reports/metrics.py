@@ -99,8 +99,8 @@ _KNOWN |= {
 
 
 def metric(name: str) -> Metric:
-    """The metric called ``name``; an unknown one keeps its name as label and counts as better when higher."""
-    return _KNOWN.get(name) or Metric(name, name, "Other")
+    """The metric called ``name``; an unknown one keeps its name as label, and nobody knows which way is better."""
+    return _KNOWN.get(name) or Metric(name, name, "Other", "neither")
 
 
 def phrase(name: str) -> str:
@@ -110,6 +110,7 @@ def phrase(name: str) -> str:
         "geneval/official": "official overall score",
         "interleaved/mean": "mean of the five aspects",
         "editing/O": "editing score O",
+        "heldout/distance_to_clean": "distance to clean pictures (lower is cleaner)",
     }
     found = metric(name)
     group = found.group[:1].lower() + found.group[1:]

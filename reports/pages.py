@@ -4,49 +4,71 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import curves, figures, tables
 from reports.analysis import analyse, drawn, leading
 from reports.collect import Sweep, read
-from reports.drawing import Mark, Panel, inline, marks
+from reports.drawing import Mark, Panel, failed, inline, marks
 from reports.findings import Analysis
 from reports.metrics import number, opening, p_value, phrase
 from reports.penalties import profiles
 from reports.strips import data_uri, reel
+from reports.text import file_names, markdown, one_line, printable, tex
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
-_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": "$-$",
-    "±": r"\,$\pm$\,",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "\u2009": r"\,",
-}
-
-
 _CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "uncorrected"}
 
 #: Families of more comparisons than this are folded.
 _UNFOLDED = 12
 
+#: Id of a section -> what it is called.
+_SECTIONS = {
+    "scores": "Scores",
+    "differences": "Differences",
+    "parts": "Parts",
+    "turns": "Turns",
+    "learning": "Learning",
+    "hacking": "Reward against judge",
+    "drift": "Drift",
+    "penalties": "Penalties",
+    "diagnostics": "Diagnostics",
+    "samples": "Samples",
+    "cost": "Cost",
+    "failures": "Failures",
+    "methods": "Methods",
+    "reproduce": "Reproduce",
+}
+
+#: Characters without a glyph that a warning names.
+_MISSING = 40
+
 #: States of a cell that the section on failures speaks about.
 _TROUBLE = ("failed", "broken", "excluded")
 
 
-def write_report(folder: Path) -> Path:
+@dataclass(frozen=True)
+class Written:
+    """A report on disk."""
+
+    page: Path
+    """Its ``report.html``."""
+    faults: tuple[str, ...]
+    """Figures that could not be drawn, each with its error; the pages have a note in their place."""
+
+
+def write_report(folder: Path) -> Written:
     """Read the sweep in ``folder`` and replace ``folder/report`` by its report, whole or not at all.
 
     Raises:
@@ -54,8 +76,11 @@ def write_report(folder: Path) -> Path:
     """
     analysis = analyse(read(folder))
     sections = _panels(drawn(analysis))
+    panels = [panel for found in sections.values() for panel in found]
+    faults = tuple(f"{panel.title}: {panel.fault}" for panel in panels if panel.fault)
+    analysis = replace(analysis, warnings=(*analysis.warnings, *_figure_warnings(panels)))
     files = render(analysis, sections)
-    for panel in (panel for panels in sections.values() for panel in panels):
+    for panel in (panel for panel in panels if not panel.fault):
         files[f"figures/{panel.name}.svg"] = panel.svg.encode()
         files[f"figures/{panel.name}.png"] = panel.png
     target, fresh = folder / "report", Path(tempfile.mkdtemp(prefix=".report-", dir=folder))
@@ -69,7 +94,20 @@ def write_report(folder: Path) -> Path:
         os.replace(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return target / "report.html"
+    return Written(target / "report.html", faults)
+
+
+def _figure_warnings(panels: Sequence[Panel]) -> Iterator[str]:
+    failures = [panel.title for panel in panels if panel.fault]
+    if failures:
+        yield f"{len(failures)} of {len(panels)} figures could not be drawn: {', '.join(failures)}."
+    missing = "".join(sorted(frozenset().union(*(panel.missing for panel in panels))))
+    if missing:
+        named = missing[:_MISSING] + ("…" if len(missing) > _MISSING else "")
+        yield (
+            f"No font on this machine has {named}: PNG figures show boxes in their place; this page and the SVG figures"
+            " are shown with the fonts of their reader."
+        )
 
 
 def render(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dict[str, bytes]:
@@ -85,17 +123,29 @@ def render(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dict[
 
 
 def _panels(analysis: Analysis) -> dict[str, tuple[Panel, ...]]:
+    """Section -> its figures, named as their files will be."""
     sweep = analysis.sweep
-    return {
-        "differences": tuple(figures.forests(analysis)),
-        "parts": tuple(figures.parts(analysis)),
-        "turns": tuple(curves.turns(sweep)),
-        "learning": tuple(curves.learning(sweep)),
-        "hacking": tuple(curves.hacking(sweep)),
-        "drift": tuple(figures.drift(analysis)),
-        "penalties": tuple(figures.penalties(sweep)),
-        "diagnostics": tuple(curves.diagnostics(sweep)),
+    sections = {
+        "differences": figures.forests(analysis),
+        "parts": figures.parts(analysis),
+        "turns": curves.turns(sweep),
+        "learning": curves.learning(sweep),
+        "hacking": curves.hacking(sweep),
+        "drift": figures.drift(analysis),
+        "penalties": figures.penalties(sweep),
+        "diagnostics": curves.diagnostics(sweep),
     }
+    found = {section: list(_as_far_as_possible(section, panels)) for section, panels in sections.items()}
+    names = iter(file_names([panel.name for panels in found.values() for panel in panels]))
+    return {section: tuple(replace(panel, name=next(names)) for panel in panels) for section, panels in found.items()}
+
+
+def _as_far_as_possible(section: str, panels: Iterator[Panel]) -> Iterator[Panel]:
+    """The figures of a section up to one whose data cannot be made ready: a figure must not cost the page."""
+    try:
+        yield from panels
+    except Exception as error:
+        yield failed(section, f"Figures of the section {_SECTIONS[section]!r}", error)
 
 
 def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dict[str, Any]:
@@ -127,6 +177,8 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "environment": tables.environment(sweep),
         "published": _published().get(sweep.grid),
         "command": shlex.join(sweep.command),
+        "again": shlex.join(["python", "-m", "reports", sweep.name]),
+        "fence": "`" * (1 + max([2, *map(len, re.findall("`+", shlex.join(sweep.command)))])),
         "blocks": curves.PATH_BLOCKS,
         "spread": _spread(sweep),
         "contents": _contents(sections, sweep),
@@ -136,27 +188,11 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
 
 
 def _contents(sections: Mapping[str, Sequence[Panel]], sweep: Sweep) -> list[tuple[str, str]]:
-    titles = {
-        "scores": "Scores",
-        "differences": "Differences",
-        "parts": "Parts",
-        "turns": "Turns",
-        "learning": "Learning",
-        "hacking": "Reward against judge",
-        "drift": "Drift",
-        "penalties": "Penalties",
-        "diagnostics": "Diagnostics",
-        "samples": "Samples",
-        "cost": "Cost",
-        "failures": "Failures",
-        "methods": "Methods",
-        "reproduce": "Reproduce",
-    }
     done = any(cell.state == "done" for cell in sweep.cells)
     absent = {name for name, panels in sections.items() if not panels and name != "differences"}
     absent |= set() if done else {"samples", "cost"}
     absent |= set() if sweep.refused or any(c.state in _TROUBLE for c in sweep.cells) else {"failures"}
-    return [(name, title) for name, title in titles.items() if name not in absent]
+    return [(name, title) for name, title in _SECTIONS.items() if name not in absent]
 
 
 def _spread(sweep: Sweep) -> str:
@@ -241,10 +277,12 @@ def _template(name: str, *, escape: bool) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters |= {
-        "tex": lambda text: "".join(_TEX.get(c, c) for c in str(text)),
-        "md": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " "),
+        "tex": tex,
+        "md": markdown,
+        "one_line": one_line,
         "picture": lambda panel: Markup(inline(panel)),
         "opening": opening,
         "data_uri": data_uri,

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.analysis import better
@@ -15,6 +15,7 @@ from reports.collect import Sweep
 from reports.findings import Analysis, Pair
 from reports.metrics import COSTS, METRICS, Metric, digits, metric, number, p_value
 from reports.statistics import Interval, iqm, smallest_p
+from reports.text import spreadsheet
 
 #: Layout of ``summary.json``; raised when a key changes its meaning or goes away.
 SUMMARY_SCHEMA = 1
@@ -60,9 +61,10 @@ class Table:
 
 def main_table(analysis: Analysis) -> Table:
     """All arms by all final measures that any of them has, the primary metric among them."""
-    names = [m.name for m in METRICS]
-    extra = [metric(analysis.sweep.primary)] if analysis.sweep.primary not in names else []
-    return _table(analysis, [*extra, *METRICS])
+    sweep = analysis.sweep
+    primary = replace(metric(sweep.primary), better=better(sweep, sweep.primary))
+    known = [primary if m.name == sweep.primary else m for m in METRICS]
+    return _table(analysis, known if primary in known else [primary, *known])
 
 
 def cost_table(analysis: Analysis) -> Table:
@@ -214,10 +216,16 @@ def cells_csv(sweep: Sweep) -> str:
     names = sorted({name for cell in sweep.cells for name in cell.metrics})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["arm", "seed", "cell", "state", *names])
+    writer.writerow(["arm", "seed", "cell", "state", *map(spreadsheet, names)])
     for cell in sweep.cells:
         writer.writerow(
-            [cell.arm, cell.seed, cell.identity, cell.state, *(cell.metrics.get(name, "") for name in names)]
+            [
+                spreadsheet(cell.arm),
+                cell.seed,
+                spreadsheet(cell.identity),
+                cell.state,
+                *(cell.metrics.get(name, "") for name in names),
+            ]
         )
     return buffer.getvalue()
 

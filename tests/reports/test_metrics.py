@@ -41,7 +41,7 @@ def test_p_value(p, text):
 def test_unknown_metrics_keep_their_name():
     assert metric("my/score").label == "my/score"
     assert phrase("my/score") == "my/score"
-    assert phrase("heldout/distance_to_clean") == "fidelity (held out)"
+    assert phrase("heldout/distance_to_clean") == "distance to clean pictures (lower is cleaner)"
     assert metric("geneval/official/counting").full_label == "Official, by task: counting"
 
 
