@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reports import fonts
 from reports.collect import Arm
 from reports.fonts import FONT
-from reports.text import printable, shorten, shortened
+from reports.text import file_name, printable, shorten, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,7 +167,7 @@ class Sheet:
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page says so, once
             self.figure.savefig(vector, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
             self.figure.savefig(bitmap, format="png", dpi=144, facecolor="white", metadata={"Software": None})
-        self.panel = Panel(self.name, self.title, alt, vector.getvalue(), bitmap.getvalue(), missing=missing)
+        self.panel = Panel(file_name(self.name), self.title, alt, vector.getvalue(), bitmap.getvalue(), missing=missing)
 
     def _key(self) -> None:
         handles, labels = self.axes.get_legend_handles_labels()
@@ -187,7 +187,7 @@ def sheet(name: str, title: str, width: float = 4.3, height: float = 3.0, left: 
     fault while it is drawn is the panel's ``fault`` and goes no further.
 
     Args:
-        name: of the file, without suffix; also the salt of the SVG's ids, so that pages can hold many.
+        name: of what is drawn, for the file's name; also the salt of the SVG's ids, so that pages can hold many.
         title: shown above the panel on the page.
         width: of the figure.
         height: of the figure.
@@ -210,7 +210,7 @@ def sheet(name: str, title: str, width: float = 4.3, height: float = 3.0, left: 
 
 def failed(name: str, title: str, error: Exception) -> Panel:
     """What stands in the place of a figure that cannot be drawn."""
-    return Panel(name, title, "", "", b"", fault=f"{type(error).__name__}: {error}")
+    return Panel(file_name(name), title, "", "", b"", fault=f"{type(error).__name__}: {error}")
 
 
 def _matplotlib() -> ModuleType:

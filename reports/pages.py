@@ -21,7 +21,7 @@ from reports.findings import Analysis
 from reports.metrics import number, opening, p_value, phrase
 from reports.penalties import profiles
 from reports.strips import data_uri, reel
-from reports.text import file_names, markdown, one_line, printable, tex
+from reports.text import distinct, markdown, one_line, printable, tex
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -136,7 +136,7 @@ def _panels(analysis: Analysis) -> dict[str, tuple[Panel, ...]]:
         "diagnostics": curves.diagnostics(sweep),
     }
     found = {section: list(_as_far_as_possible(section, panels)) for section, panels in sections.items()}
-    names = iter(file_names([panel.name for panels in found.values() for panel in panels]))
+    names = distinct(panel.name for panels in found.values() for panel in panels)
     return {section: tuple(replace(panel, name=next(names)) for panel in panels) for section, panels in found.items()}
 
 

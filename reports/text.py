@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 #: Categories of characters that show nothing, or change how others show: controls, marks of direction, surrogates.
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -77,27 +77,31 @@ def shortened(texts: Sequence[str], most: int) -> list[str]:
     return [f"{text} ({i})" if times[text] > 1 else text for i, text in enumerate(short, start=1)]
 
 
-def file_names(wanted: Sequence[str]) -> list[str]:
-    """A file name for each of ``wanted``, which are distinct: on no file system two of them are the same file.
+def file_name(name: str) -> str:
+    """A file name without suffix for ``name``, whose slashes become underscores.
 
-    Slashes become underscores.  What has other odd characters, is long, or is like another one but for its case, ends
-    in a hash of the whole.
+    Of one with other odd characters, or of more than 80, the start and a hash of the whole.
     """
-    plain = [re.sub(r"[^\w.\-]", "_", name, flags=re.ASCII)[:80] for name in wanted]
-    like = Counter(name.casefold() for name in plain)
-    kept = [
-        like[short.casefold()] == 1 and short == name.replace("/", "_")
-        for short, name in zip(plain, wanted, strict=True)
-    ]
-    return [
-        short if keep else f"{short}-{hashlib.sha256(ascii(name).encode()).hexdigest()[:8]}"
-        for short, name, keep in zip(plain, wanted, kept, strict=True)
-    ]
+    plain = name.replace("/", "_")
+    safe = re.sub(r"[^\w.\-]", "_", plain, flags=re.ASCII)[:80]
+    return safe if safe == plain else f"{safe}-{hashlib.sha256(ascii(name).encode()).hexdigest()[:8]}"
+
+
+def distinct(files: Iterable[str]) -> Iterator[str]:
+    """``files``, numbered where a file system that does not tell cases apart would take one for another before it."""
+    taken: set[str] = set()
+    for file in files:
+        found, number = file, 1
+        while found.casefold() in taken:
+            number += 1
+            found = f"{file}-{number}"
+        taken.add(found.casefold())
+        yield found
 
 
 def markdown(text: object) -> str:
     """``text`` within a line of GitHub's Markdown, or a cell of its tables."""
-    line = " ".join(printable(str(text)).split())
+    line = _flat(text)
     line = re.sub(r"([\\`*\[\]|~$])", r"\\\1", line)
     line = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", line)  # within words it is no emphasis
     line = re.sub(r"^([-+=#]|\d+[.)](?=\s|$))", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)  # of a block
@@ -106,8 +110,12 @@ def markdown(text: object) -> str:
 
 def tex(text: object) -> str:
     """``text`` within a line of LaTeX."""
-    line = "".join(_TEX.get(c, c) for c in " ".join(printable(str(text)).split()))
+    line = "".join(_TEX.get(c, c) for c in _flat(text))
     return re.sub("-(?=-)", "-{}", line)
+
+
+def _flat(text: object) -> str:
+    return re.sub(r"[ \t\n]+", " ", printable(str(text))).strip()
 
 
 def spreadsheet(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ def write_sweep(
     for name, (regularizer, strict, proxy, drift) in arms.items():
         cells = {}
         for seed in seeds:
-            identity = cells[str(seed)] = f"{name}{seed}".replace("_", "")
+            identity = cells[str(seed)] = _identity(name, seed)
             cell = root / "cells" / identity
             if (name, seed) in missing:
                 continue
@@ -97,6 +99,15 @@ def write_sweep(
     return folder
 
 
+def _identity(name: str, seed: int) -> str:
+    plain = f"{name}{seed}".replace("_", "")
+    return (
+        plain
+        if re.fullmatch(r"[\w.\-]{,40}", plain, re.ASCII)
+        else hashlib.sha256(ascii(name + plain).encode()).hexdigest()[:12]
+    )
+
+
 def _write_failure(cell: Path) -> None:
     _dump(
         cell / "failure.json",
@@ -122,7 +133,7 @@ def _write_cell(
     family: Family,
     digest: str = "d41d8cd98f00",
 ) -> None:
-    rng = np.random.default_rng([seed, *arm.encode()])
+    rng = np.random.default_rng([seed, *arm.encode("utf-8", "surrogatepass")])
     run = np.random.default_rng(seed).normal() * spread  # shared by the arms of a seed: pairing pays
     strict, proxy = strict + run + rng.normal() * spread / 2, proxy + rng.normal() * spread / 2
     _dump(
