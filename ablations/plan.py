@@ -112,13 +112,13 @@ class Plan:
         return [arm.cell(seed) for seed in (() if arm.refused else self.seeds if arm.trained else (0,))]
 
     def cells(self, only: str = "*") -> list[Cell]:
-        """Cells whose name matches the glob ``only``, seed by seed, so that a sweep that is stopped is balanced."""
+        """Cells whose name is or matches the glob ``only``, seed by seed: a sweep that is stopped is balanced."""
         by_arm = [self.cells_of(arm) for arm in self.arms]
         return [
             cell
             for row in itertools.zip_longest(*by_arm)
             for cell in row
-            if cell is not None and fnmatch.fnmatchcase(cell.name, only)
+            if cell is not None and (cell.name == only or fnmatch.fnmatchcase(cell.name, only))
         ]
 
 

@@ -9,7 +9,18 @@ import pytest
 import torch
 
 from tests.models import tiny
-from unigrpo.checkpoints import AUTOENCODER, SHARED, SHIPPED, TOKENIZER, digest, digest_of, file_of
+from unigrpo.checkpoints import (
+    AUTOENCODER,
+    CONFIG,
+    SHARED,
+    SHIPPED,
+    TOKENIZER,
+    digest,
+    digest_of,
+    file_of,
+    folder_of,
+    settings_of,
+)
 from unigrpo.models import checkpoint
 from unigrpo.registry import ConfigError
 
@@ -40,6 +51,29 @@ def test_what_is_saved_is_complete(tmp_path):
     checkpoint.save(tmp_path, tiny.model())
     assert not (tmp_path / SHARED).exists()
     assert file_of(tmp_path, AUTOENCODER) == tmp_path / AUTOENCODER
+
+
+def test_a_path_is_a_path_from_here_or_from_home(tmp_path, monkeypatch):
+    shutil.copytree(SHIPPED / "tiny-shapes", tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for path in ("~/mine", "mine", "./mine", "mine/../mine", str(tmp_path / "mine")):
+        assert folder_of(path).samefile(tmp_path / "mine")
+        assert digest_of(path) == digest_of("tiny-shapes")
+    # Neither the present folder nor what lies beside the package's own is meant by such names.
+    shutil.copy(tmp_path / "mine" / CONFIG, tmp_path)
+    for nothing in ("", "../checkpoints/tiny-shapes", "tiny-shapes/"):
+        with pytest.raises(ConfigError, match="no such shipped checkpoint or folder"):
+            folder_of(nothing)
+
+
+@pytest.mark.parametrize("settings", ["{", "[1]", b"\xff"])
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, settings):
+    (tmp_path / CONFIG).write_bytes(settings if isinstance(settings, bytes) else settings.encode())
+    with pytest.raises(ConfigError, match=CONFIG):
+        settings_of(str(tmp_path))
+    with pytest.raises(ConfigError, match="the weights cannot be read"):
+        digest_of(str(tmp_path))
 
 
 def test_a_file_that_nobody_has_is_missing_where_it_is_looked_for(tmp_path):

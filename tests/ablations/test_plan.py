@@ -250,6 +250,13 @@ def test_what_a_grid_says_in_vain_is_an_error(changes, expected):
     assert expected in str(caught.value)
 
 
+def test_a_cell_is_found_by_its_name_whatever_letters_it_has():
+    plan = plan_of("evaluation.prompts_per_task=[1,1,1,1,1,1],[2,2,2,2,2,2]", seeds=(0, 1))
+    name = "none@prompts_per_task=[1,1,1,1,1,1]:1"
+    assert [cell.name for cell in plan.cells(name)] == [name]
+    assert len(plan.cells("none@*:1")) == 2
+
+
 def test_two_points_of_one_name_are_not_taken_for_one():
     with pytest.raises(ConfigError, match=r"would both be called a@betas=\[0.9,0.95\]"):
         make_plan(grid_of(axes={"optim.betas": ([0.9, 0.95], "[0.9,0.95]")}))

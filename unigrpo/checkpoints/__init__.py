@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,16 @@ SHARED = "shared.json"
 
 
 def folder_of(checkpoint: str) -> Path:
-    """The folder of a shipped checkpoint's name, or of a path.
+    """The folder of a shipped checkpoint's name, or of a path, in which ``~`` is the home folder.
 
     Raises:
         ConfigError: neither.
     """
-    for folder in (SHIPPED / checkpoint, Path(checkpoint)):
-        if (folder / CONFIG).is_file():
-            return folder
     shipped = [path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")]
-    fault = f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder"
+    folder = SHIPPED / checkpoint if checkpoint in shipped else Path(checkpoint).expanduser()
+    if checkpoint and (folder / CONFIG).is_file():
+        return folder
+    fault = f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder with {CONFIG}"
     raise ConfigError(f"{fault}{nearest(checkpoint, shipped)}")
 
 
@@ -44,13 +45,20 @@ def file_of(folder: Path, name: str) -> Path:
     return folder_of(owners[name]) / name if name in owners else own
 
 
-def settings_of(checkpoint: str) -> dict[str, Any]:
+@functools.cache
+def settings_of(checkpoint: str) -> Mapping[str, Any]:
     """The sizes and switches of a configuration's checkpoint, as written: switches younger than it are missing.
 
     Raises:
-        ConfigError: no such checkpoint.
+        ConfigError: no such checkpoint, or none that can be read.
     """
-    settings: dict[str, Any] = json.loads((folder_of(checkpoint) / CONFIG).read_text())
+    path = folder_of(checkpoint) / CONFIG
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.checkpoint={checkpoint!r}: {path} cannot be read ({error})") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"model.checkpoint={checkpoint!r}: {path}: expected keys and values, got {settings!r}")
     return settings
 
 
@@ -69,5 +77,12 @@ def digest(folder: Path) -> str:
 
 @functools.cache
 def digest_of(checkpoint: str) -> str:
-    """:func:`digest` of a configuration's checkpoint, read once per process."""
-    return digest(folder_of(checkpoint))
+    """:func:`digest` of a configuration's checkpoint, read once per process.
+
+    Raises:
+        ConfigError: no such checkpoint, or its weights cannot be read.
+    """
+    try:
+        return digest(folder_of(checkpoint))
+    except OSError as error:
+        raise ConfigError(f"model.checkpoint={checkpoint!r}: the weights cannot be read ({error})") from error
