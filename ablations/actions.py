@@ -21,8 +21,8 @@ from ablations.launchers.slurm_session import withdraw
 from ablations.plan import Cell, Plan, flat
 from ablations.record import planned, sweep_folder
 from ablations.worker import RUNNER, Job
+from unigrpo.errors import ConfigError
 from unigrpo.files import read_json, write_text
-from unigrpo.registry import ConfigError
 
 #: Keys of a configuration in which ``explain`` names differences, before it only counts them.
 MOST_KEYS = 12

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import unigrpo
-from unigrpo.registry import ConfigError, nearest
+from unigrpo.errors import ConfigError
+from unigrpo.registry import nearest
 
 _MISTAKE = 2
 

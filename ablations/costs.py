@@ -10,7 +10,7 @@ from statistics import fmean
 
 from ablations.cells import CellFolder, State
 from ablations.plan import Cell
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unigrpo.registry import ConfigError, nearest
+from unigrpo.errors import ConfigError
+from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
 
 GRIDS = Path(__file__).parent / "grids"

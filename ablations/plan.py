@@ -16,8 +16,9 @@ from ablations.grid import UNTOUCHED, Grid, check_seeds
 from unigrpo.checkpoints import digest_of
 from unigrpo.compose import Draft, recipe_of, unknown_key
 from unigrpo.config import RunConfig
+from unigrpo.errors import ConfigError
 from unigrpo.overrides import Override, parse, spell
-from unigrpo.registry import ConfigError, nearest
+from unigrpo.registry import nearest
 
 #: Part of every cell's identity: raise it when equal configurations stop giving equal results.
 SCHEMA = 3

@@ -14,7 +14,8 @@ from ablations.grid import Grid, check_seeds, grids, load_grid
 from ablations.launchers import Launcher
 from unigrpo.compose import recipes
 from unigrpo.config import RunConfig, build_strategy, slot_of
-from unigrpo.registry import ConfigError, find, nearest, strategies
+from unigrpo.errors import ConfigError
+from unigrpo.registry import find, nearest, strategies
 from unigrpo.strict_yaml import read_yaml
 
 #: Reserved key -> what it means.

@@ -24,8 +24,8 @@ from ablations.record import state_digest, write_sweep
 from ablations.request import Request
 from ablations.tracking import Mirror
 from ablations.worker import RUNNER
+from unigrpo.errors import ConfigError
 from unigrpo.files import read_json, write_json
-from unigrpo.registry import ConfigError
 
 DONE, INCOMPLETE, MISTAKE, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -28,8 +28,8 @@ from typing import Any
 from ablations.cells import BEAT, CellFolder, Claim
 from ablations.provenance import git_sha
 from unigrpo.config import RunConfig
+from unigrpo.errors import ConfigError, NonFiniteLoss, Stopped
 from unigrpo.files import write_json
-from unigrpo.registry import ConfigError
 
 #: The function that trains and evaluates one run.
 RUNNER = "unigrpo.training.runner:run"
@@ -168,7 +168,7 @@ def _attempt(claim: Claim, job: Job, stop: Callable[[], bool]) -> Outcome:
 
 def _explain(claim: Claim, error: BaseException, step: int) -> Outcome:
     """Write down why an attempt ended early."""
-    if type(error).__name__ == "Stopped" or isinstance(error, KeyboardInterrupt):
+    if isinstance(error, Stopped | KeyboardInterrupt):
         claim.release("stopped")
         return Outcome.STOPPED
     if claim.lost:
@@ -201,11 +201,11 @@ def _is_of_storage(error: OSError, folder: Path) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    # By name, since the classes live in torch and in the runner, and this module imports neither.
-    name, text = type(error).__name__, str(error)
-    if name == "NonFiniteLoss":
+    if isinstance(error, NonFiniteLoss):
         return "non_finite"
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in text:
+    # Whoever raises torch's error has imported torch; this module does not.
+    of_gpu = getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)
+    if isinstance(error, (MemoryError, of_gpu)) or "can't allocate memory" in str(error):
         return "oom"
     return "config" if isinstance(error, ConfigError) else "exception"
 

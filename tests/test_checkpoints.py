@@ -21,8 +21,8 @@ from unigrpo.checkpoints import (
     folder_of,
     settings_of,
 )
+from unigrpo.errors import ConfigError
 from unigrpo.models import checkpoint
-from unigrpo.registry import ConfigError
 
 
 def test_a_checkpoint_reads_what_another_one_has(tmp_path):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from unigrpo.compose import Draft, compose, recipes
 from unigrpo.config import OptimConfig, RunConfig
+from unigrpo.errors import ConfigError
 from unigrpo.overrides import parse
-from unigrpo.registry import ConfigError, find
+from unigrpo.registry import find
 
 USER = "tests.ablations.user_strategy.Doubled"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.shipped import shipped
 from unigrpo import registry
 from unigrpo.config import RunConfig, build, slot_of
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 SLOT_KEYS = {f.name: slot for f in dataclasses.fields(RunConfig) if (slot := slot_of(f.name))}
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unigrpo.errors import ConfigError
 from unigrpo.overrides import Override, parse, spell
-from unigrpo.registry import ConfigError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

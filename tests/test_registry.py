@@ -13,7 +13,8 @@ import pytest
 from tests.shipped import shipped
 from unigrpo import registry
 from unigrpo.config import RunConfig
-from unigrpo.registry import ConfigError, find, listing, register, slots, strategies
+from unigrpo.errors import ConfigError
+from unigrpo.registry import find, listing, register, slots, strategies
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 from unigrpo.strict_yaml import load_yaml, read_yaml
 
 

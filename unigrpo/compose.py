@@ -15,8 +15,9 @@ from typing import Any
 
 from unigrpo import registry
 from unigrpo.config import Fields, RunConfig, class_of, fields_of, plain_form, slot_of
+from unigrpo.errors import ConfigError
 from unigrpo.overrides import Override, parse
-from unigrpo.registry import ConfigError, nearest
+from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
 
 RECIPES = Path(__file__).parent / "recipes"

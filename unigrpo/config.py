@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unigrpo import registry
-from unigrpo.registry import ConfigError, nearest
+from unigrpo.errors import ConfigError
+from unigrpo.registry import nearest
 
 
 def slot(name: str, default: str) -> Any:

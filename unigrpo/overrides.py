@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 #: A word that the grammar takes as it stands and reads as text.
 _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][\w/.-]*", re.ASCII | re.IGNORECASE)

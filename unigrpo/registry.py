@@ -17,6 +17,8 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from unigrpo.errors import ConfigError
+
 T = TypeVar("T")
 
 #: Entry-point group through which other packages add strategies.
@@ -46,10 +48,6 @@ SLOTS: dict[str, str] = {
 
 _strategies: dict[str, dict[str, type]] = {}
 _loaded: set[str] = set()
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run: names the field, what was expected, what came, the nearest valid choice."""
 
 
 def nearest(word: str, choices: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 _STR, _NULL, _BOOL, _INT, _FLOAT, _MERGE = (
     f"tag:yaml.org,2002:{name}" for name in ("str", "null", "bool", "int", "float", "merge")

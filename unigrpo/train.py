@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unigrpo.compose import compose
-from unigrpo.registry import ConfigError
+from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError, Stopped
 
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 
@@ -37,9 +37,7 @@ def _train(config: Any, folder: Path) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from unigrpo.measures import MEASURES
-    from unigrpo.training.runner import Stopped, run
-    from unigrpo.training.state import CheckpointError
-    from unigrpo.training.trainer import NonFiniteLoss, RatioGuardError
+    from unigrpo.training.runner import run
 
     measure = MEASURES[config.episode.family](config.world)
     watched, headline = measure.watched[0], measure.headline

@@ -19,7 +19,8 @@ from pathlib import Path
 from ablations.doctor import Check
 from ablations.launchers.end import End
 from ablations.worker import Job, run_in_process
-from unigrpo.registry import ConfigError, register
+from unigrpo.errors import ConfigError
+from unigrpo.registry import register
 
 #: Signals that the server of the workers ignores.
 _FOR_THE_SESSION = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)

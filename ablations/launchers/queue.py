@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 #: Seconds between two questions to Slurm, whose controller serves everybody.
 QUEUE_EVERY = 15.0

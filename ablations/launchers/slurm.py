@@ -18,7 +18,8 @@ from ablations.launchers.queue import array_limit
 from ablations.launchers.slurm_session import SlurmSession
 from ablations.launchers.task import Task
 from ablations.worker import Job
-from unigrpo.registry import ConfigError, nearest, register
+from unigrpo.errors import ConfigError
+from unigrpo.registry import nearest, register
 
 #: A notice that comes up to this many seconds before it is due means a time-out all the same.
 _EARLY = 60

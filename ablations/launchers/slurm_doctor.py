@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ablations.doctor import Check
 from ablations.launchers import snapshot
 from ablations.launchers.queue import SlurmDown, array_limit, ask
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from ablations.launchers.slurm import Slurm

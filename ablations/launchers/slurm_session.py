@@ -23,8 +23,8 @@ from ablations.launchers.batches import Batches, Ticket
 from ablations.launchers.end import End
 from ablations.launchers.queue import GONE, Queue, Refused, SlurmDown, array_limit, ask
 from ablations.worker import Job, Outcome
+from unigrpo.errors import ConfigError
 from unigrpo.files import read_json
-from unigrpo.registry import ConfigError
 
 if TYPE_CHECKING:
     from ablations.launchers.slurm import Resources, Slurm

@@ -24,8 +24,8 @@ from ablations.launchers.end import End
 from ablations.launchers.local import Local
 from ablations.launchers.queue import SlurmDown, ask
 from ablations.worker import Job, Outcome, had_before, join_cell, run_logged, slurm_job
+from unigrpo.errors import ConfigError
 from unigrpo.files import write_json
-from unigrpo.registry import ConfigError
 
 #: Why Slurm ended an attempt that gained nothing -> how a cell that is given up for that tells it, and the way out.
 _GIVEN_UP = {

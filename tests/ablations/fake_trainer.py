@@ -14,13 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-
-class Stopped(Exception):
-    pass
-
-
-class NonFiniteLoss(RuntimeError):
-    pass
+from unigrpo.errors import NonFiniteLoss, Stopped
 
 
 def _write(path: Path, value: Any) -> None:

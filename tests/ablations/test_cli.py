@@ -8,7 +8,7 @@ import pytest
 
 import unigrpo
 from ablations.cli import COMMANDS, main
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 MAINS = {
     "train": "unigrpo.train",

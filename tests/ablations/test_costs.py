@@ -12,7 +12,7 @@ from ablations.cells import CellFolder, State
 from ablations.costs import Budget, Cost, Estimates, Ledger, cost_of
 from ablations.grid import load_grid
 from ablations.plan import make_plan
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 
 def attempt(cell, number, since, until=None, checkpoint=0.0, gpus=2.0, sign=None, **holder):

@@ -12,7 +12,7 @@ from ablations.grid import UNTOUCHED, Grid, grids, load_grid
 from ablations.plan import Cell, make_plan
 from unigrpo.compose import compose
 from unigrpo.config import RunConfig
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 
 def plan_of(*overrides, grid="kl_vs_mse", seeds=None):

@@ -8,7 +8,7 @@ import pytest
 
 from ablations.launchers import queue
 from ablations.launchers.queue import GONE, Queue, SlurmDown, Status, array_limit
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 
 def row(job: str, state: str, code: str = "0", reason: str = "None", nodes: str = "") -> str:

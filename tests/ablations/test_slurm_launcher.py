@@ -15,7 +15,7 @@ from ablations import request
 from ablations.launchers import Slurm, snapshot
 from ablations.sweep import main
 from ablations.worker import Job
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 
 def jobs_of(names: list[str]) -> list[Job]:

@@ -24,7 +24,7 @@ from ablations.launchers.slurm_doctor import checks_of_slurm
 from ablations.sweep import Interrupt, main
 from ablations.worker import Job, Outcome
 from tests.ablations.test_queue import answer, row
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 LIMIT = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
 

@@ -96,7 +96,7 @@ def test_only_runs_a_part(sandbox):
 
 def test_a_configuration_that_the_trainer_refuses_fails_its_cell(sandbox, monkeypatch):
     from tests.ablations import fake_trainer
-    from unigrpo.registry import ConfigError
+    from unigrpo.errors import ConfigError
 
     def refuse(*_, **__):
         raise ConfigError("cannot run")

@@ -10,12 +10,14 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ablations.cells import STALE, CellFolder
 from ablations.worker import Job, Outcome, run_cell
 from tests.ablations import fake_trainer
 from tests.ablations.conftest import RUNNER
 from unigrpo.config import RunConfig
+from unigrpo.errors import ConfigError, NonFiniteLoss, Stopped
 
 
 @pytest.fixture
@@ -63,6 +65,31 @@ def test_whoever_has_lost_a_cell_writes_no_checkpoint_into_it(job, monkeypatch):
     assert run_cell(job, never) is Outcome.BUSY
     assert not (job.folder / "checkpoint").exists()
     assert CellFolder(job.folder).claimed()
+
+
+class Diverged(NonFiniteLoss):
+    """As a user's strategy may raise."""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "cause"),
+    [
+        (Stopped("as asked"), Outcome.STOPPED, None),
+        (type("Stopped", (Exception,), {})("a timer of the user's"), Outcome.FAILED, "exception"),
+        (Diverged("the loss is nan"), Outcome.FAILED, "non_finite"),
+        (type("NonFiniteLoss", (Exception,), {})("a name is no class"), Outcome.FAILED, "exception"),
+        (torch.OutOfMemoryError("CUDA out of memory"), Outcome.FAILED, "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Outcome.FAILED, "oom"),
+        (ConfigError("cannot run"), Outcome.FAILED, "config"),
+    ],
+)
+def test_how_a_cell_ended_is_told_by_the_class_of_the_error(job, monkeypatch, error, outcome, cause):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(fake_trainer, "run", fail)
+    assert run_cell(job, never) is outcome
+    assert (CellFolder(job.folder).failure() or {}).get("cause") == cause
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from diffusers import AutoencoderKL
 from tests.models import tiny
 from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHIPPED, WEIGHTS, digest
 from unigrpo.config import build
+from unigrpo.errors import ConfigError
 from unigrpo.models import checkpoint
 from unigrpo.models.autoencoder import DiffusersAutoencoder
 from unigrpo.models.checkpoint import UnifiedModel
-from unigrpo.registry import ConfigError
 from unigrpo.training.warmup import WarmupConfig
 from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.examples import satisfying_scene

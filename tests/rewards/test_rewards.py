@@ -13,9 +13,9 @@ from tests.transcripts import OVER, plan, said, shown
 from tests.worlds.scenes import prompts, scenes
 from unigrpo import registry
 from unigrpo.config import RunConfig, build_strategy
+from unigrpo.errors import ConfigError
 from unigrpo.objective.advantage import Group
 from unigrpo.objective.credit import Broadcast, Outcome, PerTurn, StepRewards, SuffixSum
-from unigrpo.registry import ConfigError
 from unigrpo.rewards import EditReward, GenEvalReward, HybridReward, PictureReward, ProxyReward, WeightedReward
 from unigrpo.transcript import Transcript
 from unigrpo.worlds import Shapes

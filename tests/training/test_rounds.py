@@ -11,8 +11,9 @@ from PIL import Image
 
 from tests.training import runs
 from tests.training.runs import config_of, moved, product, rows, weights_of
+from unigrpo.errors import Stopped
 from unigrpo.training import runner
-from unigrpo.training.runner import Stopped, run
+from unigrpo.training.runner import run
 from unigrpo.training.trainer import Trainer
 
 UPDATES = 2

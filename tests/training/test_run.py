@@ -10,10 +10,11 @@ import torch
 
 from tests.training import runs
 from tests.training.runs import Fate, config_of, in_a_fork, killed, product, rows
+from unigrpo.errors import CheckpointError, Stopped
 from unigrpo.models import checkpoint
 from unigrpo.training import runner
-from unigrpo.training.runner import Stopped, run
-from unigrpo.training.state import CheckpointError, read_latest
+from unigrpo.training.runner import run
+from unigrpo.training.state import read_latest
 
 UPDATES = 4
 

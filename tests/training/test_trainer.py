@@ -14,11 +14,11 @@ from tests.training import runs
 from tests.training.runs import config_of, moved, weights_of
 from unigrpo import registry
 from unigrpo.config import RunConfig, slot_of
+from unigrpo.errors import ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.flow.guidance import CfgFree
-from unigrpo.registry import ConfigError
 from unigrpo.rewards import PictureReward
 from unigrpo.training import trainer as trainer_module
-from unigrpo.training.trainer import NonFiniteLoss, RatioGuardError, Trainer
+from unigrpo.training.trainer import Trainer
 from unigrpo.trajectory import ImageScore
 from unigrpo.walk import replay
 

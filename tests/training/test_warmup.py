@@ -18,13 +18,13 @@ from tests.training.runs import digest_of
 from unigrpo.checkpoints import digest
 from unigrpo.codec import Codec
 from unigrpo.config import EvaluationConfig
+from unigrpo.errors import ConfigError
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import Cfg
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.mot import MoTPolicy
-from unigrpo.registry import ConfigError
 from unigrpo.training import warmup
 from unigrpo.training.warmup import (
     WarmupConfig,

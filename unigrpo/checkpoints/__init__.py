@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unigrpo.registry import ConfigError, nearest
+from unigrpo.errors import ConfigError
+from unigrpo.registry import nearest
 
 SHIPPED = Path(__file__).parent
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from unigrpo.checkpoints import settings_of
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 _WAYS = {True: "by denoising", False: "token by token"}
 

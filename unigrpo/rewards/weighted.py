@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unigrpo.registry import ConfigError, find, register
+from unigrpo.errors import ConfigError
+from unigrpo.registry import find, register
 from unigrpo.rewards.reward import Judged, Reward
 
 if TYPE_CHECKING:

@@ -15,18 +15,15 @@ from typing import Any
 import torch
 
 from unigrpo.config import RunConfig
+from unigrpo.errors import CheckpointError, Stopped
 from unigrpo.files import append_row, read_json, truncate_rows, write_json
 from unigrpo.training import report_files
-from unigrpo.training.state import CheckpointError, read_latest
+from unigrpo.training.state import read_latest
 from unigrpo.training.state import write as write_checkpoint
 from unigrpo.training.trainer import Trainer
 
 #: Updates between checkpoints: what a kill can lose.
 CHECKPOINT_EVERY = 10
-
-
-class Stopped(Exception):
-    """The run was asked to stop; it is checkpointed and can be resumed."""
 
 
 def run(

@@ -15,15 +15,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from unigrpo.errors import CheckpointError
 from unigrpo.files import write_atomic, write_json
 
 _TENSORS, _STATE = "state.safetensors", "state.json"
 #: The one before the newest is kept, in case the newest is damaged.
 _KEPT = 2
-
-
-class CheckpointError(RuntimeError):
-    """No usable checkpoint where there should be one; the message names the file and the way out."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from unigrpo.config import RunConfig
+from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.evaluation import Evaluator
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
 from unigrpo.models.policy import Modality
 from unigrpo.noise import EpisodeDraws, seed_of
-from unigrpo.registry import ConfigError
 from unigrpo.training import state
 from unigrpo.training.judging import everywhere, reward_metrics, step_rewards, watched_metrics
 from unigrpo.training.loss import MinibatchLoss, minibatch_loss
@@ -40,14 +40,6 @@ COUNTED = ("nfe_rollout", "nfe_train", "nfe_reference", "nfe_eval", "images", "t
 DRIFT_EVERY = 10
 #: The part of the clip band that |log-ratio| may take up before the first update.
 GUARD = 0.1
-
-
-class NonFiniteLoss(RuntimeError):
-    """A loss or gradient is not finite; the message says which, when and what to look at."""
-
-
-class RatioGuardError(RuntimeError):
-    """On-policy ratios are not 1: sampling and replay disagree by more than the clip band allows."""
 
 
 class Trainer:
@@ -330,7 +322,7 @@ class Trainer:
     def restore(self, saved: State) -> int:
         """Go back to a saved state; the number of updates done by then."""
         if saved.facts["identity"] != self.config.identity():
-            raise state.CheckpointError("the checkpoint is of another configuration; use another folder")
+            raise CheckpointError("the checkpoint is of another configuration; use another folder")
         weights = {n.removeprefix("policy."): t for n, t in saved.tensors.items() if n.startswith("policy.")}
         self.policy.load_state_dict(weights)
         state.restore_optimizer(self.optimizer, dict(self.policy.named_parameters()), saved.tensors)
