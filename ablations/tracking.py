@@ -2,18 +2,22 @@
 
 A cell is mirrored when it has ended, into a run of its own; ``mlflow.json`` in the sweep's folder remembers it only
 after its last point was written.  A run that is found in MLflow without being remembered was cut short: it is deleted
-and written again, so a chart can never hold a point twice.  A store that is down is tried again now and then; what it
-missed waits in the files.  MLflow is imported only when there is something to mirror.  On a store that several roots
-share, each root knows its own runs by a random name that it keeps in ``mlflow.id``.
+and written again, so a chart can never hold a point twice.  A store that is down is tried again now and then; one that
+refuses is told of at once; what either missed waits in the files.  MLflow is imported only when there is something to
+mirror.  On a store that several roots share, each root knows its own runs by a random name that it keeps in
+``mlflow.id``.  No words of a grid are ever part of a query.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import queue
 import re
+import shlex
+import sys
 import threading
 import time
 import uuid
@@ -25,6 +29,8 @@ from typing import Any
 from ablations.cells import CellFolder, State
 from ablations.costs import cost_of
 from ablations.plan import SCHEMA, Cell, Plan, flat
+from ablations.store_faults import try_database, way_out
+from ablations.store_text import keys, public, text_of
 from unigrpo.files import read_json, read_rows, write_json, write_text
 
 #: Seconds between two batches.
@@ -43,7 +49,10 @@ HEADLINES = (
 #: The page of an experiment with its cells side by side.  In its usual order MLflow folds them under the sweep's run;
 #: and of this order the ten runs that it draws at first are of all arms.
 VIEW = "/#/experiments/{}/runs?searchFilter=params.arm%20!%3D%20%22%22&orderByKey=tags.%60seed%60&orderByAsc=true"
-_METRICS_PER_BATCH = 1000
+#: What one request may hold: by number, and parameters also by what their values may add up to.
+_METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 25
+#: Characters that MLflow, or a database under it, takes of an experiment's or run's name, a parameter, a tag.
+_NAME, _VALUE, _TAG = 250, 6000, 5000
 #: Cells that are looked up one by one; of more, all runs of the sweep are listed.
 _MOST_ASKED = 20
 
@@ -56,7 +65,7 @@ class Mirror:
         self.folder = folder
         self.plan = plan
         self.say = say
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{(root / 'mlflow.db').resolve()}"
         self._cells = {cell.id: cell for cell in plan.cells()}
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._due: set[str] = set(self._cells)
@@ -68,6 +77,8 @@ class Mirror:
         self._worked = False
         """Whether the store has ever answered this command."""
         self._down = False
+        self._refused = False
+        """Whether waiting is of no use."""
 
     def wake(self, cell_id: str) -> None:
         """Say that a cell has ended; returns at once."""
@@ -84,16 +95,20 @@ class Mirror:
         if self._thread is not None:
             self._thread.join()
         self._due |= set(self._cells)  # what other commands have ended, too
+        done = self._sync(report)
         end = time.monotonic() + (PATIENCE if self._worked else 0.0)
-        while not self._sync(report) and time.monotonic() < end:
+        while not done and not self._refused and time.monotonic() < end:
             time.sleep(RETRY)
+            done = self._sync(report)
 
     def how_to_look(self) -> str:
         """The command that opens the store, and the address at which all cells show at once."""
         experiment = _Memory(self.folder / "mlflow.json", self.uri).experiment
+        if not experiment:
+            return f"nothing was written to {public(self.uri)}"
         if self.uri.startswith("sqlite:"):
-            return f"mlflow ui --backend-store-uri {self.uri}\n  then http://127.0.0.1:5000{VIEW.format(experiment)}"
-        return _public(self.uri) + (VIEW.format(experiment) if self.uri.startswith("http") else "")
+            return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}\n  then http://127.0.0.1:5000{VIEW.format(experiment)}"
+        return public(self.uri) + (VIEW.format(experiment) if self.uri.startswith("http") else "")
 
     def _work(self) -> None:
         pause = RETRY
@@ -105,6 +120,8 @@ class Mirror:
             if self._sync(None):
                 pause = RETRY
                 self._closed.wait(PAUSE)
+            elif self._refused:
+                return  # the end of the sweep tries it once more
             else:
                 self._wake.set()
                 self._closed.wait(pause)
@@ -114,27 +131,45 @@ class Mirror:
         """Mirror what is due; whether the store took it."""
         while not self._ended.empty():
             self._due.add(self._ended.get())
+        known = self._writer is not None
         try:
             with _lock(self.root / "mlflow.lock"):
-                store = _Memory(self.folder / "mlflow.json", self.uri)
-                todo = self._todo(store)
-                published = _tree_digest(report) if report else store.report
-                if todo or published != store.report:
-                    if self._writer is None:
-                        self._writer = _Writer(self.plan, self.root, self.uri)
-                        self._worked = True
-                    self._writer.write(store, todo, report, published)
+                self._mirror(_Memory(self.folder / "mlflow.json", self.uri), report)
         except Exception as error:  # whatever MLflow, its database or its server comes up with
-            if not self._down:
-                first = _public(next(iter(str(error).strip().splitlines()), ""))[:200]
-                self.say(f"warning: MLflow: {type(error).__name__}: {first}; the same command catches up later")
-            self._down, self._writer = True, None
+            self._writer = None
+            advice = way_out(error)
+            if advice and known:
+                return self._sync(report)  # what it refused may be gone, and is looked for anew
+            self._tell(error, advice)
             return False
         if self._down:
             self.say("MLflow is back")
-        self._down = False
+        self._down = self._refused = False
         self._due.clear()
         return True
+
+    def _mirror(self, memory: _Memory, report: Path | None) -> None:
+        todo = self._todo(memory)
+        published = _tree_digest(report) if report else memory.report
+        if not todo and published == memory.report:
+            return
+        if self._writer is None:
+            self._writer = _Writer(self.plan, self.root, self.uri, self.say)
+            self._worked = True
+        if self._writer.open(memory):
+            self._due = set(self._cells)
+            todo = self._todo(memory)
+        self._writer.write(memory, todo, report, published)
+
+    def _tell(self, error: Exception, advice: str) -> None:
+        """Warn, once for an outage and once more if it turns out to be a refusal."""
+        if not self._down or (advice and not self._refused):
+            first = public(next(iter(str(error).strip().splitlines()), ""))[:200]
+            outlook = (
+                f"; {advice}; then the same command mirrors it" if advice else "; the same command catches up later"
+            )
+            self.say(f"warning: MLflow{' refuses' if advice else ''}: {type(error).__name__}: {first}{outlook}")
+        self._down, self._refused = True, bool(advice)
 
     def _todo(self, store: _Memory) -> list[tuple[Cell, CellFolder]]:
         due = (self._cells[cell_id] for cell_id in self._cells if cell_id in self._due)
@@ -180,7 +215,7 @@ class _Memory:
 class _Writer:
     """The calls to MLflow, through a client with explicit run ids."""
 
-    def __init__(self, plan: Plan, root: Path, uri: str) -> None:
+    def __init__(self, plan: Plan, root: Path, uri: str, say: Callable[[str], None]) -> None:
         # Before the import, which would otherwise report its use; and a server that is down is to be noticed soon.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -188,20 +223,34 @@ class _Writer:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it prints tracebacks of what is told in a line
+        try_database(uri)
         self.plan = plan
         self.root = root
+        self.say = say
         self.root_id = _root_id(root)
-        self.client = MlflowClient(tracking_uri=uri)
+        self.sweep_tag = text_of(plan.sweep_id, _TAG)
+        self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self.restored = False
         self.experiment = self._experiment(uri)
         self.configs = {arm.name: flat(arm.config.to_dict()) for arm in plan.arms}
         names = set().union(*self.configs.values())
         trained = [config for arm, config in self.configs.items() if arm != plan.arms[0].name]
         self.shown = {n for n in names if len({str(config.get(n)) for config in trained}) > 1} | set(HEADLINES)
 
+    def open(self, memory: _Memory) -> bool:
+        """Find or make the run of the sweep; whether the store has lost what was mirrored, so that all is due again."""
+        memory.experiment = self.experiment
+        if self.restored:
+            # Every run that was ever deleted there is back, earlier versions of this sweep's cells among them.
+            for run in [*self._search("tags.kind = 'cell'"), *self._search("tags.kind = 'sweep'")]:
+                if (run.data.tags.get("root_id"), run.data.tags.get("sweep_id")) == (self.root_id, self.sweep_tag):
+                    self.client.delete_run(run.info.run_id)
+            self.restored = False
+        return self._find_parent(memory)
+
     def write(self, memory: _Memory, cells: list[tuple[Cell, CellFolder]], report: Path | None, published: str) -> None:
         """Mirror ``cells`` and the report."""
-        memory.experiment = self.experiment
-        self._find_parent(memory)
         # Runs of cells that are not remembered: another writer, or this one before a fault, was cut short.
         leftovers = self._children(memory, [cell.id for cell, _ in cells])
         try:
@@ -221,33 +270,45 @@ class _Writer:
         self.client.set_terminated(memory.parent)
 
     def _experiment(self, uri: str) -> str:
-        name = f"unigrpo/{self.plan.grid.name}"
+        name = text_of(f"unigrpo/{self.plan.grid.name}", _NAME)
         found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        # Beside the database, not in whatever folder the command was started from.
-        artifacts = (self.root / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-        tags = {"grid.question": self.plan.grid.question, "primary_metric": self.plan.grid.primary["metric"]}
-        return str(self.client.create_experiment(name, artifact_location=artifacts, tags=tags))
+        if found is None:
+            # Beside the database, not in whatever folder the command was started from.
+            artifacts = (self.root / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
+            tags = {"grid.question": self.plan.grid.question, "primary_metric": self.plan.grid.primary["metric"]}
+            tags = {key: text_of(value, _TAG) for key, value in tags.items()}
+            return str(self.client.create_experiment(name, artifact_location=artifacts, tags=tags))
+        if found.lifecycle_stage == "deleted":
+            # Its name cannot be given to another one before it is gone for good.
+            self.client.restore_experiment(found.experiment_id)
+            self.restored = True
+            self.say(f"MLflow: the experiment {name!r} was deleted; it is restored, and this sweep written to it anew")
+        return str(found.experiment_id)
 
-    def _find_parent(self, memory: _Memory) -> None:
-        """The run of the sweep: the remembered one, or one that was made but not remembered, or a new one."""
-        query = f"tags.sweep_id = '{self.plan.sweep_id}' and tags.kind = 'sweep'"
-        runs = [(run.info.run_id, run.data.tags.get("root_id")) for run in self._search(query)]
+    def _find_parent(self, memory: _Memory) -> bool:
+        """The run of the sweep: the remembered one, or one that was made but not remembered, or a new one.
+
+        Returns:
+            Whether the remembered one is gone, and with it all that was mirrored.
+        """
+        own = [run for run in self._search("tags.kind = 'sweep'") if run.data.tags.get("sweep_id") == self.sweep_tag]
+        runs = [(run.info.run_id, run.data.tags.get("root_id")) for run in own]
         found = [run_id for run_id, root_id in runs if run_id == memory.parent or root_id == self.root_id]
-        if memory.parent not in found:
+        lost = memory.parent not in found
+        if lost:
             memory.parent, memory.report, memory.cells = "", "", {}
         if not found:
             tags = {
-                "sweep_id": self.plan.sweep_id,
+                "sweep_id": self.sweep_tag,
                 "root_id": self.root_id,
                 "kind": "sweep",
-                "baseline": self.plan.baseline,
+                "baseline": text_of(self.plan.baseline, _TAG),
             }
-            run = self.client.create_run(self.experiment, run_name=self.plan.sweep_id, tags=tags)
+            run = self.client.create_run(self.experiment, run_name=text_of(self.plan.sweep_id, _NAME), tags=tags)
             found = [run.info.run_id]
         memory.parent = memory.parent or found[0]
         self.client.log_artifact(memory.parent, str(memory.path.parent / "sweep.json"))
+        return lost
 
     def _children(self, memory: _Memory, cell_ids: list[str]) -> dict[str, list[str]]:
         """Cell id -> its runs under the parent, which are this root's as the parent is."""
@@ -272,7 +333,7 @@ class _Writer:
         from mlflow.entities import Param
 
         done = folder.is_done()
-        name = f"{cell.arm}/s{cell.config.seed}"
+        name = text_of(f"{cell.arm}/s{cell.config.seed}", _NAME)
         ended = folder.ended()
         begun = ended - folder.results().get("cost/wall_s", 0.0)
         run = self.client.create_run(
@@ -283,10 +344,13 @@ class _Writer:
         shown = {"arm": cell.arm, "seed": str(cell.config.seed)} | {
             k: str(config[k]) for k in self.shown if k in config
         }
-        self.client.log_batch(run_id, params=[Param(_safe(key), value) for key, value in sorted(shown.items())])
+        names = keys(shown)
+        params = [Param(names[key], text_of(value, _VALUE)) for key, value in sorted(shown.items())]
+        for start in range(0, len(params), _PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH], synchronous=True)
         points = _points(folder, cell.config.optim.updates)
         for start in range(0, len(points), _METRICS_PER_BATCH):
-            self.client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_BATCH])
+            self.client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_BATCH], synchronous=True)
         for file in ("config.json", "env.json", "result.json", "evaluation.json", "failure.json", "log.txt"):
             if (folder.path / file).exists():
                 self.client.log_artifact(run_id, str(folder.path / file))
@@ -302,7 +366,7 @@ class _Writer:
             "arm": cell.arm,
             "seed": str(cell.config.seed),
             "cell_id": cell.id,
-            "sweep_id": self.plan.sweep_id,
+            "sweep_id": self.sweep_tag,
             "root_id": self.root_id,
             "kind": "cell",
             "baseline": str(cell.arm == self.plan.baseline).lower(),
@@ -312,16 +376,24 @@ class _Writer:
             "attempt": str(folder.attempts()),
         }
         failure = folder.failure()
-        return tags | ({"status_detail": f"{failure['cause']}: {failure['message']}"[:1000]} if failure else {})
+        if failure:
+            tags["status_detail"] = f"{failure['cause']}: {failure['message']}"[:1000]
+        return {key: text_of(value, _TAG) for key, value in tags.items()}
 
     def _images(self, run_id: str, folder: Path, step: int) -> None:
         from PIL import Image
 
         index = read_json(folder / "samples" / "index.json") or []
         made = (part for sample in index for part in sample["strip"] if "picture" in part and not part["given"])
-        for path in (folder / "samples" / str(part["picture"]) for part in made):
-            with Image.open(path) as image:
-                self.client.log_image(run_id, image.convert("RGB"), key=f"samples/{_safe(path.stem)}", step=step)
+        for path in (folder / "samples" / Path(str(part["picture"])).name for part in made):
+            try:
+                with Image.open(path) as image:
+                    picture = image.convert("RGB")
+            except Exception as error:  # a damaged picture; no reason to leave out the rest of the cell
+                self.say(f"warning: MLflow: {path} is left out: {type(error).__name__}: {error}")
+                continue
+            key = re.sub(r"[^\w\-.]", "_", path.stem, flags=re.ASCII)[:200]
+            self.client.log_image(run_id, picture, key=f"samples/{key}", step=step, synchronous=True)
 
 
 def _points(folder: CellFolder, updates: int) -> list[Any]:
@@ -336,20 +408,11 @@ def _points(folder: CellFolder, updates: int) -> list[Any]:
     for row in [*rows, {"step": updates} | folder.results() | spent]:
         step = int(row.get("step", 0))
         for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and abs(value) < float("inf"):
-                last[step, _safe(name)] = float(value)
+            if name != "step" and isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+                last[step, name] = float(value)
+    names = keys({name for _, name in last})
     when = int(folder.ended() * 1000)
-    return [Metric(name, value, when, step) for (step, name), value in sorted(last.items())]
-
-
-def _public(text: str) -> str:
-    """``text`` without the user names and passwords of its addresses."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
-
-
-def _safe(name: str) -> str:
-    """``name`` with what MLflow does not allow in names replaced."""
-    return re.sub(r"[^\w\-./: ]", "_", name)[:250]
+    return [Metric(names[name], value, when, step) for (step, name), value in sorted(last.items())]
 
 
 def _root_id(root: Path) -> str:
