@@ -11,9 +11,9 @@ import numpy as np
 
 from reports import statistics
 from reports.caveats import caveats
-from reports.collect import Arm, Sweep
 from reports.findings import Analysis, EqualProxy, Family, Pair, Status, Verdict
 from reports.metrics import METRICS, Better, digits, metric, number, opening, p_value, phrase
+from reports.records import Arm, Sweep
 from reports.statistics import Interval
 
 T = TypeVar("T")

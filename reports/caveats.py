@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from reports import statistics
-from reports.collect import Sweep
 from reports.findings import Family
+from reports.gaps import first, gaps, machines, name
 from reports.metrics import p_value, phrase
+from reports.records import Sweep
 
 #: Relative difference in velocity evaluations or CPU time from the baseline that is worth a warning.
 _UNEQUAL_COMPUTE = 0.1
@@ -17,13 +18,12 @@ _UNEQUAL_COMPUTE = 0.1
 #: What a recorded commit ends with when files differed from it.
 _DIRTY = ("+", "dirty")
 
-#: In a warning, more names than this are cut off.
-_NAMED = 6
-
 
 def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[str]:
     """The warnings of a report, a sentence each; ``shown`` is what figures show of the sweep."""
     yield from _cell_warnings(sweep)
+    yield from gaps(sweep)
+    yield from machines(sweep, families)
     if shown is not sweep:
         yield (
             f"{len(sweep.trained)} arms trained: figures, samples, configurations and exploratory measures are of the"
@@ -58,7 +58,7 @@ def _cell_warnings(sweep: Sweep) -> Iterator[str]:
     for state, words in wording.items():
         cells = [cell for cell in sweep.cells if cell.state == state]
         if cells:
-            names = _first([f"{cell.arm}/{cell.seed}" for cell in cells])
+            names = first([name(cell) for cell in cells])
             yield f"{len(cells)} of {len(sweep.cells)} cells {words}: {names}."
     for arm in sweep.arms:
         if arm.unstable:
@@ -73,19 +73,17 @@ def _compute_warnings(sweep: Sweep) -> Iterator[str]:
         "velocity evaluations in training": ("cost/nfe_rollout", "cost/nfe_train", "cost/nfe_reference"),
         "CPU time": ("cost/cpu_s",),
     }.items():
-        cost = {
-            arm.name: float(np.mean([sum(cell.metrics.get(name, 0.0) for name in names) for cell in arm.done]))
+        spent = {
+            arm.name: [
+                sum(found) for cell in arm.done if (found := [cell.metrics[n] for n in names if n in cell.metrics])
+            ]
             for arm in sweep.trained
-            if arm.done
         }
+        cost = {arm: float(np.mean(found)) for arm, found in spent.items() if found}
         usual = cost.get(baseline.name, 0.0)
         unequal = {
-            name: value / usual for name, value in cost.items() if usual and abs(value / usual - 1) > _UNEQUAL_COMPUTE
+            arm: value / usual for arm, value in cost.items() if usual and abs(value / usual - 1) > _UNEQUAL_COMPUTE
         }
         if unequal:
-            listed = _first([f"{name} {ratio:.2f}×" for name, ratio in unequal.items()])
+            listed = first([f"{arm} {ratio:.2f}×" for arm, ratio in unequal.items()])
             yield f"Unequal compute, {words} relative to {baseline.name}: {listed}."
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports import statistics
-from reports.collect import Floats, Series, Sweep
 from reports.drawing import PAPER, Mark, Panel, labelled, marks, sheet
 from reports.metrics import opening, row_field
+from reports.records import Floats, Series, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from reports import fonts
-from reports.collect import Arm
 from reports.fonts import FONT
+from reports.records import Arm
 from reports.text import file_name, printable, shorten, shortened
 
 if TYPE_CHECKING:

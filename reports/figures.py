@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.collect import Floats, Sweep
 from reports.drawing import INK, PAPER, RULE, Mark, Panel, labelled, marks, sheet
 from reports.findings import Analysis, Family
 from reports.metrics import METRICS, Metric, metric, opening, phrase
 from reports.penalties import Profile, profiles
+from reports.records import Floats, Sweep
 from reports.text import shorten
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from reports.collect import Sweep
+from reports.records import Sweep
 from reports.statistics import Comparison, Interval
 
 Status = Literal["difference shown", "no difference shown", "not testable", "nothing to compare"]

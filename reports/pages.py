@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from reports import curves, figures, tables
 from reports.analysis import analyse, drawn, leading
-from reports.collect import Sweep, read
+from reports.collect import read
 from reports.drawing import Mark, Panel, failed, inline, marks
 from reports.findings import Analysis
 from reports.metrics import number, opening, p_value, phrase
 from reports.penalties import profiles
+from reports.records import Sweep
 from reports.strips import data_uri, reel
 from reports.text import distinct, markdown, one_line, printable, tex
 
@@ -220,6 +221,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("CPU-hours", f"{hours:.2f}"),
         ("Primary measure", f"{phrase(sweep.primary)}\u00a0{'↑' if sweep.higher_is_better else '↓'}"),
         ("Baseline", sweep.baseline),
+        ("Kind of machine", next(iter(sweep.kinds), "–") if len(sweep.kinds) < 2 else f"{len(sweep.kinds)} kinds"),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reports.collect import Arm, Floats
+from reports.records import Arm, Floats
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
-from reports.collect import Picture, Piece, Sample, Sweep
 from reports.metrics import row_field
+from reports.records import Picture, Piece, Sample, Sweep
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.analysis import better
-from reports.collect import Sweep
 from reports.findings import Analysis, Pair
 from reports.metrics import COSTS, METRICS, Metric, digits, metric, number, p_value
+from reports.records import Sweep
 from reports.statistics import Interval, iqm, smallest_p
 from reports.text import spreadsheet
 
@@ -88,17 +88,20 @@ def _table(analysis: Analysis, wanted: Sequence[Metric]) -> Table:
         found = intervals.get(arm.name, {})
         bold = arm.name in analysis.significant
         entries = tuple(
-            _entry(found.get(m.name), decimals[m.name], bold=bold and m.name == analysis.sweep.primary) for m in columns
+            _entry(found.get(m.name), decimals[m.name], done, bold=bold and m.name == analysis.sweep.primary)
+            for m in columns
         )
         rows.append(Row(arm.name, note, entries))
     return Table(columns, tuple(rows))
 
 
-def _entry(interval: Interval | None, decimals: int | None, *, bold: bool) -> Entry:
+def _entry(interval: Interval | None, decimals: int | None, done: int, *, bold: bool) -> Entry:
     if interval is None:
         return Entry("–")
     half = interval.half_width
     spread = "" if half is None else f"±{number(half, decimals)}"
+    if interval.n < done:
+        spread = f"{spread} n = {interval.n}".strip()
     return Entry(number(interval.mean, decimals), spread, interval.mean, bold)
 
 
@@ -243,6 +246,7 @@ def summary_json(analysis: Analysis) -> str:
         "primary": {"metric": sweep.primary, "higher_is_better": sweep.higher_is_better},
         "alpha": sweep.alpha,
         "eval_set_hash": sweep.eval_set_hash,
+        "kinds": {kind: [{"arm": c.arm, "seed": c.seed} for c in cells] for kind, cells in sweep.kinds.items()},
         "verdict": dataclasses.asdict(analysis.verdict),
         "warnings": list(analysis.warnings),
         "arms": {
