@@ -7,5 +7,6 @@ from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.plans import PLAN_BUGS
+from tests.mutants.reports import REPORT_BUGS
 
-BUGS = (*FLOW_BUGS, *CREDIT_BUGS, *LOSS_BUGS, *EPISODE_BUGS, *PLAN_BUGS)
+BUGS = (*FLOW_BUGS, *CREDIT_BUGS, *LOSS_BUGS, *EPISODE_BUGS, *PLAN_BUGS, *REPORT_BUGS)
