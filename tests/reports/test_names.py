@@ -13,6 +13,7 @@ import pytest
 import reports
 from reports.__main__ import main
 from reports.collect import BrokenSweepError, read
+from reports.fonts import fallback
 from reports.text import names, shorten
 from tests.reports.pages import Page
 from tests.reports.synthetic import write_sweep
@@ -26,7 +27,7 @@ ODD = (
     "",
     "long " + "x" * 300,
     "<script>alert('boo')</script> & \"quoted\" {{ 7 * 7 }}{% raw %}",
-    "日本 🙂 \ud800",
+    "日本 🙂 \ud800 \U0010fffd",
     "=cmd|' /C calc'!A0 **b** `c` [l](u) ../x",
     ' id="line2d_1" #0072b2 id="legend"',
 )
@@ -93,7 +94,7 @@ def test_colours_of_the_page_never_reach_into_a_name(odd):
 def test_no_file_holds_what_cannot_be_seen(odd):
     for path in (odd / "report").glob("*.*"):
         unseen = [c for c in path.read_text(encoding="utf-8") if c != "\n" and not c.isprintable()]
-        assert set(unseen) <= {"\u2009", "\u00a0", "\u200d"}, path
+        assert set(unseen) <= {"\u2009", "\u00a0", "\u200d", "\U0010fffd"}, path
 
 
 def test_tables_for_other_programs_keep_their_shape(odd, shown):
@@ -108,8 +109,15 @@ def test_tables_for_other_programs_keep_their_shape(odd, shown):
 
 def test_glyphs_that_no_font_has_are_said_once(odd):
     (warning,) = [w for w in json.loads((odd / "report" / "summary.json").read_text())["warnings"] if "font" in w]
-    assert "🙂" in warning or "日" in warning
+    assert "\U0010fffd" in warning
     assert "\\ud800" not in warning
+
+
+def test_another_font_of_the_machine_has_what_ours_lacks():
+    families, missing = fallback(frozenset("a \u200d\u20e4\U0010fffd"))  # STIX, which comes with matplotlib, has one
+    assert families
+    assert missing == {"\U0010fffd"}
+    assert fallback(frozenset("aÄβ→−…")) == ((), frozenset())
 
 
 def test_two_arms_of_one_name_are_refused(tmp_path):
