@@ -1,16 +1,20 @@
 """Seed each bug in a copy of its package, run its tests, say which were noticed: ``python -m tests.mutants [WORD]``.
 
 torch is imported once; each bug is judged in a forked child that imports the mutated copy.  Exit status 0 if all were
-killed, 1 if any survived, 2 if the list itself is faulty.
+killed, 1 if any survived, 2 if the list itself is faulty.  As many run at a time as there are cores, up to four.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
+import itertools
 import os
 import shutil
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +25,7 @@ from tests.mutants.bug import ROOT, Bug
 from tests.mutants.bugs import BUGS
 
 PASSED, FAILED = 0, 1  # pytest's exit codes; any other means that the tests did not run
+MOST = 4  # bugs at a time: each takes some 500 MB
 
 
 def main(word: str = "") -> int:
@@ -38,16 +43,16 @@ def main(word: str = "") -> int:
     sys.dont_write_bytecode = True  # a mutated file may have the size and second of the right one
     os.environ |= {"HYPOTHESIS_PROFILE": "mutants", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch)
-        for package in {package_of(bug) for bug in bugs}:
+        copies = [Path(scratch, str(number)) for number in range(min(MOST, len(os.sched_getaffinity(0))))]
+        for copy, package in itertools.product(copies, {package_of(bug) for bug in bugs}):
             shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-        for package in sorted({package_of(bug) for bug in bugs}):
-            nodes = sorted({node for bug in bugs if package_of(bug) == package for node in bug.tests})
-            if pytest_in_child(copy, package, nodes) != PASSED:
-                console.print(f"[red]tests named for {package} fail without any bug[/]\n{(copy / 'log').read_text()}")
-                return 2
-        outcomes = {bug: judge(copy, bug) for bug in track(bugs, "seeding bugs", console=console)}
-    return report(console, outcomes)
+        sound = judge([*without_bugs(bugs)], copies)
+        if logs := [log.read_text() for _, code, log in sound if code != PASSED]:
+            console.print("tests fail without any bug", *logs, sep="\n", markup=False)
+            return 2
+        judged = track(judge(bugs, copies), "seeding bugs", len(bugs), console=console)
+        outcomes = {bug: code for bug, code, _ in judged}
+    return report(console, {bug: outcomes[bug] for bug in bugs})
 
 
 def warm_up() -> None:
@@ -56,6 +61,7 @@ def warm_up() -> None:
         importlib.import_module(heavy)
     torch = sys.modules["torch"]
     torch.testing.assert_close(torch.zeros(1), torch.zeros(1))  # its first call imports half of torch.distributed
+    gc.freeze()  # pytest collects garbage at its end, which would go through all of this in every child
 
 
 def package_of(bug: Bug) -> str:
@@ -63,22 +69,38 @@ def package_of(bug: Bug) -> str:
     return bug.file.partition("/")[0]
 
 
-def judge(copy: Path, bug: Bug) -> int:
-    """Exit code of the bug's tests against the copy with the bug in it."""
-    path = copy / bug.file
-    right = path.read_text()
-    path.write_text(right.replace(bug.old, bug.new))
-    try:
-        return pytest_in_child(copy, package_of(bug), list(bug.tests))
-    finally:
-        path.write_text(right)
+def without_bugs(bugs: Sequence[Bug]) -> Iterator[Bug]:
+    """What changes nothing, for each file of tests: those that the bugs name must pass as things are."""
+    named = defaultdict(set)
+    for bug in bugs:
+        for node in bug.tests:
+            named[package_of(bug), node.partition("::")[0]].add(node)
+    for (package, _), nodes in sorted(named.items()):
+        yield Bug("without any bug", f"{package}/__init__.py", "", "", tuple(sorted(nodes)))
 
 
-def pytest_in_child(copy: Path, package: str, nodes: list[str]) -> int:
-    """Run ``nodes`` in a forked child that has ``package`` from ``copy``; pytest's exit code."""
+def judge(bugs: Sequence[Bug], copies: Sequence[Path]) -> Iterator[tuple[Bug, int, Path]]:
+    """Each bug, as it is done, with the exit code of its tests against a copy with the bug in it, and their output."""
+    waiting, free, running = [*reversed(bugs)], [*copies], dict[int, tuple[Bug, Path, str]]()
+    while waiting or running:
+        while waiting and free:
+            bug, copy = waiting.pop(), free.pop()
+            path = copy / bug.file
+            right = path.read_text()
+            path.write_text(right.replace(bug.old, bug.new))
+            running[pytest_in_child(copy, package_of(bug), bug.tests)] = bug, copy, right
+        child, status = os.wait()
+        bug, copy, right = running.pop(child)
+        (copy / bug.file).write_text(right)
+        free.append(copy)
+        yield bug, os.waitstatus_to_exitcode(status), copy / "log"
+
+
+def pytest_in_child(copy: Path, package: str, nodes: Sequence[str]) -> int:
+    """Run ``nodes`` in a forked child that has ``package`` from ``copy`` and ends with pytest's exit code; its id."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return child
     code = 70
     try:
         log = os.open(copy / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
