@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -32,3 +34,12 @@ def test_the_constraints_fit_every_machine():
 
 def test_ci_can_be_started():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_tox_hands_on_what_chooses_kernels_and_nothing_that_changes_pytest():
+    command = [sys.executable, "-m", "tox", "config", "-e", "tests,mutants", "-k", "pass_env"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for environment in told.split("[testenv:")[1:]:
+        passed = environment.split()
+        assert {"ATEN_CPU_CAPABILITY", "MKL_CBWR"} <= set(passed)
+        assert not [name for name in passed if name.startswith(("PYTHONPATH", "PYTEST_", "COVERAGE_", "OMP_"))]
