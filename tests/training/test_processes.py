@@ -1,24 +1,17 @@
 """Two processes (gloo) take the steps that one process takes."""
 
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-PROGRAM = """
-import json, sys
-from pathlib import Path
 from unigrpo.config import RunConfig
 from unigrpo.training.runner import run
-
-config, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
-run(RunConfig.from_dict(config), folder)
-"""
 
 SHORT = {"optim": {"updates": 1}, "rollout": {"prompts": 4, "group_size": 3, "minibatches": 1}}
 PICTURES = SHORT | {
@@ -35,6 +28,13 @@ STORIES = SHORT | {
 }
 
 
+def _work(config, folder, environment):
+    os.environ |= environment
+    AcceleratorState._reset_state(reset_partial_state=True)  # other tests of this process may have set it
+    run(RunConfig.from_dict(config), folder)
+    assert AcceleratorState().num_processes == int(environment.get("WORLD_SIZE", 1))
+
+
 def _launch(config, folder, processes):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -42,13 +42,14 @@ def _launch(config, folder, processes):
     workers = []
     for rank in range(processes):
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-        ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        environment = os.environ | (shared | ranked if processes > 1 else {})
-        arguments = [sys.executable, "-c", PROGRAM, json.dumps(config), str(folder)]
-        workers.append(subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True))
+        ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"}
+        environment = shared | ranked if processes > 1 else {}
+        # Forked, since to import torch and transformers takes them longer than the run.
+        workers.append(multiprocessing.get_context("fork").Process(target=_work, args=(config, folder, environment)))
+        workers[-1].start()
     for worker in workers:
-        _, errors = worker.communicate(timeout=300)
-        assert worker.returncode == 0, errors
+        worker.join(300)
+        assert worker.exitcode == 0
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
