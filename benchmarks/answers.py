@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.records import Record, read_records, write_records
+from benchmarks.records import Record, read_records, unique, write_records
 from unigrpo.worlds import Shapes
 
 if TYPE_CHECKING:
@@ -45,13 +45,8 @@ def read_answers(path: Path) -> Iterator[Answer]:
     Raises:
         ValueError: a malformed answer, or an id that comes twice, named by file and number.
     """
-    seen: dict[str, str] = {}
-    for record in read_records(path):
-        id = record.get("id", str)
-        if id in seen:  # it would weigh twice in every mean
-            raise ValueError(f"{record.where}: id: expected one answer per id, got {id!r} again, first at {seen[id]}")
-        seen[id] = record.where
-        yield Answer(id, read_blocks(record, "answer"))
+    for record in unique(read_records(path), "answer", id=None):
+        yield Answer(record.get("id", str), read_blocks(record, "answer"))
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.records import Record, read_records, write_records
+from benchmarks.records import Record, read_records, unique, write_records
 
 #: The best score; 0 is the worst.
 MOST = 10.0
@@ -83,9 +83,19 @@ def read_ratings(path: Path) -> list[Rating]:
     """The ratings of a file.
 
     Raises:
-        ValueError: a malformed line, named by file and number.
+        ValueError: a malformed line, a second one of the same prompt and turn (and of ``image``, where a run numbers its
+            answers), or a turn whose turn before is not there.
     """
-    return [Rating.of(record) for record in read_records(path)]
+    records = list(unique(read_records(path), "rating", prompt=None, image=None, turn=1))
+    ratings = [Rating.of(record) for record in records]
+    of = [(rating.prompt, repr(record.fields.get("image"))) for rating, record in zip(ratings, records, strict=True)]
+    rated = {(*chain, rating.turn) for chain, rating in zip(of, ratings, strict=True)}
+    for chain, rating, record in zip(of, ratings, records, strict=True):
+        if rating.turn > 1 and (*chain, rating.turn - 1) not in rated:  # it would be in no mean
+            raise ValueError(
+                f"{record.where}: turn: expected turn {rating.turn - 1} of {rating.prompt!r} beside turn {rating.turn}"
+            )
+    return ratings
 
 
 def write_ratings(path: Path, ratings: Iterable[Rating]) -> None:
@@ -116,7 +126,13 @@ class Summary:
 
     types: Mapping[str, Scores]
     """Type of the edit -> means over its pictures."""
-    count: int
+    counts: Mapping[str, int]
+    """Type of the edit -> number of pictures."""
+
+    @property
+    def count(self) -> int:
+        """The number of pictures."""
+        return sum(self.counts.values())
 
     @property
     def overall(self) -> Scores:
@@ -125,8 +141,8 @@ class Summary:
 
     def __str__(self) -> str:
         width = max(map(len, ("overall", *self.types)))
-        rows = [*self.types.items(), ("overall", self.overall)]
-        lines = [f"{name:{width}s} {scores}" for name, scores in rows]
+        lines = [f"{name:{width}s} {scores}   n {self.counts[name]}" for name, scores in self.types.items()]
+        lines.append(f"{'overall':{width}s} {self.overall}")
         return "\n".join([*lines, f"of {MOST:g}, {self.count} pictures"])
 
 
@@ -141,7 +157,9 @@ def summarise(ratings: Iterable[Rating]) -> Summary:
         types[rating.tag].append(rating)
     if not types:
         raise ValueError("expected at least one rating, got none")
-    return Summary({tag: _mean(rows) for tag, rows in types.items()}, sum(map(len, types.values())))
+    return Summary(
+        types={tag: _mean(rows) for tag, rows in types.items()}, counts={tag: len(rows) for tag, rows in types.items()}
+    )
 
 
 def by_turn(ratings: Iterable[Rating]) -> dict[int, Summary]:
@@ -155,7 +173,7 @@ def by_turn(ratings: Iterable[Rating]) -> dict[int, Summary]:
 def report(ratings: Sequence[Rating]) -> str:
     """The summary in words, with a line for each turn where there are several."""
     turns = by_turn(ratings)
-    lines = [f"turn {turn}: {summary.overall}" for turn, summary in turns.items() if len(turns) > 1]
+    lines = [f"turn {turn}: {summary.overall}   n {summary.count}" for turn, summary in turns.items() if len(turns) > 1]
     return "\n".join([str(summarise(ratings)), *lines])
 
 

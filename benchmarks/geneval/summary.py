@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.geneval.files import Result
+from benchmarks.geneval.files import Missing, Result
+from unigrpo.worlds.shapes.prompts import TASKS
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Summary:
 
     tasks: Mapping[str, float]
     """Tag -> share of right pictures."""
+    counts: Mapping[str, int]
+    """Tag -> number of pictures."""
     pictures: float
     """Share of right pictures, all tags together."""
     prompts: float
@@ -32,17 +35,21 @@ class Summary:
         lines = [
             f"pictures         {self.picture_count:6d}   right {self.pictures:7.2%}",
             f"prompts          {self.prompt_count:6d}   right {self.prompts:7.2%}",
-            *(f"{tag:16s} {score:7.2%}" for tag, score in self.tasks.items()),
+            *(f"{tag:16s} {score:7.2%}   n {self.counts[tag]:6d}" for tag, score in self.tasks.items()),
             f"overall score    {self.overall:.5f}",
         ]
         return "\n".join(lines)
 
 
-def summarise(results: Iterable[Result]) -> Summary:
+def summarise(results: Iterable[Result], missing: Missing | None = None) -> Summary:
     """Summarise results; prompts are told apart by their metadata line, as in the official script.
 
+    Args:
+        results: at least one.
+        missing: of the six tasks, those without a result: left out of the mean if None.
+
     Raises:
-        ValueError: no result.
+        ValueError: no result, or none of a task and ``missing`` is ``refuse``.
     """
     by_tag: dict[str, list[bool]] = defaultdict(list)
     by_prompt: dict[str, list[bool]] = defaultdict(list)
@@ -51,9 +58,15 @@ def summarise(results: Iterable[Result]) -> Summary:
         by_prompt[result.metadata].append(result.correct)
     if not by_tag:
         raise ValueError("expected at least one result, got none")
+    absent = [task for task in TASKS if missing and task not in by_tag]
+    if absent and missing == "refuse":
+        raise ValueError(
+            f"expected pictures of all six tasks, got none of {', '.join(absent)}; missing=wrong counts them as 0"
+        )
     every = [correct for rows in by_tag.values() for correct in rows]
     return Summary(
-        tasks={tag: fmean(rows) for tag, rows in by_tag.items()},
+        tasks={tag: fmean(rows) for tag, rows in by_tag.items()} | dict.fromkeys(absent, 0.0),
+        counts={tag: len(rows) for tag, rows in by_tag.items()} | dict.fromkeys(absent, 0),
         pictures=fmean(every),
         prompts=fmean(any(rows) for rows in by_prompt.values()),
         picture_count=len(every),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answers import Block, Blocks
-from benchmarks.records import Record, read_records, write_records
+from benchmarks.records import Record, read_records, unique, write_records
 
 #: Stands for a picture in the text of a conversation.
 PLACEHOLDER = "<image>"
@@ -44,11 +44,15 @@ class Item:
             raise ValueError(
                 f"{record.where}: conversations: expected a first turn with a text as value, got {turns[:1]}"
             )
+        images = record.optional("image", list) or []
+        for number, image in enumerate(images):
+            if not isinstance(image, str):
+                raise record.error(f"image[{number}]", "str", image)
         known = ("id", "task_name", "image", "conversations")
         return cls(
             id=record.get("id", str),
             task_name=record.get("task_name", str),
-            image=tuple(record.optional("image", list) or ()),
+            image=tuple(images),
             conversations=turns,
             more={name: value for name, value in record.fields.items() if name not in known},
         )
@@ -76,9 +80,9 @@ def read_items(path: Path) -> list[Item]:
     """The items of a file.
 
     Raises:
-        ValueError: a malformed item, named by file and number.
+        ValueError: a malformed item, or an id that comes twice, named by file and number.
     """
-    return [Item.of(record) for record in read_records(path)]
+    return [Item.of(record) for record in unique(read_records(path), "item", id=None)]
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.records import Record, read_records, write_records
+from benchmarks.records import Record, read_records, unique, write_records
 
 ASPECTS = ("text_quality", "perceptual_quality", "image_coherence", "text_image_coherence", "helpfulness")
 #: The best value of an aspect; 0 is the worst, and what an answer with nothing to judge gets.
@@ -54,9 +54,10 @@ def read_judgements(path: Path) -> list[Judgement]:
     """The judgements of a file.
 
     Raises:
-        ValueError: a malformed line, named by file and number.
+        ValueError: a malformed line, or a second one of a prompt (and of ``image``, where a run numbers its answers),
+            named by file and number.
     """
-    return [Judgement.of(record) for record in read_records(path)]
+    return [Judgement.of(record) for record in unique(read_records(path), "judgement", prompt=None, image=None)]
 
 
 def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
@@ -71,9 +72,15 @@ class Summary:
     aspects: Mapping[str, float]
     tags: Mapping[str, Mapping[str, float]]
     """Tag -> aspect -> mean."""
-    count: int
+    counts: Mapping[str, int]
+    """Tag -> number of answers."""
     textless: tuple[str, ...]
     """Tags in which the textual aspects were left out."""
+
+    @property
+    def count(self) -> int:
+        """The number of answers."""
+        return sum(self.counts.values())
 
     @property
     def overall(self) -> float:
@@ -84,7 +91,11 @@ class Summary:
         width = max(map(len, (*ASPECTS, *self.tags)))
         lines = [f"{name:{width}s} {mean:6.3f}" for name, mean in self.aspects.items()]
         lines += [f"{'overall':{width}s} {self.overall:6.3f}   of {MOST:g}, {self.count} answers", ""]
-        lines += [f"{tag:{width}s} {fmean(means.values()):6.3f}" for tag, means in self.tags.items()]
+        unseen = [name for name in ASPECTS if name not in self.aspects]
+        if unseen:
+            lines.insert(-1, f"overall is the mean of {len(self.aspects)} aspects: no task has {' or '.join(unseen)}")
+        for tag, means in self.tags.items():
+            lines.append(f"{tag:{width}s} {fmean(means.values()):6.3f}   n {self.counts[tag]}")
         if self.textless:
             lines.append(f"without {' and '.join(TEXTUAL)}: {', '.join(self.textless)}")
         return "\n".join(lines)
@@ -102,8 +113,10 @@ def summarise(judgements: Iterable[Judgement], textless: Sequence[str] = TEXTLES
     """
     every: dict[str, list[float]] = defaultdict(list)
     by_tag: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    counts: dict[str, int] = defaultdict(int)
     skipped = set()
     for judgement in judgements:
+        counts[judgement.tag] += 1
         without_text = any(word in judgement.tag for word in textless)
         if without_text:
             skipped.add(judgement.tag)
@@ -116,7 +129,7 @@ def summarise(judgements: Iterable[Judgement], textless: Sequence[str] = TEXTLES
     return Summary(
         aspects={name: fmean(every[name]) for name in ASPECTS if every[name]},
         tags={tag: {name: fmean(values) for name, values in means.items()} for tag, means in by_tag.items()},
-        count=len(every[ASPECTS[1]]),
+        counts=dict(counts),
         textless=tuple(sorted(skipped)),
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.answers import Blocks, plain_blocks, read_blocks
-from benchmarks.records import Record, read_records, write_records
+from benchmarks.records import Record, read_records, unique, write_records
 
 #: Situational analysis, project-based learning, multi-step reasoning; an item is of the first that its id holds.
 CATEGORIES = ("SA", "PBL", "MSR")
@@ -74,9 +74,9 @@ def read_items(path: Path) -> list[Item]:
     """The items of an input of the scorer.
 
     Raises:
-        ValueError: a malformed item, named by file and number.
+        ValueError: a malformed item, or an id that comes twice, named by file and number.
     """
-    return [Item.of(record) for record in read_records(path)]
+    return [Item.of(record) for record in unique(read_records(path), "item", id=None)]
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
@@ -148,9 +148,10 @@ def read_replies(path: Path) -> list[Reply]:
     """The replies in an output of the scorer.
 
     Raises:
-        ValueError: a malformed item, or one without a reply, named by file and number.
+        ValueError: a malformed item, one without a reply, or an id that comes twice, named by file and number.
     """
-    return [Reply(record.get("id", str), record.get("gpt_feedback", str)) for record in read_records(path)]
+    records = unique(read_records(path), "reply", id=None)
+    return [Reply(record.get("id", str), record.get("gpt_feedback", str)) for record in records]
 
 
 @dataclass(frozen=True)
@@ -161,13 +162,20 @@ class Summary:
     """Category -> mean over its replies that count; one without any is left out."""
     mean: float
     """The score: mean over all replies that count, so that a category weighs as many as it has."""
-    count: int
+    counts: Mapping[str, int]
+    """Category -> number of its replies that count."""
     dropped: int
     """Replies without a score from 0 to 6, which do not count."""
 
+    @property
+    def count(self) -> int:
+        """The number of replies that count."""
+        return sum(self.counts.values())
+
     def __str__(self) -> str:
-        rows = [*self.categories.items(), ("AVG", self.mean)]
-        lines = [f"{name:4s} {mean:6.3f} of {MOST}   {_percent(mean):6.2f} %" for name, mean in rows]
+        rows = [(name, mean, self.counts[name]) for name, mean in self.categories.items()]
+        rows.append(("AVG", self.mean, self.count))
+        lines = [f"{name:4s} {mean:6.3f} of {MOST}   {_percent(mean):6.2f} %   n {count}" for name, mean, count in rows]
         return "\n".join([*lines, f"{self.count} replies count, {self.dropped} dropped"])
 
 
@@ -176,11 +184,15 @@ def _percent(mean: float) -> float:
     return 100 * mean / MOST
 
 
-def summarise(replies: Iterable[Reply]) -> Summary:
+def summarise(replies: Iterable[Reply], categories: Iterable[str] = ()) -> Summary:
     """Summarise replies.
 
+    Args:
+        replies: at least one with a score.
+        categories: that must be there, each with a reply that counts.
+
     Raises:
-        ValueError: an id without a category, or no reply that counts.
+        ValueError: an id without a category, or no reply that counts, at all or of one of ``categories``.
     """
     scores: dict[str, list[int]] = {category: [] for category in CATEGORIES}
     dropped = 0
@@ -193,12 +205,24 @@ def summarise(replies: Iterable[Reply]) -> Summary:
     every = [score for category in scores.values() for score in category]
     if not every:
         raise ValueError(f"expected at least one reply with a score from 0 to {MOST}, got none and {dropped} without")
+    absent = [category for category in categories if not scores[category]]
+    if absent:
+        raise ValueError(
+            f"expected replies with a score from 0 to {MOST} in each category, got none of {', '.join(absent)} "
+            f"and {dropped} without; --categories names those that are meant"
+        )
     means = {category: fmean(values) for category, values in scores.items() if values}
-    return Summary(means, fmean(every), len(every), dropped)
+    return Summary(means, fmean(every), {category: len(scores[category]) for category in means}, dropped)
 
 
 def check(items: Sequence[Item], folder: Path) -> str:
-    """What the scorer will not see of ``items``, in words."""
+    """What the scorer will not see of ``items``, in words.
+
+    Raises:
+        ValueError: no item.
+    """
+    if not items:
+        raise ValueError("expected at least one item, got none")
     views = [view(item, folder) for item in items]
     missing = [image for seen in views for image in seen.missing]
     lines = [
@@ -215,12 +239,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.interleaved.mmie", description=__doc__)
     parser.add_argument("what", choices=("check", "summary"), help="check an input, or sum up an output")
     parser.add_argument("file", type=Path, help="JSON list")
+    parser.add_argument(
+        "--categories",
+        nargs="+",
+        choices=CATEGORIES,
+        default=CATEGORIES,
+        help="that an output must hold (default: all)",
+    )
     arguments = parser.parse_args()
     try:
         if arguments.what == "check":
             print(check(read_items(arguments.file), arguments.file.parent))
         else:
-            print(summarise(read_replies(arguments.file)))
+            print(summarise(read_replies(arguments.file), arguments.categories))
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
 

@@ -43,7 +43,7 @@ def _told(answer: Answer) -> Iterator[Block]:
     """The blocks up to the first without a picture, with which a story is over."""
     for block in answer.blocks:
         yield block
-        if block.image is None:
+        if not block.image:
             return
 
 
@@ -52,7 +52,7 @@ def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[Wor
 
     blocks = [blocks[turn] if turn < len(blocks) else None for blocks in told]
     texts = [block.text or "" if block else "" for block in blocks]
-    images = [block.image if block else None for block in blocks]
+    images = [(block.image or None) if block else None for block in blocks]
     ends: list[End] = [None if block is None else "paint" if block.image else "stop" for block in blocks]
     size = Shapes().size
     nothing = np.zeros((3, size, size), dtype=np.float32)

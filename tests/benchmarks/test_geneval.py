@@ -113,7 +113,7 @@ def test_a_picture_of_another_size_is_named(folder, monkeypatch, capsys):
 def test_result_files_have_the_official_keys_and_round_trip(tmp_path):
     prompt = by_task("test")["counting"][0]
     row = Result.of("a.png", prompt, False, "expected", {"circle": [[0.0, 1.0, 2.0, 3.0, 0.5]]})
-    write_results(tmp_path / "results.jsonl", [row, dataclasses.replace(row, correct=True)])
+    write_results(tmp_path / "results.jsonl", [row, dataclasses.replace(row, filename="b.png", correct=True)])
     line = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
     assert list(line) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
     assert json.loads(line["metadata"])["exclude"] == [dict(prompt.exclude[0])]

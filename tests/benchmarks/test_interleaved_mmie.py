@@ -23,8 +23,8 @@ def item(id: str = "SA-1", question: int = 0, answer: int = 0) -> mmie.Item:
     return mmie.Item(id, blocks("q", question) or (Block("q"),), blocks("a", answer), "model", (Block("gt"),))
 
 
-def run(monkeypatch, what, path) -> None:
-    monkeypatch.setattr(sys, "argv", ["mmie", what, str(path)])
+def run(monkeypatch, what, path, *more) -> None:
+    monkeypatch.setattr(sys, "argv", ["mmie", what, str(path), *more])
     mmie.main()
 
 
@@ -161,8 +161,10 @@ def test_published_averages_are_weighted_by_samples(row, average):
 def test_outputs_of_the_scorer_are_read(tmp_path, monkeypatch, capsys):
     path = tmp_path / "eval_result.json"
     row = {"id": "MSR-0", "model": "m", "question": "q\n", "answer": "a\n", "gt_answer": "g", "images": []}
-    path.write_text(json.dumps([row | {"gpt_feedback": "good\n### Score\n3"}, row | {"gpt_feedback": "?"}]))
-    run(monkeypatch, "summary", path)
+    path.write_text(
+        json.dumps([row | {"gpt_feedback": "good\n### Score\n3"}, row | {"id": "MSR-1", "gpt_feedback": "?"}])
+    )
+    run(monkeypatch, "summary", path, "--categories", "MSR")
     printed = capsys.readouterr().out
     assert "MSR   3.000 of 6    50.00 %" in printed
     assert "1 replies count, 1 dropped" in printed

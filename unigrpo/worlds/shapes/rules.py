@@ -80,7 +80,11 @@ def apply_rules(objects: Sequence[Found], prompt: Prompt) -> Outcome:
 
     The soft score is the mean over the terms of all clauses.  Unlike the public reward server's it stays in [0, 1]
     however many objects there are, a wrong position is worth nothing, and ``exclude`` clauses are terms too.
+
+    Raises:
+        ValueError: a clause without class or count, or with a position relative to no clause before it.
     """
+    _check_clauses(prompt)
     ranked = sorted(objects, key=lambda found: -found.score)
     terms: list[float] = []
     reasons: list[str] = []
@@ -105,6 +109,26 @@ def apply_rules(objects: Sequence[Found], prompt: Prompt) -> Outcome:
         extra=_extra(ranked, prompt),
         reason="; ".join(reasons),
     )
+
+
+def _check_clauses(prompt: Prompt) -> None:
+    """Refuse clauses that no list of objects could be judged by."""
+    for name, clauses in (("include", prompt.include), ("exclude", prompt.exclude)):
+        for number, clause in enumerate(clauses):
+            where = f"{prompt.prompt!r}: {name}[{number}]"
+            if not isinstance(clause.get("class"), str):
+                raise ValueError(f"{where}: class: expected a name, got {clause.get('class')!r}")
+            count = clause.get("count")
+            if type(count) is not int or count < 1:
+                raise ValueError(f"{where}: count: expected a whole number from 1, got {count!r}")
+            if name == "include" and "position" in clause:
+                match clause["position"]:
+                    case [str(), int(index)] if 0 <= index < number:
+                        continue
+                raise ValueError(
+                    f"{where}: position: expected a relation and the number of a clause before this one, "
+                    f"got {clause['position']!r}"
+                )
 
 
 def _clause_terms(
