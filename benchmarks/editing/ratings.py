@@ -83,8 +83,8 @@ def read_ratings(path: Path) -> list[Rating]:
     """The ratings of a file.
 
     Raises:
-        ValueError: a malformed line, a second one of the same prompt and turn (and of ``image``, where a run numbers its
-            answers), or a turn whose turn before is not there.
+        ValueError: a malformed line, a second one of the same prompt and turn (and of ``image``, where a run numbers
+            its answers), or a turn whose turn before is not there.
     """
     records = list(unique(read_records(path), "rating", prompt=None, image=None, turn=1))
     ratings = [Rating.of(record) for record in records]

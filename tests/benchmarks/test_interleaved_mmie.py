@@ -91,7 +91,7 @@ def test_pictures_that_are_missing_do_not_count(tmp_path):
 
 
 def test_the_check_counts_what_is_not_seen(tmp_path, monkeypatch, capsys):
-    items = [item(answer=5), item(question=5), item(answer=1)]
+    items = [item("SA-1", answer=5), item("SA-2", question=5), item("SA-3", answer=1)]
     for number in range(5):
         (tmp_path / f"q{number}.png").touch()
         (tmp_path / f"a{number}.png").touch()
@@ -177,3 +177,15 @@ def test_outputs_of_the_scorer_are_read(tmp_path, monkeypatch, capsys):
 def test_replies_that_all_drop_are_no_score():
     with pytest.raises(ValueError, match="got none and 1 without"):
         mmie.summarise([mmie.Reply("SA", "")])
+
+
+def test_a_category_without_replies_is_named(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "eval_result.json"
+    replies = {"SA-1": "### Score\n3", "PBL-1": "### Score\n6", "MSR-1": "no idea"}
+    path.write_text(json.dumps([{"id": id, "gpt_feedback": text} for id, text in replies.items()]))
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "summary", path)
+    assert stop.value.code == 2
+    assert "got none of MSR and 1 without" in capsys.readouterr().err
+    run(monkeypatch, "summary", path, "--categories", "SA", "PBL")
+    assert "PBL   6.000 of 6   100.00 %   n 1\nAVG " in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.benchmarks import BENCHMARK_BUGS
 from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
@@ -9,4 +10,4 @@ from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.plans import PLAN_BUGS
 from tests.mutants.reports import REPORT_BUGS
 
-BUGS = (*FLOW_BUGS, *CREDIT_BUGS, *LOSS_BUGS, *EPISODE_BUGS, *PLAN_BUGS, *REPORT_BUGS)
+BUGS = (*FLOW_BUGS, *CREDIT_BUGS, *LOSS_BUGS, *EPISODE_BUGS, *PLAN_BUGS, *REPORT_BUGS, *BENCHMARK_BUGS)
