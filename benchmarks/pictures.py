@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Floats = NDArray[np.float32]
 
@@ -37,11 +37,9 @@ def read_picture(path: Path, size: int) -> Floats:
             pixels = _pixels(content, path.suffix.lower(), size)
     except _RefusedError as error:
         raise ValueError(f"{path}: {error}") from error
-    except Image.UnidentifiedImageError as error:  # its message names the buffer
+    except UnidentifiedImageError as error:  # its message names the buffer
         raise ValueError(f"{path}: expected a picture, got {len(content)} bytes of something else") from error
-    except (
-        Exception
-    ) as error:  # a damaged file makes the decoders raise nearly anything, SyntaxError and struct.error too
+    except Exception as error:  # damage makes decoders raise nearly anything, SyntaxError and struct.error too
         raise ValueError(f"{path}: expected a whole picture, got a damaged one ({error})") from error
     picture: Floats = pixels.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
     return picture
