@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.models import tiny
 from unigrpo.codec import Codec
+from unigrpo.registry import ConfigError
 from unigrpo.trajectory import ImageSegment, TextSegment, Trajectory
 from unigrpo.worlds import Shapes
 
@@ -86,3 +89,31 @@ def test_what_a_group_shares_is_said_and_shown_in_every_row():
     assert torch.equal(pictures.pixels[0], pictures.pixels[2])
     assert others.texts == ["top", "left", ".", "red", "circle", "top"]
     assert transcript.prompts == list("aaabbb")
+
+
+def asked(key: str, **fields):
+    return SimpleNamespace(key=key, prompt="red circle", **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "odd", "what"),
+    [
+        (({}, {"source": "s"}, {}, {"source": "s"}), "p1", "having a source picture"),
+        (({"source": "s"}, {"source": "s"}, {"source": None}), "p2", "having a source picture"),
+        (({"instructions": ("red", "red")}, {"instructions": ("red",)}), "p1", "the number of their texts"),
+        (({}, {"instructions": ("red", "red")}), "p1", "the number of their texts"),
+    ],
+)
+def test_a_mixed_batch_is_refused_for_its_rows_would_be_paired_with_each_other(fields, odd, what):
+    scene = WORLD.prompts_by_task("test", "edits")["add"][0].source
+    prompts = [
+        asked(f"p{k}", **{name: scene if value == "s" else value for name, value in one.items()})
+        for k, one in enumerate(fields)
+    ]
+    with pytest.raises(ConfigError, match=f"'p0' and '{odd}' differ in {what}"):
+        CODEC.given(prompts)
+
+
+def test_prompts_whose_source_is_none_give_their_text_alone():
+    (segment,) = CODEC.given([asked("a", source=None), asked("b")])
+    assert segment.rows == 2

@@ -15,6 +15,7 @@ from unigrpo.flow.guidance import Cfg, CfgFree
 from unigrpo.noise import EpisodeDraws
 from unigrpo.objective.image_ratio import Guard, RatioNorm, Raw
 from unigrpo.objective.text_ratio import Sequence, Token
+from unigrpo.tensors import ShapeError
 from unigrpo.trajectory import ImageScore, ImageSegment, TextSegment, Trajectory
 from unigrpo.walk import Walk, replay
 
@@ -348,3 +349,18 @@ def test_a_picture_enters_the_context_of_what_follows_it(guidance, seed):
 def framed(segment: TextSegment) -> tuple[torch.Tensor, torch.Tensor]:
     first = torch.ones_like(segment.tokens[:, :1])
     return torch.cat((first, segment.tokens), 1), torch.cat((first.bool(), segment.mask), 1)
+
+
+def test_a_given_segment_has_a_row_per_prompt_or_per_episode():
+    """Two rows for four prompts would be repeated, and go to the wrong ones."""
+    walk = Walk(POLICY, rules(), 4)
+    with pytest.raises(ShapeError, match="for each of 4 prompts or 4 episodes, got 2"):
+        walk.give(prompts_of("ab"))
+    walk.give(prompts_of("abcd"))
+    walk.repeat(3)
+    for keys in ("abcdef", "ab", "a"):
+        with pytest.raises(ShapeError, match=f"for each of 4 prompts or 12 episodes, got {len(keys)}"):
+            walk.give(prompts_of(keys))
+    walk.give(prompts_of("abcd"))
+    walk.give(prompts_of("abcdefghijkl"))
+    assert [segment.rows for segment in walk.segments] == [4, 12, 12]

@@ -12,6 +12,7 @@ from unigrpo.episodes import SingleRound
 from unigrpo.flow.dynamics import FlowSde
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.flow.schedule import time_points
+from unigrpo.heads import Flow
 from unigrpo.models.policy import Context, Policy
 from unigrpo.noise import EpisodeDraws, generator
 from unigrpo.trajectory import ImageScore, ImageSegment, Segment, TextScore, TextSegment, Trajectory
@@ -80,6 +81,7 @@ def rules(**changes: Any) -> Rules:
         "eos": EOS,
         "pad": PAD,
         "image": IMAGE,
+        "head": Flow(),
     }
     return Rules(**chosen | changes)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from unigrpo.models.checkpoint import UnifiedModel
+from unigrpo.registry import ConfigError
 from unigrpo.trajectory import ImageSegment, Segment, TextSegment, Trajectory
 from unigrpo.transcript import End, Pictures, Transcript, Words
 
@@ -20,11 +21,19 @@ class Codec:
         self.model, self.world = model, world
 
     def given(self, prompts: Sequence[Any]) -> tuple[Segment, ...]:
-        """What the prompts give, one row each: source pictures, if they have them, and their texts in order."""
-        sources = [prompt.source for prompt in prompts if hasattr(prompt, "source")]
-        texts = zip(*(getattr(prompt, "instructions", (prompt.prompt,)) for prompt in prompts), strict=True)
-        pictures = (self._picture(sources),) if sources else ()
-        return (*pictures, *map(self._text, texts))
+        """What the prompts give, one row each: source pictures, if they have them, and their texts in order.
+
+        Raises:
+            ConfigError: some prompts of the batch have a source picture and some do not, or not equally many texts.
+        """
+        sources = [getattr(prompt, "source", None) for prompt in prompts]
+        texts = [getattr(prompt, "instructions", (prompt.prompt,)) for prompt in prompts]
+        _check_alike(
+            "having a source picture", [prompt.key for prompt in prompts], [one is not None for one in sources]
+        )
+        _check_alike("the number of their texts", [prompt.key for prompt in prompts], list(map(len, texts)))
+        pictures = (self._picture(sources),) if sources[0] is not None else ()
+        return (*pictures, *map(self._text, zip(*texts, strict=True)))
 
     def _text(self, texts: Sequence[str]) -> TextSegment:
         tokens, mask = self.model.tokenizer.encode(texts)
@@ -65,6 +74,16 @@ class Codec:
     def _pictures(self, segment: ImageSegment) -> Pictures:
         pixels = self.model.autoencoder.decode(segment.latents).float().cpu()
         return Pictures(pixels, segment.made.tolist(), segment.given, segment.turn)
+
+
+def _check_alike(what: str, keys: Sequence[str], found: Sequence[int]) -> None:
+    """All rows of a batch go through the same segments: what only some prompts give would be paired with others."""
+    odd = next((row for row, value in enumerate(found) if value != found[0]), None)
+    if odd is not None:
+        raise ConfigError(
+            f"prompts of one batch: {keys[0]!r} and {keys[odd]!r} differ in {what}; expected all {len(keys)} alike,"
+            " train and evaluate on each kind in a run of its own"
+        )
 
 
 def _repeated(part: Words | Pictures, times: int) -> Words | Pictures:

@@ -12,15 +12,15 @@ times: the rows that are over stay in the batch, masked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unigrpo.categorical import choose, log_prob
-from unigrpo.heads import Flow
 from unigrpo.models.policy import Context, Policy
+from unigrpo.tensors import ShapeError
 from unigrpo.trajectory import Cost, ImageSegment, Score, Segment, TextScore, TextSegment, Trajectory
 
 #: Keyed draws: (what is drawn, shape of one row) -> [B, *shape].  What: (segment index, "text"), (segment index,
@@ -40,9 +40,9 @@ class Rules:
         temperature: of text sampling and of text log-probabilities.
         bos, eos, pad: token ids that frame a text block.
         image: token id that ends a text block by asking for a picture.
+        head: strategy of slot ``image_head``.
         context_grad: whether a segment's loss reaches the other modality's expert through the keys and values of its
             context; within a modality of text it always does.
-        head: strategy of slot ``image_head``.
         update: number of the update, for episodes that change from one to the next.
     """
 
@@ -55,8 +55,8 @@ class Rules:
     eos: int
     pad: int
     image: int
+    head: Any
     context_grad: bool = False
-    head: Any = field(default_factory=Flow)
     update: int = 0
 
 
@@ -70,6 +70,7 @@ class Walk:
         train_text: whether gradients through the text blocks are wanted; False saves the backward graph.
 
     Attributes:
+        groups: rows at the start, one per prompt.
         context: everything walked so far.
         unconditional: the same without texts; None if nothing is guided.
         segments: walked so far, one score each.
@@ -80,7 +81,7 @@ class Walk:
     """
 
     def __init__(self, policy: Policy, rules: Rules, batch: int, *, train_text: bool = True):
-        self.policy, self.rules, self.train_text = policy, rules, train_text
+        self.policy, self.rules, self.train_text, self.groups = policy, rules, train_text, batch
         self.context = policy.start(batch)
         self.unconditional = policy.start(batch) if rules.guidance.name != "cfg_free" else None
         self.segments: list[Segment] = []
@@ -99,7 +100,16 @@ class Walk:
             self.unconditional = self.unconditional.repeat(times)
 
     def give(self, segment: Segment) -> None:
-        """Take over a segment that the policy did not make, one row per episode or per group."""
+        """Take over a segment that the policy did not make, one row per episode or per group.
+
+        Raises:
+            ShapeError: another number of rows, which would pair it with episodes that it does not belong to.
+        """
+        if segment.rows not in (self.groups, self.context.batch):
+            raise ShapeError(
+                f"given segment: expected a row for each of {self.groups} prompts or {self.context.batch} episodes,"
+                f" got {segment.rows}"
+            )
         given = replace(_repeated(segment, self.context.batch // segment.rows), given=True, turn=self.turn)
         self._advance(given)
 

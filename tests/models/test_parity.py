@@ -11,6 +11,7 @@ from tests.models.reference import Block, Reference
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.flow.schedule import time_points
+from unigrpo.heads import Flow
 from unigrpo.models.mot import MoTPolicy
 from unigrpo.trajectory import TextScore
 from unigrpo.walk import Rules, Walk
@@ -74,7 +75,7 @@ def test_padded_text_is_qwen2_with_an_attention_mask(plain):
 def test_scores_of_a_text_are_the_loss_of_transformers(plain):
     """Cross-entropy of Qwen2 on ``bos + tokens`` is minus the mean of the walk's log-probabilities."""
     segment = tiny.text([8, 5, 2], given=False)
-    rules = Rules(time_points(1), Ode(), (), CfgFree(), 1.0, bos=1, eos=2, pad=0, image=3)
+    rules = Rules(time_points(1), Ode(), (), CfgFree(), 1.0, bos=1, eos=2, pad=0, image=3, head=Flow())
     walk = Walk(plain, rules, 3)
     tokens = torch.cat((torch.full((3, 1), rules.bos), segment.tokens), 1)
     mask = torch.cat((torch.ones(3, 1, dtype=torch.bool), segment.mask), 1)

@@ -161,6 +161,18 @@ def test_latent_kl_per_row_std_of_the_wrong_length_is_refused():
         LatentKl()(v, v, v, v, torch.ones(3), 0.1)
 
 
+def test_a_variance_without_dt_has_none_to_leave_out():
+    """CPS: the variance is (t' sin)^2, so that the KL is the exact one or none at all."""
+    slots = {"dynamics": "cps", "image_ratio": "raw", "window": {"name": "random_window", "high": 4}}
+    kept = RunConfig.from_dict(slots | {"regularizer": {"name": "latent_kl"}})
+    assert kept.conflicts() == []
+    left_out = RunConfig.from_dict(slots | {"regularizer": {"name": "latent_kl", "dt_in_denominator": False}})
+    (reason,) = left_out.conflicts()
+    assert "dynamics=cps has none; use regularizer.dt_in_denominator=true" in reason
+    for changes in ({"dynamics": "dance_sde"}, {"modalities": "text_only"}):
+        assert RunConfig.from_dict(left_out.to_dict() | changes).conflicts() == []
+
+
 def test_latent_kl_without_noise_is_refused_before_a_run():
     def conflicts(**slots):
         config = RunConfig.from_dict({"regularizer": "latent_kl", **slots})

@@ -22,6 +22,7 @@ from unigrpo.errors import ConfigError
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import Cfg
 from unigrpo.flow.schedule import time_points
+from unigrpo.heads import Flow
 from unigrpo.models import checkpoint
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.mot import MoTPolicy
@@ -41,7 +42,7 @@ from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes import warmup_episodes
 from unigrpo.worlds.shapes.warmup_episodes import KINDS, Faults
 
-RULES = Rules(time_points(1), Ode(), (), Cfg(), 1.0, bos=1, eos=2, pad=0, image=3, context_grad=True)
+RULES = Rules(time_points(1), Ode(), (), Cfg(), 1.0, bos=1, eos=2, pad=0, image=3, head=Flow(), context_grad=True)
 SHORT = WarmupConfig(
     examples=600,
     autoencoder_steps=120,
@@ -182,8 +183,8 @@ def test_batches_are_cut_to_their_longest_text_and_their_last_segment():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_set_says_what_its_episodes_say(kind):
     """Word for word, ends included, by the codec that reads rollouts."""
-    config, model, world = WarmupConfig(examples=12, shares={kind: 1.0}, seed=4), tiny.model(), Shapes()
-    data = draw_episodes(config, kind, model)
+    model, world = tiny.model(), Shapes()
+    data = draw_episodes(kind, 12, 4, Faults(), model)
     drawn = warmup_episodes.episodes(kind, random.Random(f"4 {kind}"), 12, Faults())
     read = Codec(model, world).transcript(Trajectory(tuple(range(12)), 1, data, (None,) * len(data)))
     assert len(read.parts) == max(map(len, drawn))
@@ -207,7 +208,8 @@ def material():
     torch.manual_seed(0)
     with Progress(disable=True) as track:
         autoencoder = train_autoencoder(SHORT, Shapes(), track)
-    return autoencoder, draw_episodes(SHORT, "images", UnifiedModel(fresh_policy(), autoencoder, tiny.words()))
+    model = UnifiedModel(fresh_policy(), autoencoder, tiny.words())
+    return autoencoder, draw_episodes("images", SHORT.examples, SHORT.seed, SHORT.faults, model)
 
 
 def test_a_short_autoencoder_learns_and_normalises(material):

@@ -97,7 +97,7 @@ def test_a_short_warmup_learns_to_say_and_to_paint_and_can_be_used(tmp_path):
     checkpoint.save(tmp_path, model)
     loaded = checkpoint.load(str(tmp_path))
     assert settings_of(str(tmp_path))["code_levels"] == list(LEVELS)
-    data = draw_episodes(replace(recipe, seed=7), "images", loaded)
+    data = draw_episodes("images", recipe.examples, 7, recipe.faults, loaded)
     fresh, _ = make(replace(recipe, steps=0))
     found = []
     for policy in (fresh.policy, loaded.policy):

@@ -43,10 +43,12 @@ class Dynamics(Protocol):
     Attributes:
         stochastic: whether a step has noise, hence a log-probability.
         gaussian: whether that is the log-density of the step's Gaussian.
+        dt_in_variance: whether the step's variance is ``sigma^2 dt``, as a diffusion's is.
     """
 
     stochastic: ClassVar[bool]
     gaussian: ClassVar[bool]
+    dt_in_variance: ClassVar[bool]
 
     def transition(self, x: Tensor, v: Tensor, t: Tensor, t_next: Tensor, t_second: Tensor) -> Transition:
         """The step's distribution."""
@@ -65,6 +67,7 @@ class _Sde(ABC):
     reduction: Reduction
     stochastic: ClassVar[bool] = True
     gaussian: ClassVar[bool] = True
+    dt_in_variance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.a < 0:
@@ -151,6 +154,7 @@ class Cps:
     reduction: Literal["mean", "sum"] = "mean"
     stochastic: ClassVar[bool] = True
     gaussian: ClassVar[bool] = False
+    dt_in_variance: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
@@ -193,6 +197,7 @@ class Ode:
 
     stochastic: ClassVar[bool] = False
     gaussian: ClassVar[bool] = False
+    dt_in_variance: ClassVar[bool] = False
 
     def transition(self, x: Tensor, v: Tensor, t: Tensor, t_next: Tensor, t_second: Tensor) -> Transition:
         """Mean ``x - dt v``, std 0; arguments as for ``flow_sde``."""

@@ -1,8 +1,7 @@
 """The losses of one minibatch, put together from the chosen strategies (UniGRPO eq. 2, 6 and 7).
 
 An *action* is a token or a denoising step.  The objectives give the negative of what is to be maximised, one value per
-action, and :func:`joint_loss` makes one number of them.  Rows may be cut into micro-batches: the loss of the whole is
-the mean of the parts weighted by rows (by tokens under ``token_mean``).
+action, and :func:`joint_loss` makes one number of them.
 """
 
 from __future__ import annotations

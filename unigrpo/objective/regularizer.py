@@ -40,7 +40,8 @@ class LatentKl:
 
     weight: float = 0.04
     dt_in_denominator: bool = True
-    """False divides by ``2 sigma^2`` alone: the exact KL times dt, which Flow-GRPO's code trains with."""
+    """False divides by ``2 sigma^2`` alone: the exact KL times dt, which Flow-GRPO's code trains with.  For dynamics
+    whose variance is ``sigma^2 dt`` only."""
     reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
@@ -64,9 +65,16 @@ class LatentKl:
         return kl if self.dt_in_denominator else kl * per_row(dt, kl)
 
     def conflicts(self, config: Any) -> Iterator[str]:
-        """Say why steps need noise."""
-        if config.image_head.denoises and config.modalities.image and not config.dynamics.stochastic:
+        """Say why steps need noise, and of which kind."""
+        if not (config.image_head.denoises and config.modalities.image):
+            return
+        if not config.dynamics.stochastic:
             yield f"dynamics={config.dynamics.name} has no noise to divide by; use regularizer=velocity_mse"
+        elif not self.dt_in_denominator and not getattr(config.dynamics, "dt_in_variance", False):
+            yield (
+                f"dt_in_denominator=false leaves out the dt of the variance sigma^2 dt, and that of dynamics="
+                f"{config.dynamics.name} has none; use regularizer.dt_in_denominator=true, the exact KL"
+            )
 
 
 @register("regularizer", "velocity_mse", source="UniGRPO (2603.23500) eq. 8")

@@ -309,7 +309,11 @@ def make(config: WarmupConfig) -> tuple[UnifiedModel, dict[str, Any]]:
         words = model.tokenizer
         framing = (words.bos, words.eos, words.pad, words.start_of_image)
         rules = Rules(time_points(1), Ode(), (), Cfg(), 1.0, *framing, context_grad=True, head=_head(model))
-        data = {kind: draw_episodes(config, kind, model) for kind in config.shares}
+        whole = sum(config.shares.values())
+        data = {
+            kind: draw_episodes(kind, round(config.examples * share / whole), config.seed, config.faults, model)
+            for kind, share in config.shares.items()
+        }
         train_policy(config, model.policy, data, rules, track)
     model.policy.eval()
     return model, {"recipe": dataclasses.asdict(config), "cpu_s": round(time.process_time() - started)}

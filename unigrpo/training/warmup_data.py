@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,7 @@ from unigrpo.models.tokenizer import Tokenizer
 from unigrpo.trajectory import ImageSegment, Segment, TextSegment
 from unigrpo.worlds.shapes import warmup_episodes
 from unigrpo.worlds.shapes.render import render
-
-if TYPE_CHECKING:
-    from unigrpo.training.warmup import WarmupConfig
+from unigrpo.worlds.shapes.warmup_episodes import Faults
 
 #: One kind's training set: segments of n rows, ragged ones masked.
 Episodes = tuple[Segment, ...]
@@ -39,10 +37,9 @@ def rows_of(episodes: Episodes, rows: Tensor) -> Episodes:
     return tuple(kept)
 
 
-def draw_episodes(config: WarmupConfig, kind: str, model: UnifiedModel) -> Episodes:
-    """The training set of one kind."""
-    count = round(config.examples * config.shares[kind] / sum(config.shares.values()))
-    drawn = warmup_episodes.episodes(kind, random.Random(f"{config.seed} {kind}"), count, config.faults)
+def draw_episodes(kind: str, count: int, seed: int, faults: Faults, model: UnifiedModel) -> Episodes:
+    """The training set of one kind: ``count`` episodes."""
+    drawn = warmup_episodes.episodes(kind, random.Random(f"{seed} {kind}"), count, faults)
     segments: list[Segment] = []
     for index in range(max(map(len, drawn))):
         column: list[Any] = [episode[index] if index < len(episode) else None for episode in drawn]
