@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 #: How a text ended: by asking for a picture, for good, or cut off at its longest; None where the episode was over.
 End = Literal["paint", "stop", "cut"] | None
@@ -58,6 +60,8 @@ class Pictures:
 class Transcript:
     """A batch of episodes, one part for each segment of their trajectory.
 
+    What is found by looking at it is kept, so that the reward and the measures of one rollout ask a judge once.
+
     Attributes:
         prompts: of the B rows.
         parts: in the order of the segments.
@@ -65,6 +69,36 @@ class Transcript:
 
     prompts: Sequence[Any]
     parts: tuple[Words | Pictures, ...]
+    _found: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, who: Hashable, find: Callable[[], T]) -> T:
+        """What ``find`` gives; only the first call of ``who`` computes it."""
+        if who not in self._found:
+            self._found[who] = find()
+        found: T = self._found[who]
+        return found
+
+    def judged(self, judge: Callable[[Transcript], T]) -> T:
+        """``judge(self)``, such as ``world.judge_stories``, asked once."""
+        return self.once(judge, lambda: judge(self))
+
+    def verdicts(self, judge: Callable[[Tensor, Sequence[Any]], Sequence[T]], segment: int) -> Sequence[T]:
+        """``judge(pixels, prompts)``, such as ``world.judge``, of one segment's pictures, asked once."""
+        return self.once((judge, segment), lambda: judge(self.parts[segment].pixels, self.prompts))  # type: ignore[union-attr]
+
+    def of_last(self, find: Callable[[int], Sequence[T]], blank: Callable[[Tensor], Sequence[T]]) -> Sequence[T]:
+        """What is found of :meth:`last_pictures`.
+
+        Args:
+            find: what is found of one segment's pictures, row by row.
+            blank: the same of pictures, asked where some row painted none: nobody has looked at its blank one.
+        """
+        last: dict[int, T] = {}
+        for k, part in self.pictures:
+            found = find(k)
+            last |= {row: found[row] for row, made in enumerate(part.made) if made}
+        whole = len(last) == len(self.prompts)
+        return [last[row] for row in range(len(last))] if whole else blank(self.last_pictures())
 
     @property
     def pictures(self) -> list[tuple[int, Pictures]]:

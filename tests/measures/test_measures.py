@@ -219,3 +219,14 @@ class TestEdits:
         assert metrics["editing/turn/1/O"] == 7
         assert metrics["editing/turn/2/O"] == 4
         assert metrics["editing/PQ"] == metrics["editing/turn/2/PQ"] == 10
+
+
+def test_a_row_that_painted_nothing_is_judged_by_a_blank_picture():
+    """Not by what its place in the batch happens to hold."""
+    prompt = by_task("test")["colors"][0]
+    right = satisfying_scene(prompt, random.Random(0))
+    parts = (said(*[(prompt.prompt, "stop")] * 2, given=True), said(*[("x", "stop")] * 2), shown(right, OVER))
+    parts[2].pixels[1] = parts[2].pixels[0]
+    rows = ImageMeasure(WORLD).rows(Transcript([prompt] * 2, parts), 2)
+    assert [row["strict"] for row in rows] == [1, 0]
+    assert rows[1]["proxy"] < 0.5 < rows[0]["proxy"]

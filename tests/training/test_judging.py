@@ -13,10 +13,11 @@ from tests.models import tiny
 from tests.training import runs
 from tests.training.runs import config_of
 from unigrpo.objective.credit import StepRewards
-from unigrpo.rewards import Judged
+from unigrpo.rewards import Judged, classifier
 from unigrpo.training.judging import everywhere, reward_metrics, step_rewards, watched_metrics
 from unigrpo.training.trainer import Trainer
 from unigrpo.trajectory import ImageSegment, TextSegment, Trajectory
+from unigrpo.worlds.shapes import judge
 
 
 def text(lengths: list[int], turn: int, given: bool = False) -> TextSegment:
@@ -161,3 +162,36 @@ def test_processes_see_the_rewards_of_all():
         assert whole.turns == BOTH.turns
         for name in ("steps", "placed", "made", "outcome", "weights"):
             assert torch.equal(getattr(whole, name), getattr(BOTH, name)), name
+
+
+ONCE = {
+    "single_round": {"reward": {"name": "weighted", "weights": {"geneval": 1.0, "proxy": 1.0}}},
+    "reflect": {**runs.ROUNDS["reflect"], "reward": {"name": "geneval"}},
+    "stories": {**runs.ROUNDS["interleaved"], "reward": {"name": "hybrid"}},
+    "edits": {**runs.ROUNDS["editing"], "reward": {"name": "edit"}},
+}
+
+
+@pytest.mark.parametrize("kind", ONCE)
+def test_a_rollouts_pictures_are_judged_once(monkeypatch, kind):
+    """By the reward; what is watched reads the reward's verdicts."""
+    looked: dict[str, int] = {"judge": 0, "proxy": 0}
+
+    def counted(name, module, function):
+        def count(pictures):
+            looked[name] += len(pictures)
+            return whole(pictures)
+
+        whole = getattr(module, function)
+        monkeypatch.setattr(module, function, count)
+
+    counted("judge", judge, "detect")
+    counted("proxy", classifier, "classify")
+    trainer = Trainer(config_of(**ONCE[kind]))
+    trajectories = trainer.rollout(0, trainer.rules(0))
+    trainer.judge(trajectories)
+    pictures = [s for t in trajectories for s in t.segments if isinstance(s, ImageSegment)]
+    # Of stories only what was painted is looked at; elsewhere whole segments are, an edit's source among them.
+    shown = [int(s.made.sum()) if kind == "stories" else 4 for s in pictures]
+    assert looked["judge"] == sum(shown) > 0
+    assert looked["proxy"] == (sum(shown) if kind in ("single_round", "reflect") else 0)

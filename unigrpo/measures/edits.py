@@ -24,7 +24,7 @@ class EditMeasure:
     def rows(self, transcript: Transcript, per_prompt: int) -> list[Row]:
         """One row per turn of an episode, ``turn`` counted from 1; the tag is the type of its own edit."""
         rows = []
-        for turn, verdicts in enumerate(self.world.judge_edits(transcript)):
+        for turn, verdicts in enumerate(transcript.judged(self.world.judge_edits)):
             for k, verdict in enumerate(verdicts):
                 prompt = transcript.prompts[k]
                 scores = {name: getattr(verdict, name) for name in self.watched}

@@ -23,13 +23,19 @@ class ImageMeasure:
 
     def rows(self, transcript: Transcript, per_prompt: int) -> list[Row]:
         """One row per episode."""
-        prompts, pictures = transcript.prompts, transcript.last_pictures()
-        proxy = self.proxy.score(pictures, prompts, self.world)[:, 0].tolist()
-        first = self.world.judge(transcript.pictures[0][1].pixels, prompts) if len(transcript.pictures) > 1 else None
+        prompts, judge = transcript.prompts, self.world.judge
+        last = transcript.of_last(
+            lambda segment: transcript.verdicts(judge, segment), lambda pixels: judge(pixels, prompts)
+        )
+        proxy = transcript.of_last(
+            lambda segment: self.proxy.scores_of(segment, transcript, self.world)[:, 0].tolist(),
+            lambda pixels: self.proxy.score(pixels, prompts, self.world)[:, 0].tolist(),
+        )
+        first = transcript.verdicts(judge, transcript.pictures[0][0])
         thinking = transcript.words[0][1] if transcript.words else None
-        described = self._described(transcript) if len(transcript.words) > 1 else []
+        described = self._described(transcript, first) if len(transcript.words) > 1 else []
         rows = []
-        for k, verdict in enumerate(self.world.judge(pictures, prompts)):
+        for k, verdict in enumerate(last):
             said = thinking.texts[k] if thinking else ""
             row = named(transcript, k, per_prompt) | {
                 "thinking": said,
@@ -47,15 +53,15 @@ class ImageMeasure:
             if described:
                 row["described"] = described[k]
                 row["rounds"] = sum(part.made[k] for _, part in transcript.pictures)
-                row["first"] = int(first[k].strict) if first else row["strict"]
+                row["first"] = int(first[k].strict)
                 row["stopped"] = int(transcript.words[1][1].ends[k] == "stop")
             rows.append(row)
         return rows
 
-    def _described(self, transcript: Transcript) -> list[float]:
+    def _described(self, transcript: Transcript, first: Sequence[Any]) -> list[float]:
         """How truly each row's first reflection says what its first picture shows, in [0, 1]."""
         reflection = transcript.words[1][1]
-        sights = self.world.see(transcript.pictures[0][1].pixels)
+        sights = [verdict.sight for verdict in first]
         said = zip(transcript.prompts, reflection.texts, reflection.ends, sights, strict=True)
         return [self.world.judge_reflection(*each).description for each in said]
 

@@ -31,7 +31,7 @@ class StoryMeasure:
             | {"mean": verdict.mean, "structure": verdict.structure, "reason": verdict.reason}
             | {"pictures": sum(part.made[k] for _, part in transcript.pictures)}
             | {"steps": [{name: getattr(step, name) for name in _STEP} for step in verdict.steps]}
-            for k, verdict in enumerate(self.world.judge_stories(transcript))
+            for k, verdict in enumerate(transcript.judged(self.world.judge_stories))
         ]
 
     def summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

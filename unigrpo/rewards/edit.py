@@ -40,7 +40,7 @@ class EditReward:
         steps = torch.zeros(len(transcript.prompts), len(transcript.parts), 2)
         placed = torch.zeros(steps.shape[:2], dtype=torch.bool)
         found = []
-        for (k, _), verdicts in zip(transcript.pictures, world.judge_edits(transcript), strict=True):
+        for (k, _), verdicts in zip(transcript.pictures, transcript.judged(world.judge_edits), strict=True):
             scores = torch.tensor([[verdict.success, verdict.preserved] for verdict in verdicts]) / 10
             steps[:, k], placed[:, k] = scores, True
             found.append(scores)

@@ -12,6 +12,7 @@ from unigrpo.rewards.reward import PictureReward
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unigrpo.transcript import Transcript
     from unigrpo.worlds.shapes.prompts import Prompt
 
 
@@ -38,6 +39,14 @@ class GenEvalReward(PictureReward):
 
     def score(self, pictures: Tensor, prompts: Sequence[Prompt], world: Any) -> Tensor:
         """Components [B, K] fp32 in [0, 1] of pictures [B, 3, H, W] in [-1, 1]."""
-        verdicts = world.judge(pictures, prompts)
+        return self._components(world.judge(pictures, prompts)).to(pictures.device)
+
+    def scores_of(self, segment: int, transcript: Transcript, world: Any) -> Tensor:
+        """Components of one segment's pictures, by verdicts that the measures read too."""
+        return self._components(transcript.verdicts(world.judge, segment))
+
+    def _components(self, verdicts: Sequence[Any]) -> Tensor:
+        import torch
+
         rows = [[float(getattr(verdict, name)) for name in self.component_names] for verdict in verdicts]
-        return pictures.new_tensor(rows).float().reshape(len(rows), len(self.component_names))
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(self.component_names))

@@ -60,7 +60,7 @@ class HybridReward:
         """Judge B stories by the world's exact judge."""
         import torch
 
-        verdicts = world.judge_stories(transcript)
+        verdicts = transcript.judged(world.judge_stories)
         shape = len(verdicts), len(transcript.parts)
         text, visual, structure = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
         placed = torch.zeros(shape, dtype=torch.bool)

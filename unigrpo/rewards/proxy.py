@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unigrpo.config import RunConfig
+    from unigrpo.transcript import Transcript
     from unigrpo.worlds.shapes.prompts import Clause, Prompt
 
 
@@ -54,6 +55,10 @@ class ProxyReward(PictureReward):
             raise ValueError(f"expected one prompt per picture, got {len(prompts)} prompts, {len(pictures)} pictures")
         shapes, colours = classify(pictures)
         return probability(shapes, colours, prompts, self.verdict)[:, None]
+
+    def scores_of(self, segment: int, transcript: Transcript, world: Any) -> Tensor:
+        """Probabilities for one segment's pictures, which the measures read too."""
+        return transcript.once((self, segment), lambda: super(ProxyReward, self).scores_of(segment, transcript, world))
 
 
 def probability(

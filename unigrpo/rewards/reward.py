@@ -62,11 +62,15 @@ class PictureReward:
         """Components [B, K] fp32 of pictures [B, 3, H, W] in [-1, 1], one prompt each."""
         raise NotImplementedError
 
+    def scores_of(self, segment: int, transcript: Transcript, world: Any) -> Tensor:
+        """:meth:`score` of one segment's pictures; a reward that shares its judge with the measures asks it once."""
+        return self.score(transcript.parts[segment].pixels, transcript.prompts, world)  # type: ignore[union-attr]
+
     def __call__(self, transcript: Transcript, world: Any) -> Judged:
         """Scores of all pictures."""
         import torch
 
-        scores = {k: self.score(part.pixels, transcript.prompts, world) for k, part in transcript.pictures}
+        scores = {k: self.scores_of(k, transcript, world) for k, _ in transcript.pictures}
         first = next(iter(scores.values()))
         steps = first.new_zeros(len(first), len(transcript.parts), first.shape[1])
         placed = torch.zeros(steps.shape[:2], dtype=torch.bool)

@@ -58,6 +58,11 @@ class Verdict:
     """Root-mean-square distance, over pixels and channels, to the nearest clean picture; lower is cleaner."""
     objects: tuple[Found, ...]
 
+    @property
+    def sight(self) -> Sight:
+        """What was seen of the picture."""
+        return Sight(self.objects, self.fidelity)
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
