@@ -45,7 +45,7 @@ def test_one_row_for_every_picture(plain):
     assert [row["prompt"] for row in plain.rows] == [prompt.key for prompt in prompts for _ in range(2)]
     assert [row["image"] for row in plain.rows] == [0, 1] * 7
     for row in plain.rows:
-        assert row.keys() >= {"tag", "text", "thinking", "strict", "official", "fidelity", "proxy", "reason"}
+        assert row.keys() >= {"tag", "text", "thinking", "strict", "official", "distance_to_clean", "proxy", "reason"}
         assert row["strict"] <= row["official"]
         json.dumps(row, allow_nan=False)
 
@@ -56,7 +56,11 @@ def test_rows_are_what_the_judge_says_of_the_pictures(plain):
     verdicts = evaluating.world.judge(shown(plain), asked)
     for row, verdict in zip(plain.rows, verdicts, strict=True):
         assert (row["strict"], row["official"]) == (verdict.strict, verdict.official)
-        assert (row["fidelity"], row["extra"], row["reason"]) == (verdict.fidelity, verdict.extra, verdict.reason)
+        assert (row["distance_to_clean"], row["extra"], row["reason"]) == (
+            verdict.distance_to_clean,
+            verdict.extra,
+            verdict.reason,
+        )
 
 
 def test_arms_are_measured_with_the_same_prompts_and_draws(plain):
@@ -236,5 +240,5 @@ def test_a_perfect_policy_scores_perfectly():
     for name in ("geneval/strict", "geneval/official", "geneval/strict_soft", "thinking/faithful"):
         assert found.metrics[name] == 1.0, name
     assert found.metrics["heldout/extra_objects"] == 0
-    assert found.metrics["heldout/fidelity"] < 0.05
+    assert found.metrics["heldout/distance_to_clean"] < 0.05
     assert found.metrics["heldout/proxy"] > 0.5

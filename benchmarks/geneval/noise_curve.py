@@ -20,7 +20,7 @@ from unigrpo.worlds.shapes.prompts import Prompt, by_task
 from unigrpo.worlds.shapes.render import render
 
 NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-HEADERS = ("noise", *by_task("test"), "fidelity", "proxy agrees", "proxy if right", "proxy if wrong")
+HEADERS = ("noise", *by_task("test"), "distance to clean", "proxy agrees", "proxy if right", "proxy if wrong")
 
 Floats = NDArray[np.float32]
 
@@ -31,7 +31,7 @@ def _noisy(pictures: Floats, noise: float, rng: np.random.Generator) -> Floats:
 
 
 def judge_accuracy(count: int, noise: float, seed: int = 0) -> tuple[list[float], float]:
-    """Share called strictly right per task, of ``count`` pictures each that are right, and their mean fidelity."""
+    """Share called strictly right per task, of ``count`` pictures each that are right, and their mean distance."""
     draws, rng = random.Random(seed), np.random.default_rng(seed)
     shares, distances = [], []
     for prompts in by_task("test").values():
@@ -39,7 +39,7 @@ def judge_accuracy(count: int, noise: float, seed: int = 0) -> tuple[list[float]
         pictures = render([satisfying_scene(prompt, draws) for prompt in chosen])
         verdicts = judge(_noisy(pictures, noise, rng), chosen)
         shares.append(sum(verdict.strict for verdict in verdicts) / count)
-        distances += [verdict.fidelity for verdict in verdicts]
+        distances += [verdict.distance_to_clean for verdict in verdicts]
     return shares, float(np.mean(distances))
 
 

@@ -114,7 +114,14 @@ class TestImages:
 
     @staticmethod
     def metrics_of(*rows: dict) -> dict[str, float]:
-        blank = {"strict": 0, "official": 0, "strict_soft": 0.0, "official_soft": 0.0, "fidelity": 0.0, "proxy": 0.0}
+        blank = {
+            "strict": 0,
+            "official": 0,
+            "strict_soft": 0.0,
+            "official_soft": 0.0,
+            "distance_to_clean": 0.0,
+            "proxy": 0.0,
+        }
         blank |= {"extra": 0, "faithful": 0, "length": 0}
         return ImageMeasure(WORLD).summary([blank | row for row in rows])
 
@@ -128,10 +135,16 @@ class TestImages:
 
     def test_other_measures_are_means_over_pictures(self):
         found = self.metrics_of(*(
-            {"tag": "a", "fidelity": k, "proxy": 2 * k, "extra": 3 * k, "faithful": k == 3, "length": 4 * k}
+            {"tag": "a", "distance_to_clean": k, "proxy": 2 * k, "extra": 3 * k, "faithful": k == 3, "length": 4 * k}
             for k in range(4)
         ))  # fmt: skip
-        names = ("heldout/fidelity", "heldout/proxy", "heldout/extra_objects", "thinking/faithful", "thinking/length")
+        names = (
+            "heldout/distance_to_clean",
+            "heldout/proxy",
+            "heldout/extra_objects",
+            "thinking/faithful",
+            "thinking/length",
+        )
         assert [found[name] for name in names] == [1.5, 3.0, 4.5, 0.25, 6.0]
 
 

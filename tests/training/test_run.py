@@ -45,7 +45,7 @@ def test_a_run_leaves_these_files(whole):
     samples = {name for name in names if name.startswith("samples/") and name.endswith(".png")}
     assert len(samples) == 6
     assert names - samples == {
-        "config.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "per_prompt.jsonl", "cost.json",
+        "config.json", "env.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "per_prompt.jsonl", "cost.json",
         "result.json",
         "samples/index.json", "model/config.json", "model/model.safetensors", "model/autoencoder.safetensors",
         "model/tokenizer.json",
@@ -90,7 +90,13 @@ def test_rows_hold_what_reports_read(whole):
     assert timing[0].keys() >= {"time/rollout", "time/reward", "time/reference", "time/update"}
     tags = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
     wanted = {f"geneval/{v}{tag}" for v in ("strict", "official") for tag in ("", "_soft", *(f"/{t}" for t in tags))}
-    wanted |= {"heldout/fidelity", "heldout/proxy", "heldout/extra_objects", "thinking/faithful", "thinking/length"}
+    wanted |= {
+        "heldout/distance_to_clean",
+        "heldout/proxy",
+        "heldout/extra_objects",
+        "thinking/faithful",
+        "thinking/length",
+    }
     assert result["metrics"].keys() >= wanted | {f"cfg/{name}" for name in wanted}
     assert result["metrics"].keys() >= {"drift/latent_kl", "drift/velocity_mse", "drift/text_kl"}
     assert result["cost"].keys() >= {f"cost/nfe_{kind}" for kind in ("rollout", "train", "reference", "eval")}

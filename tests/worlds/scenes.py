@@ -107,6 +107,6 @@ def stories(draw: st.DrawFn) -> tuple[Story, tuple[Scene, ...]]:
     return random_story(split, steps, random.Random(draw(st.integers(0, 2**32))))
 
 
-def sight(scene: Scene, fidelity: float = 0.0) -> Sight:
+def sight(scene: Scene, distance_to_clean: float = 0.0) -> Sight:
     """What a perfect eye sees of a picture of ``scene``."""
-    return Sight(tuple(objects_of(scene.items)), fidelity)
+    return Sight(tuple(objects_of(scene.items)), distance_to_clean)

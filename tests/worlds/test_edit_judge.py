@@ -28,16 +28,16 @@ def words(texts, turn, given=True) -> Words:
 
 
 @given(edits(), scenes(least=0), st.floats(0, 1))
-def test_scores_are_put_together_as_published(edited, shown, fidelity):
+def test_scores_are_put_together_as_published(edited, shown, distance_to_clean):
     edit, before, _ = edited
-    verdict = judge_edit(EditPrompt(before, (edit,)), 0, sight(before), sight(shown, fidelity))
+    verdict = judge_edit(EditPrompt(before, (edit,)), 0, sight(before), sight(shown, distance_to_clean))
     change = judge_change(edit, found_things(before.items), found_things(shown.items))
     assert (verdict.success, verdict.preserved) == (10 * change.success, 10 * change.preserved)
     assert min(verdict.success, verdict.preserved) == verdict.SC
     assert pytest.approx(math.sqrt(verdict.SC * verdict.PQ)) == verdict.O
     assert 0 <= verdict.SC <= 10
     assert 0 <= verdict.O <= 10
-    assert pytest.approx(max(10 - 20 * fidelity, 0) if shown.items else 0) == verdict.PQ
+    assert pytest.approx(max(10 - 20 * distance_to_clean, 0) if shown.items else 0) == verdict.PQ
     assert (verdict.reason == "") == (verdict.SC == 10)
 
 

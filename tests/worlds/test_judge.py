@@ -12,7 +12,7 @@ from tests.worlds.scenes import prompts, right_scenes, scenes
 from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.examples import satisfying_scene
 from unigrpo.worlds.shapes.grammar import COLOURS, SHAPES, Item, Scene, random_item
-from unigrpo.worlds.shapes.judge import detect, fidelity, judge
+from unigrpo.worlds.shapes.judge import detect, distance_to_clean, judge
 from unigrpo.worlds.shapes.prompts import TASKS, by_task
 from unigrpo.worlds.shapes.render import PALETTE, bank, quadrants, render
 from unigrpo.worlds.shapes.rules import apply_rules, objects_of
@@ -54,7 +54,7 @@ def test_the_verdict_on_a_picture_is_that_on_its_scene(scene, prompt):
     if len({item.shape for item in scene.items}) == len(scene.items):
         assert (verdict.official, verdict.strict, verdict.extra) == (outcome.official, outcome.strict, outcome.extra)
         assert verdict.official_soft == outcome.official_soft
-    assert verdict.fidelity < 1e-3
+    assert verdict.distance_to_clean < 1e-3
 
 
 @given(right_scenes(), st.integers(0, 2**32))
@@ -63,7 +63,7 @@ def test_noise_of_a_tenth_does_not_disturb_the_judge(right, seed):
     noisy = render([scene]) + 0.1 * np.random.default_rng(seed).standard_normal((1, 3, 32, 32))
     (verdict,) = judge(noisy, [prompt])
     assert verdict.strict
-    assert 0.06 < verdict.fidelity < 0.11
+    assert 0.06 < verdict.distance_to_clean < 0.11
 
 
 def test_an_extra_object_is_named_in_the_reason():
@@ -111,11 +111,11 @@ def test_pictures_of_a_batch_are_judged_independently(right, rng):
     alone = [judge(pictures[index : index + 1], [asked[index]])[0] for index in order]
     for one, other in zip(shuffled, alone, strict=True):
         assert (one.strict, one.reason, one.objects) == (other.strict, other.reason, other.objects)
-        assert one.fidelity == pytest.approx(other.fidelity, abs=1e-4)
+        assert one.distance_to_clean == pytest.approx(other.distance_to_clean, abs=1e-4)
 
 
 @given(st.integers(0, 2**32), st.floats(0, 1))
-def test_fidelity_is_the_distance_to_the_nearest_clean_quadrants(seed, noise):
+def test_the_distance_to_clean_is_that_to_the_nearest_clean_quadrants(seed, noise):
     """Against a search over every shape, size, position and colour of each quadrant."""
     rng = np.random.default_rng(seed)
     scene = Scene((random_item(random.Random(seed), "bottom left"),))
@@ -123,7 +123,7 @@ def test_fidelity_is_the_distance_to_the_nearest_clean_quadrants(seed, noise):
     candidates = bank().reshape(-1, 1, 1, 256) * PALETTE[None, :, :, None]
     candidates = np.concatenate([candidates.reshape(-1, 768), np.zeros((1, 768), dtype=np.float32)])
     squares = [((candidates - part.reshape(-1)) ** 2).sum(1).min() for part in quadrants(picture)[0]]
-    assert fidelity(picture)[0] == pytest.approx(np.sqrt(sum(squares) / 3072), rel=1e-3, abs=1e-4)
+    assert distance_to_clean(picture)[0] == pytest.approx(np.sqrt(sum(squares) / 3072), rel=1e-3, abs=1e-4)
 
 
 def test_tensors_of_any_dtype_and_values_out_of_range_are_read():

@@ -180,7 +180,7 @@ def test_a_step_is_asked_of_the_text_before_and_of_the_prompt_apart(story_and_sc
 def test_unclean_pictures_cost_perceptual_quality_only(story_and_scenes):
     story, pictures = story_and_scenes
     clean = told(pictures)
-    unclean = [replace(e, sight=replace(e.sight, fidelity=0.2)) if isinstance(e, Shown) else e for e in clean]
+    unclean = [replace(e, sight=replace(e.sight, distance_to_clean=0.2)) if isinstance(e, Shown) else e for e in clean]
     verdict = judge_story(story, unclean)
     assert aspects(verdict) == pytest.approx(dict.fromkeys(ASPECTS, 5.0) | {"perceptual_quality": 3.0})
     assert verdict.steps == judge_story(story, clean).steps

@@ -1,7 +1,8 @@
 """What is measured of episodes, by family of prompts: the same for every arm, whatever its reward was.
 
-A reward may be among the measures, as the judge's verdict is.  No shipped reward looks at fidelity, perceptual quality,
-image coherence, diversity and, where the episodes are stories or edits, single pictures (``retention/``).
+A reward may be among the measures, as the judge's verdict is.  No shipped reward looks at the distance to clean
+pictures, perceptual quality, image coherence, diversity and, where the episodes are stories or edits, single pictures
+(``retention/``).
 """
 
 from collections.abc import Callable

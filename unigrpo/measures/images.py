@@ -15,7 +15,7 @@ class ImageMeasure:
     """GenEval-mini, with the rounds of a reflecting policy."""
 
     watched = ("strict", "official", "proxy", "length")
-    headline = ("geneval/strict", "geneval/official", "heldout/fidelity")
+    headline = ("geneval/strict", "geneval/official", "heldout/distance_to_clean")
 
     def __init__(self, world: Any):
         self.world = world
@@ -45,7 +45,7 @@ class ImageMeasure:
                 "official": int(verdict.official),
                 "strict_soft": verdict.strict_soft,
                 "official_soft": verdict.official_soft,
-                "fidelity": verdict.fidelity,
+                "distance_to_clean": verdict.distance_to_clean,
                 "extra": verdict.extra,
                 "proxy": proxy[k],
                 "reason": verdict.reason,
@@ -74,7 +74,7 @@ class ImageMeasure:
             metrics |= {f"geneval/{verdict}/{tag}": score for tag, score in scores.items()}
             metrics[f"geneval/{verdict}_soft"] = fmean(row[f"{verdict}_soft"] for row in rows)
         for name, key in (
-            ("heldout/fidelity", "fidelity"),
+            ("heldout/distance_to_clean", "distance_to_clean"),
             ("heldout/proxy", "proxy"),
             ("heldout/extra_objects", "extra"),
             ("thinking/faithful", "faithful"),

@@ -54,14 +54,14 @@ class Verdict:
     """Objects beyond those asked for."""
     reason: str
     """What is wrong, in words; empty if nothing is."""
-    fidelity: float
+    distance_to_clean: float
     """Root-mean-square distance, over pixels and channels, to the nearest clean picture; lower is cleaner."""
     objects: tuple[Found, ...]
 
     @property
     def sight(self) -> Sight:
         """What was seen of the picture."""
-        return Sight(self.objects, self.fidelity)
+        return Sight(self.objects, self.distance_to_clean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Sight:
     """What is seen of one picture."""
 
     objects: tuple[Found, ...]
-    fidelity: float
+    distance_to_clean: float
     """Root-mean-square distance, over pixels and channels, to the nearest clean picture; lower is cleaner."""
 
     @property
@@ -80,7 +80,7 @@ class Sight:
     @property
     def quality(self) -> float:
         """1 for a clean picture, falling with the distance to 0 at ``NO_QUALITY``; 0 where there is no object."""
-        return max(1 - self.fidelity / NO_QUALITY, 0.0) if self.objects else 0.0
+        return max(1 - self.distance_to_clean / NO_QUALITY, 0.0) if self.objects else 0.0
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.objects)) or "nothing"
@@ -96,7 +96,7 @@ def see(pictures: Tensor | Floats) -> list[Sight]:
         ValueError: wrong shape, or values that are not finite.
     """
     pixels = as_pixels(pictures)
-    seen = zip(detect(pixels), fidelity(pixels).tolist(), strict=True)
+    seen = zip(detect(pixels), distance_to_clean(pixels).tolist(), strict=True)
     return [Sight(tuple(objects), distance) for objects, distance in seen]
 
 
@@ -128,7 +128,7 @@ def _verdict(sight: Sight, prompt: Prompt) -> Verdict:
         strict_soft=outcome.strict_soft,
         extra=outcome.extra,
         reason="; ".join(reasons),
-        fidelity=sight.fidelity,
+        distance_to_clean=sight.distance_to_clean,
         objects=sight.objects,
     )
 
@@ -238,7 +238,7 @@ def _recognise(masks: NDArray[np.bool_], owners: _Ints, areas: _Ints, boxes: _In
     return shapes, np.concatenate((start, start + size[:, None]), 1), overlap[np.arange(len(best)), best]
 
 
-def fidelity(pixels: Floats) -> Floats:
+def distance_to_clean(pixels: Floats) -> Floats:
     """Root-mean-square distance of [B, 3, 32, 32] to the nearest clean picture, [B]: exact, quadrant by quadrant.
 
     A clean picture here holds any shape, size, position and colour of the grammar, or nothing, in each quadrant.
