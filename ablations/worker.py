@@ -9,11 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import importlib.metadata
 import os
-import platform
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -27,14 +24,13 @@ from typing import Any
 
 from ablations.cells import BEAT, CellFolder, Claim
 from ablations.provenance import git_sha
+from unigrpo import surroundings
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError, NonFiniteLoss, Stopped
 from unigrpo.files import write_json
 
 #: The function that trains and evaluates one run.
 RUNNER = "unigrpo.training.runner:run"
-
-_PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "numpy", "scipy", "safetensors")
 
 #: Faults of the place that is written to, not of the cell.
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -218,17 +214,9 @@ def _beat(claim: Claim, ended: threading.Event) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a result may depend on besides its configuration, and where it was made."""
-    return {
-        "git_sha": git_sha(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
-        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-        "slurm_job": slurm_job().get("job", ""),
-    }
+    """What a result may depend on besides its configuration, and where it was made; a run adds its kind of machine."""
+    found = surroundings.place() | {"variables": surroundings.variables()}
+    return {"git_sha": git_sha(), "slurm_job": slurm_job().get("job", "")} | found
 
 
 def _load(runner: str) -> Callable[..., dict[str, Any]]:

@@ -5,11 +5,14 @@ The same command again goes on where a stopped or killed run was.  Ctrl-C checkp
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from unigrpo import surroundings
 from unigrpo.compose import compose
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError, Stopped
 
@@ -24,13 +27,34 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     folders = [word.partition("=")[2] for word in words if word.startswith("folder=")]
     try:
+        surroundings.check()
         config = compose([word for word in words if not word.startswith("folder=")]).check()
+        folder = _folder(folders[-1] if folders else f"runs/train/{config.recipe}-s{config.seed}")
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE
-    folder = Path(folders[-1] if folders else f"runs/train/{config.recipe}-s{config.seed}")
     print(f"{config.recipe}, seed {config.seed}, {config.optim.updates} updates -> {folder}")
     return _train(config, folder)
+
+
+def _folder(name: str) -> Path:
+    """The run's folder, made if missing.
+
+    Raises:
+        ConfigError: no run can be written there.
+    """
+    if not name:
+        raise ConfigError("folder=: expected a path, got nothing")
+    folder = Path(os.path.expanduser(name))
+    if str(folder).startswith("~"):
+        raise ConfigError(f"folder={name}: there is no such home; name the folder in full, or ./{name}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"folder={name}: cannot be written ({reason}); use another folder") from error
 
 
 def _train(config: Any, folder: Path) -> int:
@@ -42,7 +66,7 @@ def _train(config: Any, folder: Path) -> int:
     measure = MEASURES[config.episode.family](config.world)
     watched, headline = measure.watched[0], measure.headline
     asked: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns) as bar:
@@ -60,6 +84,8 @@ def _train(config: Any, folder: Path) -> int:
     except (ConfigError, CheckpointError, NonFiniteLoss, RatioGuardError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE if isinstance(error, ConfigError) else _FAILED
+    finally:
+        signal.signal(signal.SIGINT, before)
     for name in (*headline, f"cfg/{headline[0]}"):
         print(f"{name} {result['metrics'][name]:.3f}")
     return 0

@@ -150,7 +150,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def product(folder: Path) -> dict[str, bytes]:
     """What a finished run leaves, byte for byte; what tells of time and memory is left out."""
-    ignored = {"cost.json", "timing.jsonl"}
+    ignored = {"cost.json", "timing.jsonl", "env.json"}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ignored)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

@@ -7,6 +7,7 @@ is asked for a verdict; two are here.  Neither trains, and neither is read befor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -135,6 +136,7 @@ def _minilm() -> Path:
 def _sentence_encoder(folder: str, device: str) -> tuple[torch.nn.Module, Any]:
     from transformers import AutoModel, AutoTokenizer
 
+    folder = os.path.expanduser(folder)
     model = AutoModel.from_pretrained(folder).requires_grad_(False).eval().to(device)
     return model, AutoTokenizer.from_pretrained(folder)
 
@@ -144,6 +146,7 @@ def _clip(checkpoint: str, device: str) -> tuple[torch.nn.Module, Any, Any]:
     # The processor of this name needs no torchvision and resizes alike whether it is there or not.
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
+    checkpoint = os.path.expanduser(checkpoint)
     model = CLIPModel.from_pretrained(checkpoint).requires_grad_(False).eval().to(device)
     processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
     return model, CLIPTokenizer.from_pretrained(checkpoint), processor

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from unigrpo import surroundings
 from unigrpo.config import RunConfig
 from unigrpo.errors import CheckpointError, Stopped
 from unigrpo.files import append_row, read_json, truncate_rows, write_json
@@ -37,8 +38,8 @@ def run(
 
     Args:
         config: of the run.
-        folder: made if missing; holds metrics.jsonl, timing.jsonl, checkpoint/, and at the end evaluation.json,
-            per_prompt.jsonl, samples/, model/, cost.json and result.json.
+        folder: made if missing; holds config.json, env.json, metrics.jsonl, timing.jsonl, checkpoint/, and at the end
+            evaluation.json, per_prompt.jsonl, samples/, model/, cost.json and result.json.
         progress: called after every update with ``update``, ``updates`` and ``metrics``.
         stop: polled after every update; when true, the run is checkpointed and :class:`Stopped` raised.
 
@@ -82,8 +83,15 @@ class _Run:
         if self.main:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "config.json", config.to_dict())
+            self.write_surroundings()
             for name in ("metrics.jsonl", "timing.jsonl"):
                 truncate_rows(folder / name, self.done)
+
+    def write_surroundings(self) -> None:
+        """On what the run is made; what whoever started it has written down stays."""
+        path = self.folder / "env.json"
+        found = surroundings.place() | surroundings.describe(self.trainer.accelerator.device)
+        write_json(path, (read_json(path) or {}) | found | {"kind": ", then ".join(self.trainer.kinds)})
 
     def go(self, progress: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool] | None) -> dict[str, Any]:
         """Train what is left, evaluate, write the result."""

@@ -52,7 +52,7 @@ def read_latest(folder: Path) -> State | None:
     faults = []
     for place in reversed(_all(folder)):
         try:
-            facts = json.loads((place / _STATE).read_text())
+            facts = json.loads((place / _STATE).read_text(encoding="utf-8"))
             content = (place / _TENSORS).read_bytes()
             if hashlib.sha256(content).hexdigest() != facts["sha256"]:
                 raise ValueError("content does not match its digest")

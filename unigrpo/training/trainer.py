@@ -15,15 +15,17 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from unigrpo import surroundings
+from unigrpo.checkpoints import folder_of
 from unigrpo.config import RunConfig
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.evaluation import Evaluator
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
+from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.policy import Modality
 from unigrpo.noise import EpisodeDraws, seed_of
 from unigrpo.training import state
@@ -47,8 +49,8 @@ class Trainer:
 
     def __init__(self, config: RunConfig):
         self.config = config.check()
-        self.accelerator = Accelerator()
-        self.model = checkpoint.load(config.model.checkpoint)
+        self.accelerator = surroundings.accelerator()
+        self.model = _loaded(config.model.checkpoint)
         if config.model.new_words:
             self.model = self.model.with_words(config.world.vocabulary(), config.seed)
         if config.rollout.prompts % (config.rollout.minibatches * self.accelerator.num_processes):
@@ -72,6 +74,7 @@ class Trainer:
         self.points = time_points(config.sampler.steps, config.sampler.shift)
         self.cost = Counter(dict.fromkeys(COUNTED, 0))
         self.seconds: dict[str, float] = {}
+        self.kinds = [surroundings.kind(device)]
         self.guarded = False
 
     def _trained_parameters(self) -> dict[Modality, list[torch.nn.Parameter]]:
@@ -317,7 +320,7 @@ class Trainer:
         tensors = {f"policy.{name}": tensor for name, tensor in self.policy.state_dict().items()}
         tensors |= state.optimizer_tensors(self.optimizer, names)
         facts = {"identity": self.config.identity(), "cost": dict(self.cost), "seconds": dict(self.seconds)}
-        return State(tensors, facts)
+        return State(tensors, facts | {"kinds": self.kinds})
 
     def restore(self, saved: State) -> int:
         """Go back to a saved state; the number of updates done by then."""
@@ -330,5 +333,25 @@ class Trainer:
             # In the order of an uninterrupted run, which JSON has sorted: a resumed one ends in the same bytes.
             self.cost = Counter({name: saved.facts["cost"][name] for name in self.cost})
             self.seconds = dict(saved.facts["seconds"])
+        # A run that went on elsewhere has the bytes of neither kind of machine.
+        self.kinds = list(dict.fromkeys([*saved.facts.get("kinds", []), *self.kinds]))
         self.guarded = True
         return int(saved.facts["update"])
+
+
+def _loaded(name: str) -> UnifiedModel:
+    """The checkpoint that a run starts from.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return checkpoint.load(name)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, LookupError, RuntimeError, FileNotFoundError, NotADirectoryError) as error:
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise ConfigError(
+            f"model.checkpoint={name!r}: {folder_of(name)} does not hold a whole checkpoint ({reason});"
+            " save it again, or name another one"
+        ) from error
