@@ -12,11 +12,13 @@ import torch
 
 from tests.models import tiny
 from tests.training.runs import Whim
-from unigrpo import evaluation
+from unigrpo import evaluation, registry
 from unigrpo.codec import Codec
 from unigrpo.config import RunConfig
 from unigrpo.evaluation import Evaluation, Evaluator
+from unigrpo.measures import ImageMeasure
 from unigrpo.models.checkpoint import UnifiedModel
+from unigrpo.worlds import Shapes
 
 MODEL = tiny.model()
 SMALL = {"prompts_per_task": [2, 1, 1, 1, 1, 1], "images_per_prompt": 2, "steps": 3}
@@ -242,3 +244,17 @@ def test_a_perfect_policy_scores_perfectly():
     assert found.metrics["heldout/extra_objects"] == 0
     assert found.metrics["heldout/distance_to_clean"] < 0.05
     assert found.metrics["heldout/proxy"] > 0.5
+
+
+def test_the_hash_covers_what_measures_and_not_how_an_arm_paints(monkeypatch):
+    plain = evaluator().set_hash
+    assert evaluator(image_head="tokens").set_hash == plain, "flow and tokens are compared on the same set"
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageMeasure, "version", 2)
+        assert evaluator().set_hash != plain
+    with monkeypatch.context() as patch:
+        patch.setattr(Shapes, "size", 64)
+        assert evaluator().set_hash != plain
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "user_sources", lambda value: {"world=shapes": "other source"})
+        assert evaluator().set_hash != plain

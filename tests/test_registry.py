@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -190,3 +191,62 @@ def test_the_command_lists_everything_and_a_plan_needs_no_torch():
         assert row["name"] in done.stdout
         for field in row["fields"]:
             assert f"{field}:" in done.stdout
+
+
+class TestSources:
+    """A cell is its content: the source of a user's strategy is part of it."""
+
+    @staticmethod
+    def load(folder, monkeypatch, name="my_strategy"):
+        monkeypatch.syspath_prepend(str(folder))
+        for module in [name.partition(".")[0], name, "helper", "deeper", "deeper.util"]:
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        importlib.invalidate_caches()
+        return importlib.import_module(name).Mine()
+
+    @staticmethod
+    def write(folder, **files):
+        for name, text in files.items():
+            path = folder / (name.replace("__", "/") + ".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    MINE = (
+        "import helper\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n"
+        "    slot, name = 's', 'mine'\n"
+    )
+
+    def test_they_are_those_of_its_module_and_of_what_that_imports_beside_it(self, tmp_path, monkeypatch):
+        files = {"helper": "from deeper import util", "deeper__util": "x = 1", "other": "y = 1"}
+        digests = []
+        for k, changes in enumerate(
+            ({}, {"other": "y = 2"}, {"deeper__util": "x = 2"}, {"helper": "from deeper.util import x"})
+        ):
+            self.write(tmp_path / str(k), my_strategy=self.MINE, **files | changes)
+            digests.append(registry.source_digest(self.load(tmp_path / str(k), monkeypatch)))
+        plain, beside, deep, helper = digests
+        assert plain == beside, "what it does not import, and where it lies, is no part of it"
+        assert len({plain, deep, helper}) == 3
+
+    @pytest.mark.parametrize("marked", [True, False])
+    def test_of_a_package_they_are_all_of_it(self, tmp_path, monkeypatch, marked):
+        digests = []
+        for k, util in enumerate(("x = 1", "x = 2", "x = 1")):
+            files = {"pack__sub__mine": self.MINE.partition("\n")[2], "pack__other__util": util}
+            self.write(tmp_path / str(k), **files | ({"pack____init": ""} if marked else {}))
+            if marked:
+                (tmp_path / str(k) / "pack" / "__init__.py").write_text("")
+            for module in ("pack", "pack.sub"):
+                monkeypatch.delitem(sys.modules, module, raising=False)
+            digests.append(registry.source_digest(self.load(tmp_path / str(k), monkeypatch, "pack.sub.mine")))
+        assert digests[0] == digests[2] != digests[1]
+
+    def test_a_configuration_names_those_that_are_not_shipped(self):
+        config = RunConfig.from_dict({"regularizer": {"name": "tests.ablations.user_strategy.Doubled"}})
+        assert list(registry.user_sources(config)) == ["regularizer=tests.ablations.user_strategy.Doubled"]
+        assert registry.user_sources(RunConfig()) == {}
+
+    def test_a_class_without_a_file_is_refused(self):
+        made = type("Typed", (), {"__module__": "nowhere"})
+        with pytest.raises(ConfigError, match=r"nowhere\.Typed: its source is not to be found"):
+            registry.source_digest(made())

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unigrpo import registry
 from unigrpo.codec import Codec
 from unigrpo.config import RunConfig
 from unigrpo.episodes import SingleRound
@@ -83,9 +84,15 @@ class Evaluator:
 
     @property
     def set_hash(self) -> str:
-        """Names what was measured on: prompts, turns, noise and sampler. Only equal hashes may be compared."""
+        """Names what was measured on, and by what; only equal hashes may be compared.
+
+        Prompts, turns, noise, sampler, the world with its source if it is a user's, the size of its pictures, and the
+        version of the measure.  Not how an arm's policy paints, which may be what is compared.
+        """
         shown = dataclasses.asdict(self.config.evaluation) | {"prompts": [p.to_json() for p in self.prompts]}
         shown["turns"] = getattr(self.episode, "turns", None)
+        shown |= {"world": self.config.to_dict()["world"], "source": registry.user_sources(self.world)}
+        shown |= {"size": self.world.size, "measure": [type(self.measure).__name__, self.measure.version]}
         ignored = ("every", "loop_images_per_prompt", "retention_prompts_per_task")
         plain = json.dumps({k: v for k, v in shown.items() if k not in ignored}, sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()[:12]

@@ -10,16 +10,23 @@ plan can be made, checked and printed without torch.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from unigrpo.errors import ConfigError
 
 T = TypeVar("T")
+
+#: The package whose strategies are shipped.
+_OURS = __name__.partition(".")[0]
 
 #: Entry-point group through which other packages add strategies.
 ENTRY_POINTS = "unigrpo.strategies"
@@ -82,6 +89,81 @@ def register(slot: str, name: str, *, source: str) -> Callable[[type[T]], type[T
         return cls
 
     return decorate
+
+
+def is_shipped(strategy: Any) -> bool:
+    """Whether a strategy's class is part of this package."""
+    return type(strategy).__module__.partition(".")[0] == _OURS
+
+
+def user_sources(value: Any) -> dict[str, str]:
+    """``slot=name`` -> :func:`source_digest` of every strategy in a configuration, however deep, that is a user's."""
+    found = {}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if hasattr(value, "slot") and not is_shipped(value):
+            found[f"{value.slot}={getattr(value, 'name', '')}"] = source_digest(value)
+        inner = [getattr(value, f.name) for f in dataclasses.fields(value)]
+        for part in (*inner, *getattr(value, "parts", ())):
+            found |= user_sources(part)
+    return found
+
+
+def source_digest(strategy: Any) -> str:
+    """SHA-256 of the source that a strategy's results hang on, as far as it is its author's own.
+
+    That is the module which defines its class, and those of its base classes outside this package; where a module lies
+    in a package, all Python files of that package, and where it stands alone, the modules beside it that it imports,
+    and theirs in turn.  No path is part of it, so that the code may move.  Installed packages that are merely imported
+    are left to their versions, and data files to their author.
+
+    Args:
+        strategy: an instance of a registered class.
+
+    Raises:
+        ConfigError: the source is not to be found, as that of a class typed into an interpreter.
+    """
+    sha = hashlib.sha256()
+    for name, path in sorted(_sources(type(strategy)).items()):
+        content = path.read_bytes()
+        sha.update(f"{name}:{len(content)}:".encode() + content)
+    return sha.hexdigest()
+
+
+def _sources(cls: type) -> dict[str, Path]:
+    """Name below the folder of the package or module -> file."""
+    found: dict[str, Path] = {}
+    for base in cls.__mro__:
+        top = base.__module__.partition(".")[0]
+        if top in sys.stdlib_module_names or top == _OURS:
+            continue
+        file = getattr(sys.modules.get(base.__module__), "__file__", None)
+        if not file or not Path(file).is_file():
+            raise ConfigError(f"{cls.__module__}.{cls.__qualname__}: its source is not to be found; put it in a file")
+        folders = [Path(folder) for folder in getattr(sys.modules.get(top), "__path__", ())]
+        for folder in reversed(folders):  # of two files of one name the first is imported
+            found |= {f"{top}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.py")}
+        if not folders:
+            _add_imported(Path(file), Path(file).parent, found)
+    return found
+
+
+def _add_imported(path: Path, folder: Path, found: dict[str, Path]) -> None:
+    """A module of ``folder`` and those of them that it imports, however deep."""
+    name = path.relative_to(folder).as_posix()
+    if name in found:
+        return
+    found[name] = path
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        module = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        for alias in node.names:
+            words = ".".join((*module, alias.name)).split(".")
+            for length in range(1, len(words) + 1):
+                stem = folder.joinpath(*words[:length])
+                for file in (stem.with_suffix(".py"), stem / "__init__.py"):
+                    if file.is_file():
+                        _add_imported(file, folder, found)
 
 
 def _load(slot: str) -> dict[str, type]:

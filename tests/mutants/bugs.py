@@ -9,5 +9,15 @@ from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.plans import PLAN_BUGS
 from tests.mutants.reports import REPORT_BUGS
+from tests.mutants.run import RUN_BUGS
 
-BUGS = (*FLOW_BUGS, *CREDIT_BUGS, *LOSS_BUGS, *EPISODE_BUGS, *PLAN_BUGS, *REPORT_BUGS, *BENCHMARK_BUGS)
+BUGS = (
+    *FLOW_BUGS,
+    *CREDIT_BUGS,
+    *LOSS_BUGS,
+    *EPISODE_BUGS,
+    *PLAN_BUGS,
+    *RUN_BUGS,
+    *REPORT_BUGS,
+    *BENCHMARK_BUGS,
+)

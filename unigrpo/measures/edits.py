@@ -15,6 +15,7 @@ _SCORES = ("SC", "PQ", "O")
 class EditMeasure:
     """The judge called shapes-edit."""
 
+    version = 1
     watched = ("O", "SC", "PQ", "success", "preserved")
     headline = ("editing/O", "editing/SC", "editing/PQ")
 

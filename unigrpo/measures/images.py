@@ -14,6 +14,7 @@ from unigrpo.transcript import Transcript
 class ImageMeasure:
     """GenEval-mini, with the rounds of a reflecting policy."""
 
+    version = 1
     watched = ("strict", "official", "proxy", "length")
     headline = ("geneval/strict", "geneval/official", "heldout/distance_to_clean")
 

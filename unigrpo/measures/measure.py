@@ -12,7 +12,13 @@ Row = dict[str, Any]
 
 
 class Measure(Protocol):
-    """Measures transcripts of one family of prompts in one world."""
+    """Measures transcripts of one family of prompts in one world.
+
+    Attributes:
+        version: raised when equal episodes stop giving equal numbers; numbers of two versions are not compared.
+    """
+
+    version: int
 
     @property
     def watched(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ _STEP = ("text", "faithful", "asked", "coherence")
 class StoryMeasure:
     """The judge called shapes-interleaved."""
 
+    version = 1
     watched = ("mean", *ASPECTS, "structure", "pictures")
     headline = ("interleaved/mean", "interleaved/structure")
 

@@ -41,6 +41,11 @@ class WeightedReward:
         return [(name, find("reward", name)(), weight) for name, weight in self.weights.items()]
 
     @property
+    def parts(self) -> tuple[Reward, ...]:
+        """The rewards that it sums."""
+        return tuple(part for _, part, _ in self._parts())
+
+    @property
     def component_names(self) -> tuple[str, ...]:
         """``reward/component`` of every part."""
         return tuple(f"{name}/{component}" for name, part, _ in self._parts() for component in part.component_names)

@@ -347,9 +347,11 @@ def _loaded(name: str) -> UnifiedModel:
     """
     try:
         return checkpoint.load(name)
-    except ConfigError:
+    except (ConfigError, MemoryError):
         raise
-    except (ValueError, TypeError, LookupError, RuntimeError, FileNotFoundError, NotADirectoryError) as error:
+    except Exception as error:  # the tokenizer's and the weights' readers raise errors of no type
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise  # of the storage, not of the checkpoint
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise ConfigError(
             f"model.checkpoint={name!r}: {folder_of(name)} does not hold a whole checkpoint ({reason});"

@@ -1,0 +1,43 @@
+"""Mistakes around a run: what is judged twice, paired wrongly, or left to its surroundings."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug, nodes
+
+RUN_BUGS = (
+    Bug(
+        "sources go to other prompts",
+        "unigrpo/codec.py",
+        "[one is not None for one in sources]",
+        "[True for _ in sources]",
+        nodes("test_codec", "test_a_mixed_batch_is_refused_for_its_rows_would_be_paired_with_each_other"),
+    ),
+    Bug(
+        "given rows that happen to divide",
+        "unigrpo/walk.py",
+        "if segment.rows not in (self.groups, self.context.batch):",
+        "if self.context.batch % segment.rows:",
+        nodes("test_walk", "test_a_given_segment_has_a_row_per_prompt_or_per_episode"),
+    ),
+    Bug(
+        "every picture judged twice",
+        "unigrpo/transcript.py",
+        "if who not in self._found:",
+        "if True:",
+        nodes("training/test_judging", "test_a_rollouts_pictures_are_judged_once"),
+    ),
+    Bug(
+        "measures of two versions compared",
+        "unigrpo/evaluation.py",
+        "[type(self.measure).__name__, self.measure.version]",
+        "[type(self.measure).__name__]",
+        nodes("test_evaluation", "test_the_hash_covers_what_measures_and_not_how_an_arm_paints"),
+    ),
+    Bug(
+        "accumulation left to a variable",
+        "unigrpo/surroundings.py",
+        "gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),",
+        "",
+        nodes("test_surroundings", "test_precision_and_accumulation_are_the_runs_own_whatever_accelerate_is_told"),
+    ),
+)

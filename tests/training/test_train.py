@@ -1,0 +1,73 @@
+"""The command that trains one run: a user's mistake is exit code 2 and one line, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.training import runs
+from unigrpo.train import main
+
+BAD = {
+    "config.json": ["", "[]", "{"],
+    "model.safetensors": ["", "rubbish"],
+    "autoencoder.safetensors": ["rubbish"],
+    "tokenizer.json": ["{", None],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, bad in BAD.items() for content in bad])
+def test_a_damaged_checkpoint_is_named(tmp_path, capsys, name, content):
+    broken = tmp_path / "broken"
+    shutil.copytree(runs.CHECKPOINT, broken)
+    (broken / name).unlink()
+    if content is not None:
+        (broken / name).write_text(content)
+    assert main([f"model.checkpoint='{broken}'", f"folder={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert str(broken) in error
+    assert "model.checkpoint" in error
+    assert "Traceback" not in error
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(runs.CHECKPOINT, broken)
+    settings = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(settings | {"intermediate_size": 8}))
+    assert main([f"model.checkpoint='{broken}'", f"folder={tmp_path / 'run'}"]) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["", "{tmp}/file", "{tmp}/file/inside", "~nobody-here/run"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(tmp_path, capsys, monkeypatch, folder):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main([f"folder={folder.format(tmp=tmp_path)}"]) == 2
+    assert f"folder={folder.format(tmp=tmp_path)}: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_home_is_where_it_is_and_a_finished_run_may_move(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = [
+        "optim.updates=0", f"model.checkpoint='{runs.CHECKPOINT}'", "evaluation.prompts_per_task=[1,1,1,1,1,1]",
+        "evaluation.images_per_prompt=1", "evaluation.steps=2", "episode.max_thinking=4",
+    ]  # fmt: skip
+    assert main([*command, "folder=~/a b=c ü"]) == 0
+    first = tmp_path / "a b=c ü"
+    assert json.loads((first / "env.json").read_text()).keys() >= {"kind", "variables", "packages"}
+    shown = capsys.readouterr().out.splitlines()[-1]
+    first.rename(tmp_path / "moved")
+    assert main([*command, "folder=~/moved"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == shown
+
+
+def test_surroundings_that_would_change_the_result_are_refused(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    assert main([f"folder={tmp_path / 'run'}"]) == 2
+    assert "WORLD_SIZE='2'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
