@@ -44,7 +44,7 @@ def plan_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher)
         "",
         *_sum(cells, states, {cell_id: cost_of(folder) for cell_id, folder in folders.items()}),
         *(f"refused   {arm.name}: {reason}" for arm in plan.arms for reason in arm.refused),
-        *(f"note      {note}" for note in plan.notes),
+        *(f"note      {note}" for note in (*plan.notes, *launcher.notes())),
     ]
     missing = [cell for cell in cells if states[cell.id] is State.MISSING]
     jobs = [Job(folders[cell.id].path, {}, False, RUNNER, cell.name) for cell in missing]

@@ -29,6 +29,9 @@ from unigrpo.files import read_json, write_json
 
 DONE, INCOMPLETE, MISTAKE, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 130
 
+#: Actions that ask a launcher for something.
+_OF_THE_LAUNCHER = ("run", "plan", "doctor")
+
 
 class Interrupt:
     """Ctrl-C: the first asks for an orderly end, the second raises KeyboardInterrupt."""
@@ -121,6 +124,8 @@ def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
         cells = plan.cells(request.only)
         if not cells:
             raise ConfigError(f"only={request.only} matches no cell; a cell is called arm:seed, as untouched:0")
+        if request.action in _OF_THE_LAUNCHER:
+            request.launcher.check(request.root, _names(plan))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
@@ -139,6 +144,12 @@ def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
             return INTERRUPTED
 
 
+def _names(plan: Plan) -> list[str]:
+    """Of all cells, those of refused arms included: a glob that means one of them is no mistake."""
+    refused = (f"{arm.name}:{seed}" for arm in plan.arms if arm.refused for seed in plan.seeds)
+    return [*(cell.name for cell in plan.cells()), *refused]
+
+
 def _act(request: Request, plan: Plan, cells: list[Cell], command: str, runner: str) -> int:
     if request.action != "run" or request.dry_run:
         return _look(request, plan, cells, command, runner)
@@ -147,7 +158,7 @@ def _act(request: Request, plan: Plan, cells: list[Cell], command: str, runner: 
     except OSError as error:
         print(f"error: cannot write in root={request.root}: {error}", file=sys.stderr)
         return MISTAKE
-    for note in plan.notes:
+    for note in (*plan.notes, *request.launcher.notes()):
         print(f"note: {note}")
     recall = Recall(folder)
     rerun = Rerun(folder, request.rerun)

@@ -101,7 +101,7 @@ def join_cell(job: Job, stop: Callable[[], bool]) -> None:
         traceback.print_exception(error)
 
 
-def run_in_process(job: Job, environment: Mapping[str, str]) -> None:
+def run_in_process(job: Job, variables: Mapping[str, str]) -> None:
     """Entry point of a worker process; exits with an :class:`Outcome`.
 
     SIGTERM asks for a checkpoint and an end.  SIGINT is ignored: Ctrl-C reaches the whole process group, and what it
@@ -110,7 +110,8 @@ def run_in_process(job: Job, environment: Mapping[str, str]) -> None:
     asked = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    os.environ.update(environment)
+    os.environ.clear()  # of what the server was started with
+    os.environ.update(variables)
     sys.exit(run_logged(job, asked.is_set))
 
 

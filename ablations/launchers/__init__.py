@@ -67,6 +67,20 @@ class Launcher(Protocol):
     def describe(self) -> str:
         """Where cells will run, for the plan."""
 
+    def check(self, root: Path, names: Sequence[str]) -> None:
+        """See to it that cells run as the command says, before anything runs.
+
+        Args:
+            root: folder of the sweeps.
+            names: of all cells of the plan, ``arm:seed``.
+
+        Raises:
+            ConfigError: they would not.
+        """
+
+    def notes(self) -> list[str]:
+        """What of the surroundings changes how cells run, for the user to know."""
+
     def checks(self, root: Path, runner: str) -> Iterator[Check]:
         """What ``action=doctor`` finds where cells will run."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,9 +68,11 @@ class Batches:
             if record := read_json(path):
                 self._note(path.parent, record["jobs"])
 
-    def add(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
-        """Remember a submission: each job, which Slurm has by now, with its cells."""
-        write_json(folder / "jobs.json", {"jobs": jobs})
+    def add(
+        self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Remember a submission: each job, which Slurm has by now, with its cells; what sbatch took from elsewhere."""
+        write_json(folder / "jobs.json", {"jobs": jobs, "environment": environment or {}})
         self._note(folder, jobs)
 
     def last(self, cell_id: str) -> Ticket | None:

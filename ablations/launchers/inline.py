@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from ablations.doctor import Check
 from ablations.launchers.end import End
+from ablations.launchers.environment import changed, of_worker
 from ablations.launchers.local import visible_gpus
 from ablations.worker import Job, run_cell
 from unigrpo.registry import register
@@ -30,6 +32,13 @@ class Inline:
     def describe(self) -> str:
         """Say where cells run."""
         return "inline: in this process, one after another"
+
+    def check(self, root: Path, names: Sequence[str]) -> None:
+        """Nothing can be amiss."""
+
+    def notes(self) -> list[str]:
+        """Nothing of the surroundings counts."""
+        return []
 
     def checks(self, root: Path, runner: str) -> Iterator[Check]:
         """Say what there is to run on."""
@@ -57,7 +66,9 @@ class InlineSession:
 
     def start(self, job: Job) -> None:
         """Run the job to its end."""
-        self.ended.append((job, End(run_cell(replace(job, gpus=min(1.0, len(visible_gpus()))), self.interrupted))))
+        job = replace(job, gpus=min(1.0, len(visible_gpus())))
+        with changed(of_worker(os.environ)):
+            self.ended.append((job, End(run_cell(job, self.interrupted))))
 
     def running(self) -> int:
         """Jobs that ended and were not collected."""

@@ -9,15 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from ablations.doctor import Check
+from ablations.launchers import environment
 from ablations.launchers.end import End
+from ablations.launchers.environment import of_worker
 from ablations.worker import Job, run_in_process
 from unigrpo.errors import ConfigError
 from unigrpo.registry import register
@@ -45,26 +48,13 @@ class Local:
 
     def session(self, root: Path, runner: str, interrupted: Callable[[], bool]) -> LocalSession:
         """Start the server that workers are forked from."""
-        # Read when libraries are imported, hence before the server imports them.  Threads of several workers that
-        # wait for each other on shared cores are slower by an order of magnitude than one thread each.
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([runner.partition(":")[0], "ablations.worker"])
-        # Ctrl-C, a terminal that closes, and what Slurm sends to all processes of a job must not end the server; what
-        # they mean for its workers is for this process to say.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_THE_SESSION}
-        # By itself it would import from the present folder first, which may hold another copy of this code.
-        path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        outside = {name: os.environ.get(name, "") for name in path}
-        os.environ.update(path)
-        forkserver.ensure_running()
-        os.environ.update(outside)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _start_server()
         gpus: list[str | None] = [*visible_gpus()] or [None]
         places = self.places()
         share = min(1.0, len(visible_gpus()) / places)
-        return LocalSession(context, [gpus[i % len(gpus)] for i in range(places)], share, outside)
+        return LocalSession(context, [gpus[i % len(gpus)] for i in range(places)], share)
 
     def places(self) -> int:
         """How many cells run at a time."""
@@ -74,6 +64,13 @@ class Local:
         """Say how many cells run at a time, and on what."""
         gpus = len(visible_gpus())
         return f"local: {self.places()} at a time, {f'{gpus} GPUs' if gpus else 'on CPU'}"
+
+    def check(self, root: Path, names: Sequence[str]) -> None:
+        """Nothing can be amiss."""
+
+    def notes(self) -> list[str]:
+        """Nothing of the surroundings counts."""
+        return []
 
     def checks(self, root: Path, runner: str) -> Iterator[Check]:
         """Say what there is to run on."""
@@ -96,8 +93,6 @@ class LocalSession:
     places: list[str | None]
     share: float = 0.0
     """GPUs per place."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables of every worker."""
     jobs: dict[ForkServerProcess, tuple[Job, str | None]] = field(default_factory=dict)
     stopping: bool = False
 
@@ -108,9 +103,9 @@ class LocalSession:
     def start(self, job: Job) -> None:
         """Fork a worker for the job."""
         gpu = self.places.pop(0)
-        environment = {**self.environment, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
+        variables = of_worker(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         job = replace(job, gpus=self.share)
-        process = self.context.Process(target=run_in_process, args=(job, environment), name=job.cell_id)
+        process = self.context.Process(target=run_in_process, args=(job, variables), name=job.cell_id)
         process.start()
         self.jobs[process] = (job, gpu)
 
@@ -159,6 +154,30 @@ class LocalSession:
         self.kill()
         for process in self.jobs:
             process.join()
+
+
+def _start_server() -> None:
+    """Start the process that workers are forked from, unless it runs.
+
+    Raises:
+        ConfigError: it cannot be reached.
+    """
+    # What decides how libraries work they read when they are imported, which is in the server.  It imports from where
+    # this process does, and not from the present folder before all others, as Python's -c would have it.
+    folders = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    variables = of_worker(os.environ) | {"PYTHONSAFEPATH": "1", "PYTHONPATH": folders}
+    # Ctrl-C, a terminal that closes, and what Slurm sends to all processes of a job must not end the server; what
+    # they mean for its workers is for this process to say.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_THE_SESSION}
+    try:
+        with environment.changed(variables):
+            forkserver.ensure_running()
+    except OSError as error:
+        where = tempfile.gettempdir()
+        raise ConfigError(f"launcher=local: {error}; its workers are reached by way of TMPDIR={where}") from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def usable_cores() -> int:

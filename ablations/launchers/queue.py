@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from ablations.launchers.environment import of_slurm
 from unigrpo.errors import ConfigError
 
 #: Seconds between two questions to Slurm, whose controller serves everybody.
@@ -115,9 +116,15 @@ def ask(*command: str, patience: float = PATIENCE) -> str:
         ConfigError: it is not installed.
     """
     try:
-        # Ctrl-C, which a terminal sends to a whole session, is not for Slurm's commands.
         done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=patience, start_new_session=True
+            command,
+            env=of_slurm(os.environ),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=patience,
+            start_new_session=True,  # Ctrl-C, which a terminal sends to a whole session, is not for Slurm's commands
         )
     except subprocess.CalledProcessError as error:
         raise SlurmDown(f"{command[0]}: {error.stderr.strip() or f'exit code {error.returncode}'}") from error
@@ -142,6 +149,8 @@ def _squeue() -> Iterator[tuple[str, Status]]:
     # By number: the environment, which getpass asks for the name, may know another one after sudo.
     answer = ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.geteuid()}", f"--Format={columns}")
     for line in answer.splitlines():
+        if line.startswith("CLUSTER: "):  # a title, where SLURM_CLUSTERS names one
+            continue
         cells, start = [], 0
         for width in _COLUMNS.values():
             cells.append(line[start : start + width].strip())

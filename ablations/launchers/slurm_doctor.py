@@ -12,15 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ablations.doctor import Check
 from ablations.launchers import snapshot
 from ablations.launchers.queue import SlurmDown, array_limit, ask
+from ablations.launchers.slurm_jobs import SlurmJobs
 from unigrpo.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ablations.launchers.slurm import Slurm
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 #: Seconds that the probe may wait in the queue.
@@ -29,7 +26,7 @@ PATIENCE = 120.0
 LAG = 30.0
 
 
-def checks_of_slurm(launcher: Slurm, root: Path, runner: str) -> Iterator[Check]:
+def checks_of_slurm(launcher: SlurmJobs, root: Path, runner: str) -> Iterator[Check]:
     """Commands, configuration and a probe job."""
     if absent := [name for name in COMMANDS if shutil.which(name) is None]:
         yield Check("commands", f"no {', '.join(absent)} on PATH", "run on a login node, or load the Slurm module")
@@ -75,7 +72,7 @@ def probe(folder: str) -> None:
         (Path(folder) / "signalled").touch()
 
 
-def _probe(launcher: Slurm, root: Path, runner: str) -> Iterator[Check]:
+def _probe(launcher: SlurmJobs, root: Path, runner: str) -> Iterator[Check]:
     from submitit.core.utils import FailedJobError
 
     folder = root.resolve() / "slurm" / f"doctor-{uuid.uuid4().hex[:6]}"

@@ -15,19 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ablations.cells import CellFolder
 from ablations.launchers import snapshot
 from ablations.launchers.batches import Batches, Ticket
 from ablations.launchers.end import End
 from ablations.launchers.queue import GONE, Queue, Refused, SlurmDown, array_limit, ask
+from ablations.launchers.slurm_jobs import Resources, SlurmJobs
 from ablations.worker import Job, Outcome
 from unigrpo.errors import ConfigError
 from unigrpo.files import read_json
-
-if TYPE_CHECKING:
-    from ablations.launchers.slurm import Resources, Slurm
 
 #: Seconds between looks for what jobs have left; files cost Slurm nothing.
 LOOK = 1.0
@@ -42,7 +39,7 @@ _TOO_MANY = re.compile(r"submit\w* ?limit", re.I)
 class SlurmSession:
     """Cells that wait to be submitted, and jobs that Slurm has; the latter outlive it."""
 
-    def __init__(self, launcher: Slurm, root: Path, runner: str) -> None:
+    def __init__(self, launcher: SlurmJobs, root: Path, runner: str) -> None:
         self.launcher = launcher
         self.root = root.resolve()
         self.runner = runner
@@ -192,7 +189,7 @@ class SlurmSession:
         try:
             with _undisturbed():
                 names = self.launcher.submit(folder, resources, self._code, work, after)
-                self.batches.add(folder, list(zip(names, cells, strict=True)))
+                self.batches.add(folder, list(zip(names, cells, strict=True)), self.launcher.from_environment()[0])
         except FailedJobError as error:
             raise self._refusal(str(error).strip()) from error
         for task in tasks:

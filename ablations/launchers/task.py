@@ -21,6 +21,7 @@ from typing import Any
 from ablations.cells import STALE, CellFolder, State
 from ablations.launchers.batches import ends_of
 from ablations.launchers.end import End
+from ablations.launchers.environment import is_of_a_group
 from ablations.launchers.local import Local
 from ablations.launchers.queue import SlurmDown, ask
 from ablations.worker import Job, Outcome, had_before, join_cell, run_logged, slurm_job
@@ -191,6 +192,8 @@ def _outlive_predecessor(cell: CellFolder) -> None:
 
 def _distributed(gpus: bool) -> int:
     """Tell torch and accelerate about the processes of this job; the rank of this one, or -1 if there is but one."""
+    for name in filter(is_of_a_group, list(os.environ)):
+        del os.environ[name]
     processes = int(os.environ.get("SLURM_NTASKS", 1))
     if processes == 1:
         return -1

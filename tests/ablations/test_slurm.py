@@ -227,6 +227,25 @@ def test_several_nodes_train_one_cell_together(slurm):
     assert json.loads((slurm.cell("none", 0) / "ranks.json").read_text()) == {"sum": 1, "processes": 2}
 
 
+def test_what_the_command_says_reaches_slurm_whatever_the_environment_says(slurm, cluster, monkeypatch):
+    surroundings = {
+        "SBATCH_PARTITION": "low", "SBATCH_TIMELIMIT": "2", "SBATCH_ARRAY_INX": "0-3", "SBATCH_NO_REQUEUE": "1",
+        "SBATCH_EXPORT": "SLURM_CONF,PATH", "SLURM_HINT": "nomultithread", "SLURM_NTASKS": "3", "SLURM_MEM_PER_CPU": "9",
+        "SLURM_MEM_PER_NODE": "9", "SRUN_CPUS_PER_TASK": "9", "SQUEUE_STATES": "PENDING", "SQUEUE_FORMAT": "%i",
+        "SQUEUE_USERS": "nobody", "SLURM_TIME_FORMAT": "%s", "WORLD_SIZE": "8", "PMI_SIZE": "8", "OMP_NUM_THREADS": "7",
+    }  # fmt: skip
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    said = ("launcher.partition=main", "launcher.minutes=5", "launcher.sbatch={J: mine}", "only=none:0", "seeds=1")
+    output = slurm.finish(SLURM, *said)
+    assert "sbatch takes from the environment: SBATCH_EXPORT=SLURM_CONF,PATH\n" in output
+    cell = slurm.cell("none", 0)
+    facts = dict(re.findall(r"(\w+)=(\S+)", cluster.run("scontrol", "show", "job", job_of(cell))))
+    expected = {"Partition": "main", "TimeLimit": "00:05:00", "JobName": "mine", "Requeue": "1", "NumTasks": "1"}
+    assert facts | expected == facts
+    assert json.loads((cell / "env.json").read_text())["OMP_NUM_THREADS"] == "1"
+
+
 def test_what_slurm_refuses_is_said_and_nothing_is_lost(slurm):
     _, errors = outcome(slurm.controller(SLURM, "seeds=1", "launcher.partition=nowhere"), code=2)
     assert "sbatch refuses the jobs: " in errors

@@ -64,7 +64,7 @@ def test_a_dry_run_prints_what_sbatch_would_get_without_slurm_or_a_trace(tmp_pat
     for line in ("--array=0-5%3", "--nodes=2", "--gpus-per-node=4", "--ntasks-per-node=4"):
         assert f"#SBATCH {line}\n" in large
     assert "module load cuda\nexport PYTHONSAFEPATH=1\n" in large
-    assert "--cpus-per-task=3 --kill-on-bad-exit=1 --wait=60 apptainer exec image.sif /" in large
+    assert "--cpus-per-task=3 --kill-on-bad-exit=1 --wait=60 --export=ALL apptainer exec image.sif /" in large
     assert list(tmp_path.iterdir()) == []
 
 
