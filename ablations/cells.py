@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -30,10 +31,9 @@ BEAT = 20.0
 #: Seconds without one after which another process may take the cell over.
 STALE = 4 * BEAT
 
-#: Ends that are the cluster's doing: the cell goes on although the attempt gained nothing ...
-FORCED = ("preempted", "node_failure")
-#: ... unless so many attempts in a row did.
-MOST_IDLE = 3
+#: Deaths in a row, without a new checkpoint, by which a cell has failed; a time limit would only be met again.
+MOST_DEATHS = 3
+_MOST_DEATHS = {"timeout": 1}
 
 #: What outlives a fresh start of a cell: the history of its attempts.
 _HISTORY = ("claims", "events.jsonl", "log.txt")
@@ -169,20 +169,41 @@ class CellFolder:
         """What the workers among them said of themselves."""
         return [holder["worker"] for holder in self.holders() if holder.get("worker")]
 
-    def idle_attempts(self) -> int:
-        """How many workers in a row, the last one included, ended without a checkpoint of their own."""
+    def died(self, cause: str, *, job: str = "", pid: int = 0, after: int = 0) -> bool:
+        """Note that a worker was seen to die, in its claim of the cell, if it had one.
+
+        Only whoever started the worker can see that.  Of one that died with its command, or whose command died before,
+        nobody knows whether the cell is to blame, and its claim stays as it is.
+
+        Args:
+            cause: of the death.
+            job: the worker's Slurm job; else it was a process of this machine:
+            pid: its number, 0 for the present process;
+            after: a claim that is older than the worker.
+        """
+        pid, present = pid or os.getpid(), self.checkpoint()
+        holders = list(enumerate(self.holders(), 1))[0 if job else after :]
+        workers = [(number, holder) for number, holder in holders if holder.get("worker")]
+        # Of a job that Slurm has started again there are several.
+        own = [(n, it) for n, it in workers if (it["worker"].get("job") == job if job else it["pid"] == pid)]
+        for number, holder in own:
+            released, gained = holder.get("released"), holder.get("checkpoint") != present
+            # Where the server of the workers was killed, they seem dead and are not.
+            alive = not (job or released) and holder["process"] and _process(pid) == holder["process"]
+            if not (alive or released in ("done", "failed", "died") or (released and gained)):
+                Claim(self, number).die(cause, holder["last_sign"])
+        return bool(own)
+
+    def deaths(self) -> int:
+        """How many workers in a row, the last one included, were seen to die without a checkpoint of their own."""
         present = self.checkpoint()
-        idle = 0
-        for holder in reversed(self.holders()):
-            settled = holder.get("worker") is None or holder.get("released") in ("done", "failed")
-            if settled or holder["checkpoint"] != present:
-                break
-            idle += 1
-        return idle
+        holders = reversed(self.holders())
+        vain = (holder.get("died") and holder.get("checkpoint") == present for holder in holders)
+        return sum(1 for _ in itertools.takewhile(bool, vain))
 
     def may_go_on(self, cause: str) -> bool:
-        """Whether another attempt is worth its time after the last one ended by ``cause``: it gained something."""
-        return self.idle_attempts() < (MOST_IDLE if cause in FORCED else 1)
+        """Whether another attempt is worth its time after the last one died by ``cause``."""
+        return self.deaths() < _MOST_DEATHS.get(cause, MOST_DEATHS)
 
     def checkpoint(self) -> int:
         """Which checkpoint there is, as a time stamp of the file system; 0 if there is none."""
@@ -273,8 +294,16 @@ class Claim:
     def release(self, outcome: str, **details: Any) -> None:
         """End the attempt, so that the cell can be claimed again at once."""
         self.cell.event(outcome, self.number, **details)
+        self._note(released=outcome, until=time.time())
+
+    def die(self, cause: str, until: float) -> None:
+        """Note the death of the worker that had the attempt, whose last sign of life was at the time ``until``."""
+        self.cell.event("died", self.number, cause=cause)
+        self._note(released="died", until=until, died=cause)
+
+    def _note(self, **facts: Any) -> None:
         path = self.cell._claim_path(self.number)
-        write_json(path, (read_json(path) or {}) | {"released": outcome, "until": time.time()})
+        write_json(path, (read_json(path) or {}) | facts)
 
 
 def _is_over(path: Path, ended_job: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ablations.cells import CellFolder, State
+from ablations.cells import MOST_DEATHS, CellFolder, State
 from ablations.costs import Budget, Ledger
 from ablations.launchers import End, Session
 from ablations.plan import Cell
@@ -166,32 +166,44 @@ class Controller:
             self._ended_jobs[cell_id] = end.job
         if end.outcome is Outcome.STORAGE:
             self.storage_fault = True
-        if end.outcome is None and not stopping:
+        if not (stopping or self.interrupted() or self.recalled()) and self._in_vain(cell_id, end):
             self._died(cell_id, end)
         state = self._state(cell_id)
         if state is State.DONE:
             self.seconds.append(time.monotonic() - self.started[cell_id])
         self._settle(cell_id, state)
 
+    def _in_vain(self, cell_id: str, end: End) -> bool:
+        """Whether a worker ended that left nothing in its cell's folder, whatever it says: it would end so for ever."""
+        if end.outcome is None:
+            return True
+        if end.outcome is Outcome.STOPPED:  # nobody had asked for it; what a cluster stops is for its jobs to say
+            return not end.job
+        return end.outcome in (Outcome.DONE, Outcome.FAILED) and not self._began(cell_id, end.job)
+
     def _died(self, cell_id: str, end: End) -> None:
-        """A worker ended without saying why: the cell goes on if that gains something, else it has failed."""
+        """A worker ended without gain: the cell is started again, unless that has happened too often in a row."""
         if self._state(cell_id) in (State.DONE, State.FAILED):
             return  # it died after it had said everything
-        folder, message = self.folder(cell_id), end.message
-        if not self._began(cell_id, end.job):
+        folder, message = self.folder(cell_id), end.message or "it stopped although nobody had asked for that"
+        if not folder.died(end.cause, job=end.job, pid=end.pid, after=self._attempts[cell_id]):
             unknown = "its log is empty" if end.job else "what it said is in the output of this command"
             message = f"{message} before the cell began: {end.last_words or unknown}"
             # It counts as an attempt, so that a cell which can never begin is not started for ever.
             if attempt := folder.claim({"gpus": 0.0}, self._fresh):
                 attempt.forget(self._fresh)
-                attempt.release("died")
+                attempt.die(end.cause, time.time())
+        deaths = folder.deaths()
         if end.cause not in ("oom", "cancelled") and folder.may_go_on(end.cause):
-            self.view.say(f"{self.by_id[cell_id].name}: {message}; it goes on from its checkpoint")
+            again = f"it is started again, {deaths} of {MOST_DEATHS} times without a new checkpoint"
+            how = again if deaths else "it goes on from its checkpoint"
+            self.view.say(f"{self.by_id[cell_id].name}: {message}; {how}")
         elif claim := folder.claim():
-            claim.fail(end.cause, message, end.log, int(folder.last_row().get("step", 0)))
+            often = f"; the last {deaths} attempts ended so without a new checkpoint" if deaths > 1 else ""
+            claim.fail(end.cause, message + often, end.log, int(folder.last_row().get("step", 0)))
 
     def _began(self, cell_id: str, job: str) -> bool:
-        """Whether the worker that died had claimed its cell."""
+        """Whether the worker that ended had claimed its cell."""
         folder = self.folder(cell_id)
         if job:  # it may have done so before this command began
             return any(worker.get("job") == job for worker in folder.workers())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +24,8 @@ class End:
     """The end of what it printed."""
     job: str = ""
     """The Slurm job that is over."""
+    pid: int = 0
+    """Else the process, of this machine; 0 is the present one."""
 
     @property
     def last_words(self) -> str:
@@ -41,9 +44,8 @@ class End:
         return cls(**{**data, "outcome": None if outcome is None else Outcome(outcome)})
 
     @classmethod
-    def of_exit(cls, code: int) -> End:
-        """The end of a process with exit code ``code``, or killed by signal ``-code``."""
-        if code in set(Outcome):
-            return cls(Outcome(code))
+    def of_exit(cls, code: int, pid: int = 0) -> End:
+        """The end of the process ``pid`` with exit code ``code``, or killed by signal ``-code``."""
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return cls(None, message=f"its process {how}")
+        hint = ", as the kernel does where memory runs out" if code == -signal.SIGKILL else ""
+        return cls(Outcome(code) if code in set(Outcome) else None, message=f"its process {how}{hint}", pid=pid)

@@ -106,6 +106,7 @@ class LocalSession:
         variables = of_worker(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         job = replace(job, gpus=self.share)
         process = self.context.Process(target=run_in_process, args=(job, variables), name=job.cell_id)
+        _start_server()  # again, if it was killed
         process.start()
         self.jobs[process] = (job, gpu)
 
@@ -125,7 +126,7 @@ class LocalSession:
         for process in [process for process in self.jobs if process.exitcode is not None]:
             job, gpu = self.jobs.pop(process)
             self.places.append(gpu)
-            ended.append((job, End.of_exit(process.exitcode or 0)))
+            ended.append((job, End.of_exit(process.exitcode or 0, process.pid or 0)))
             process.close()
         return ended
 

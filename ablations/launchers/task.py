@@ -108,8 +108,11 @@ class Task:
 
     def _stuck(self, ends: dict[str, End], notice: Notice) -> list[Job]:
         """Cells that were stopped, and for which another attempt is not worth its time."""
+        cause = notice.cause(self.promised_s)
         stopped = [job for job in self.jobs if ends[job.cell_id].outcome is Outcome.STOPPED]
-        return [job for job in stopped if not CellFolder(job.folder).may_go_on(notice.cause(self.promised_s))]
+        for job in stopped:
+            CellFolder(job.folder).died(cause, job=slurm_job()["job"])
+        return [job for job in stopped if not CellFolder(job.folder).may_go_on(cause)]
 
 
 class Notice:
@@ -175,8 +178,11 @@ def _given_up(job: Job) -> End | None:
     state = cell.state() if had_before(cell) else None
     if state is State.FAILED:
         return End(Outcome.FAILED)
-    if state is State.MISSING and not cell.may_go_on("node_failure"):
-        return _refuse(job, "node_failure")
+    if state is State.MISSING:
+        if "released" not in cell.holders()[-1]:  # Slurm has seen it die
+            cell.died("node_failure", job=slurm_job()["job"])
+        if not cell.may_go_on("node_failure"):
+            return _refuse(job, "node_failure")
     return None
 
 

@@ -6,8 +6,6 @@ import json
 import re
 import shutil
 
-import pytest
-
 from ablations.cells import CellFolder, State
 from tests.ablations.conftest import outcome, wait_for
 
@@ -102,23 +100,6 @@ def test_the_doctor_finds_a_folder_that_cannot_be_used(sandbox, capsys):
     output = capsys.readouterr().out
     assert "mend  folder      cannot write in" in output
     assert "-> choose another root=" in output
-
-
-@pytest.mark.parametrize("cause", ["preempted", "killed"])
-def test_a_cell_goes_on_while_it_gains_or_the_cluster_is_to_blame(tmp_path, cause):
-    cell = CellFolder(tmp_path / "abc")
-    allowed = []
-    for _ in range(4):
-        claim = cell.claim({"gpus": 0})
-        claim.release("stopped")
-        allowed.append(cell.may_go_on(cause))
-    assert allowed == ([True, True, False, False] if cause == "preempted" else [False] * 4)
-    claim = cell.claim({"gpus": 0})
-    (cell.path / "checkpoint").mkdir()
-    (cell.path / "checkpoint" / "state.json").write_text(json.dumps({}))
-    claim.release("stopped")
-    assert cell.may_go_on(cause)
-    assert cell.idle_attempts() == 0
 
 
 def test_the_claim_of_a_job_that_has_ended_binds_nobody(tmp_path):

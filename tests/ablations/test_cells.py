@@ -308,3 +308,68 @@ def test_a_new_failure_counts_whatever_the_end_was_that_its_attempt_found(tmp_pa
     claim.fail("exception", "it broke", "Traceback", 3)
     assert cell.ended() > since - 1
     assert cell.signature() == cells._digest(cell.path / "failure.json")
+
+
+def attempts(cell: CellFolder, course: str) -> None:
+    """Workers of a cell one after the other: d dies, c writes a checkpoint and dies, s is stopped, o is an orphan."""
+    for i, end in enumerate(course):
+        claim = cell.claim({"gpus": 0})
+        path = cell.path / "claims" / f"{claim.number}.json"
+        if end == "c":
+            (cell.path / "checkpoint").mkdir(exist_ok=True)
+            state = cell.path / "checkpoint" / "state.json"
+            state.write_text("{}")
+            os.utime(state, ns=(0, i + 1))
+        if end == "s":
+            claim.release("stopped")
+            continue
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"process": "1"}))  # it is dead
+        if end != "o":
+            assert cell.died("killed", after=claim.number - 1)
+
+
+@pytest.mark.parametrize(
+    ("course", "deaths"),
+    [
+        ("", 0),
+        ("d", 1),
+        ("dd", 2),
+        ("ddd", 3),
+        ("ddc", 0),
+        ("cd", 1),
+        ("ddo", 0),
+        ("ddod", 1),
+        ("ddsd", 1),
+        ("cdds", 0),
+    ],
+)
+def test_deaths_count_that_were_seen_in_a_row_and_gained_nothing(tmp_path, course, deaths):
+    cell = CellFolder(tmp_path / "abc")
+    attempts(cell, course)
+    assert CellFolder(cell.path).deaths() == deaths  # whichever process asks
+    assert cell.may_go_on("killed") == cell.may_go_on("preempted") == (deaths < 3)
+    assert cell.may_go_on("timeout") == (deaths < 1)
+
+
+def test_a_failure_ends_the_row(tmp_path):
+    cell = CellFolder(tmp_path / "abc")
+    attempts(cell, "ddd")
+    cell.claim().fail("killed", "", "", 0)
+    attempts(cell, "d")
+    assert cell.deaths() == 1
+
+
+def test_a_worker_that_only_seems_dead_keeps_its_cell(tmp_path):
+    cell = CellFolder(tmp_path / "abc")
+    cell.claim({"gpus": 0})
+    assert cell.died("killed")  # says a server of workers that is itself dead; the worker is this process
+    assert cell.claimed()
+    assert cell.deaths() == 0
+
+
+def test_of_a_death_before_the_claim_no_claim_tells(tmp_path):
+    cell = CellFolder(tmp_path / "abc")
+    attempts(cell, "o")
+    assert not cell.died("killed", after=1)
+    assert not cell.died("killed", job="7")
+    assert cell.deaths() == 0

@@ -230,9 +230,9 @@ def test_several_nodes_train_one_cell_together(slurm):
 def test_what_the_command_says_reaches_slurm_whatever_the_environment_says(slurm, cluster, monkeypatch):
     surroundings = {
         "SBATCH_PARTITION": "low", "SBATCH_TIMELIMIT": "2", "SBATCH_ARRAY_INX": "0-3", "SBATCH_NO_REQUEUE": "1",
-        "SBATCH_EXPORT": "SLURM_CONF,PATH", "SLURM_HINT": "nomultithread", "SLURM_NTASKS": "3", "SLURM_MEM_PER_CPU": "9",
-        "SLURM_MEM_PER_NODE": "9", "SRUN_CPUS_PER_TASK": "9", "SQUEUE_STATES": "PENDING", "SQUEUE_FORMAT": "%i",
-        "SQUEUE_USERS": "nobody", "SLURM_TIME_FORMAT": "%s", "WORLD_SIZE": "8", "PMI_SIZE": "8", "OMP_NUM_THREADS": "7",
+        "SBATCH_EXPORT": "SLURM_CONF,PATH", "SLURM_HINT": "nomultithread", "SLURM_NTASKS": "3",
+        "SLURM_MEM_PER_CPU": "9", "SLURM_MEM_PER_NODE": "9", "SRUN_CPUS_PER_TASK": "9", "SQUEUE_STATES": "PENDING",
+        "SQUEUE_FORMAT": "%i", "SQUEUE_USERS": "nobody", "WORLD_SIZE": "8", "PMI_SIZE": "8", "OMP_NUM_THREADS": "7",
     }  # fmt: skip
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)

@@ -1,0 +1,85 @@
+"""Random kills of a sweep with the real trainer: ``python -m tests.ablations.chaos FOLDER [KILLS]``.
+
+Runs 7 small cells undisturbed, then again under SIGKILLs of workers, of commands and of whole process groups, with the
+same command given again and again.  Exit status 0 if all cells are done, none was ever declared failed, and the results
+are the bytes of the undisturbed sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from ablations.cells import CellFolder
+
+COMMAND = [sys.executable, "-m", "ablations.sweep", "grid=kl_vs_mse", "preset=small", "seeds=2", "tracker=none"]
+SETTINGS = ["optim.updates=12", "launcher.workers=1"]
+
+
+def main(folder: Path, kills: int = 50) -> int:
+    """Compare a disturbed sweep with an undisturbed one; the exit status."""
+    roots = {name: folder / name for name in ("undisturbed", "disturbed")}
+    start(roots["undisturbed"]).wait()
+    done = disturb(roots["disturbed"], kills, random.Random(7))
+    code = start(roots["disturbed"]).wait()
+    results = [
+        {path.parent.name: path.read_bytes() for path in root.glob("cells/*/result.json")} for root in roots.values()
+    ]
+    events = Counter(
+        json.loads(row)["event"]
+        for path in roots["disturbed"].glob("cells/*/events.jsonl")
+        for row in path.read_text().splitlines()
+    )
+    equal = results[0] == results[1]
+    print(f"kills {dict(done)}; events {dict(events)}; {len(results[1])} cells, bytes equal: {equal}, last exit {code}")
+    return 0 if equal and len(results[0]) >= 7 and events["failed"] == 0 and code == 0 else 1
+
+
+def start(root: Path) -> subprocess.Popen[bytes]:
+    """Give the command; its output is of no interest."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "output.txt").open("ab") as output:
+        command = [*COMMAND, *SETTINGS, f"root={root}"]
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+
+
+def disturb(root: Path, kills: int, chance: random.Random) -> Counter[str]:
+    """Kill whatever is hit, ``kills`` times or until the sweep is at its end; how often what was hit."""
+    done: Counter[str] = Counter()
+    command = start(root)
+    while done.total() < kills:
+        # By what happens, so that the kills are spread over the sweep on a slow machine as on a fast one.
+        time.sleep(chance.uniform(1.0, 8.0))
+        if command.poll() is not None:
+            if command.returncode == 0:
+                break
+            command = start(root)
+            continue
+        kind = chance.choice(("worker", "worker", "command", "group"))
+        targets = workers(root) if kind == "worker" else [command.pid]
+        if not targets:
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if kind == "group" else os.kill)(chance.choice(targets), signal.SIGKILL)
+            done[kind] += 1
+    if command.poll() is None:
+        command.wait()
+    return done
+
+
+def workers(root: Path) -> list[int]:
+    """Processes of the cells that run now."""
+    cells = [cell for cell in map(CellFolder, root.glob("cells/*")) if cell.claimed()]
+    return [cell.holders()[-1]["pid"] for cell in cells if cell.holders()[-1].get("worker")]
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
