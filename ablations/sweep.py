@@ -24,6 +24,7 @@ from ablations.record import state_digest, write_sweep
 from ablations.request import Request
 from ablations.tracking import Mirror
 from ablations.worker import RUNNER
+from unigrpo import console
 from unigrpo.errors import ConfigError
 from unigrpo.files import read_json, write_json
 
@@ -111,6 +112,7 @@ def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
         arguments: the command line, by default that of the process.
         runner: ``module:function`` that trains and evaluates a cell.
     """
+    console.prepare()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if "--help" in arguments or "-h" in arguments:
         print(requests.help_text())

@@ -24,7 +24,7 @@ from typing import Any
 
 from ablations.cells import BEAT, CellFolder, Claim
 from ablations.provenance import git_sha
-from unigrpo import surroundings
+from unigrpo import console, surroundings
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError, NonFiniteLoss, Stopped
 from unigrpo.files import write_json
@@ -124,6 +124,7 @@ def run_logged(job: Job, stop: Callable[[], bool]) -> Outcome:
         os.dup2(log, 2)
     except OSError:
         return Outcome.STORAGE
+    console.prepare()  # what a strategy prints may be more than this terminal could show
     return run_cell(job, stop)
 
 

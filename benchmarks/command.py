@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.answers import Answer, read_answers
 from benchmarks.records import write_records
+from unigrpo import console
 
 
 def judge_answers(
@@ -27,6 +28,7 @@ def judge_answers(
         summary: of a file of verdicts.
         verdicts: what they are called; their file is named by it.
     """
+    console.prepare()
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("answers", type=Path, help="JSON list of {id, answer: [{text, image}, ...]}")
     parser.add_argument("--output", type=Path, help=f"{verdicts} (default: {verdicts}.jsonl beside the answers)")

@@ -33,6 +33,8 @@ def _created(folder: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 on success, 2 where there is no such sweep, 1 where it or a figure of it cannot be made."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        getattr(stream, "reconfigure", dict)(errors="backslashreplace")  # whatever the terminal can show
     parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
     parser.add_argument("sweep", help="a sweep's folder, or the name of a grid or folder under runs/sweeps")
     name = parser.parse_args(arguments).sweep

@@ -8,7 +8,7 @@ import sys
 
 
 def prepare() -> None:
-    """Let no letter that a terminal has not, and no stream that is closed, end a command: print ``\\u2192`` for it."""
+    """Let no letter that a terminal has not, and no stream that is closed, end a command; print its number instead."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # the command was started with it closed

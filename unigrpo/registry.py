@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from unigrpo import console
 from unigrpo.errors import ConfigError
 
 T = TypeVar("T")
@@ -229,10 +230,11 @@ def listing() -> list[Mapping[str, Any]]:
 
 def main() -> None:
     """Print every slot with its strategies."""
+    console.prepare()
     from rich.console import Console
     from rich.table import Column, Table
 
-    console = Console()
+    output = Console()
     names = (Column("slot", no_wrap=True), Column("strategy", no_wrap=True))
     table = Table(*names, "fields = defaults", "what", "source")
     last = ""
@@ -242,7 +244,7 @@ def main() -> None:
             table.add_section()
         table.add_row(row["slot"] if row["slot"] != last else "", row["name"], fields, row["summary"], row["source"])
         last = row["slot"]
-    console.print(table)
+    output.print(table)
 
 
 if __name__ == "__main__":

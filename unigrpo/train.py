@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from unigrpo import surroundings
+from unigrpo import console, surroundings
 from unigrpo.compose import compose
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError, Stopped
 
@@ -21,6 +21,7 @@ _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit code: 0 done, 1 failed, 2 a faulty configuration, 130 interrupted."""
+    console.prepare()
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(__doc__)

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.records import Record, read_records, unique, write_records
+from unigrpo import console
 
 #: The best score; 0 is the worst.
 MOST = 10.0
@@ -179,6 +180,7 @@ def report(ratings: Sequence[Rating]) -> str:
 
 def main() -> None:
     """Summarise a file and print."""
+    console.prepare()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.editing.ratings", description="Sum up ratings of edits."
     )

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from unigrpo import console
 from unigrpo.worlds.shapes.examples import satisfying_scene, warmup_examples
 from unigrpo.worlds.shapes.judge import judge
 from unigrpo.worlds.shapes.prompts import Prompt, by_task
@@ -72,6 +73,7 @@ def table(count: int) -> Iterator[str]:
 
 def main() -> None:
     """Print the table."""
+    console.prepare()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2000, help="pictures per task and level of noise")
     for line in table(parser.parse_args().count):

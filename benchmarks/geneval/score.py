@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.geneval.files import Missing, Result, read_pictures, write_results
 from benchmarks.geneval.summary import summarise
+from unigrpo import console
 from unigrpo.worlds.shapes.grammar import PICTURE
 from unigrpo.worlds.shapes.judge import Verdict, judge
 
@@ -50,6 +51,7 @@ def _details(verdict: Verdict) -> dict[str, list[list[float]]]:
 
 def main() -> None:
     """Score, write and print."""
+    console.prepare()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="NNNNN/metadata.jsonl and NNNNN/samples/*.png")
     parser.add_argument("--strict", action="store_true", help="forbid objects beyond those asked for")

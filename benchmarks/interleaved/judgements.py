@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.records import Record, read_records, unique, write_records
+from unigrpo import console
 
 ASPECTS = ("text_quality", "perceptual_quality", "image_coherence", "text_image_coherence", "helpfulness")
 #: The best value of an aspect; 0 is the worst, and what an answer with nothing to judge gets.
@@ -136,6 +137,7 @@ def summarise(judgements: Iterable[Judgement], textless: Sequence[str] = TEXTLES
 
 def main() -> None:
     """Summarise a file and print."""
+    console.prepare()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.interleaved.judgements", description="Sum up judgements."
     )

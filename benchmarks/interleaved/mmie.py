@@ -16,6 +16,7 @@ from statistics import fmean
 
 from benchmarks.answers import Blocks, plain_blocks, read_blocks
 from benchmarks.records import Record, read_records, unique, write_records
+from unigrpo import console
 
 #: Situational analysis, project-based learning, multi-step reasoning; an item is of the first that its id holds.
 CATEGORIES = ("SA", "PBL", "MSR")
@@ -236,6 +237,7 @@ def check(items: Sequence[Item], folder: Path) -> str:
 
 def main() -> None:
     """Check an input or sum up an output."""
+    console.prepare()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.interleaved.mmie", description=__doc__)
     parser.add_argument("what", choices=("check", "summary"), help="check an input, or sum up an output")
     parser.add_argument("file", type=Path, help="JSON list")

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.speed.timing import Quartiles, Spent, ratio, take_turns
 from benchmarks.speed.variants import Bench
+from unigrpo import console
 from unigrpo.compose import compose
 from unigrpo.config import RunConfig
 from unigrpo.training.trainer import Trainer
@@ -124,6 +125,7 @@ def show(result: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON if asked to."""
+    console.prepare()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the run, as of unigrpo.train")
     parser.add_argument("--repeats", type=int, default=9, help="timed rounds, at least 2 (default: 9)")

@@ -1,6 +1,6 @@
 """Random kills of a sweep with the real trainer: ``python -m tests.ablations.chaos FOLDER [KILLS]``.
 
-Runs 7 small cells undisturbed, then again under SIGKILLs of workers, of commands and of whole process groups, with the
+Runs 10 small cells undisturbed, then again under SIGKILLs of workers, of commands and of whole process groups, with the
 same command given again and again.  Exit status 0 if all cells are done, none was ever declared failed, and the results
 are the bytes of the undisturbed sweep.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from ablations.cells import CellFolder
 
-COMMAND = [sys.executable, "-m", "ablations.sweep", "grid=kl_vs_mse", "preset=small", "seeds=2", "tracker=none"]
-SETTINGS = ["optim.updates=12", "launcher.workers=1"]
+COMMAND = [sys.executable, "-m", "ablations.sweep", "grid=kl_vs_mse", "preset=small", "seeds=3", "tracker=none"]
+SETTINGS = ["launcher.workers=1"]
 
 
 def main(folder: Path, kills: int = 50) -> int:
@@ -30,7 +30,7 @@ def main(folder: Path, kills: int = 50) -> int:
     start(roots["undisturbed"]).wait()
     done = disturb(roots["disturbed"], kills, random.Random(7))
     code = start(roots["disturbed"]).wait()
-    results = [
+    found = [
         {path.parent.name: path.read_bytes() for path in root.glob("cells/*/result.json")} for root in roots.values()
     ]
     events = Counter(
@@ -38,9 +38,9 @@ def main(folder: Path, kills: int = 50) -> int:
         for path in roots["disturbed"].glob("cells/*/events.jsonl")
         for row in path.read_text().splitlines()
     )
-    equal = results[0] == results[1]
-    print(f"kills {dict(done)}; events {dict(events)}; {len(results[1])} cells, bytes equal: {equal}, last exit {code}")
-    return 0 if equal and len(results[0]) >= 7 and events["failed"] == 0 and code == 0 else 1
+    equal = found[0] == found[1]
+    print(f"kills {dict(done)}; events {dict(events)}; {len(found[1])} cells, bytes equal: {equal}, last exit {code}")
+    return 0 if equal and len(found[0]) >= 7 and events["failed"] == 0 and code == 0 else 1
 
 
 def start(root: Path) -> subprocess.Popen[bytes]:
@@ -56,14 +56,13 @@ def disturb(root: Path, kills: int, chance: random.Random) -> Counter[str]:
     done: Counter[str] = Counter()
     command = start(root)
     while done.total() < kills:
-        # By what happens, so that the kills are spread over the sweep on a slow machine as on a fast one.
-        time.sleep(chance.uniform(1.0, 8.0))
+        time.sleep(chance.uniform(2.0, 8.0))
         if command.poll() is not None:
             if command.returncode == 0:
                 break
             command = start(root)
             continue
-        kind = chance.choice(("worker", "worker", "command", "group"))
+        kind = chance.choice(("worker", "command", "group"))
         targets = workers(root) if kind == "worker" else [command.pid]
         if not targets:
             continue

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from unigrpo import console
 from unigrpo.rewards.classifier import WEIGHTS, Classifier
 from unigrpo.worlds.shapes.grammar import COLOURS, SHAPES
 from unigrpo.worlds.shapes.render import PALETTE, bank
@@ -54,6 +55,7 @@ def train(seed: int = 0, steps: int = STEPS) -> Classifier:
 
 def main() -> None:
     """Train and save."""
+    console.prepare()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="file to write (default: the shipped weights)")
     parser.add_argument("--seed", type=int, default=0)

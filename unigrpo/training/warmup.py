@@ -22,7 +22,7 @@ import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from unigrpo import registry
+from unigrpo import console, registry
 from unigrpo.categorical import log_prob
 from unigrpo.checkpoints import digest, folder_of
 from unigrpo.config import EvaluationConfig, RunConfig, build
@@ -333,6 +333,7 @@ def score(model: UnifiedModel, config: EvaluationConfig) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Make a checkpoint folder: weights, tokenizer, recipe with scores and hash."""
+    console.prepare()
     parser = argparse.ArgumentParser(prog="python -m unigrpo.training.warmup", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the checkpoint goes")
     parser.add_argument(
