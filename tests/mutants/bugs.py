@@ -10,6 +10,7 @@ from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.plans import PLAN_BUGS
 from tests.mutants.reports import REPORT_BUGS
 from tests.mutants.run import RUN_BUGS
+from tests.mutants.sweeps import SWEEP_BUGS
 
 BUGS = (
     *FLOW_BUGS,
@@ -18,6 +19,7 @@ BUGS = (
     *EPISODE_BUGS,
     *PLAN_BUGS,
     *RUN_BUGS,
+    *SWEEP_BUGS,
     *REPORT_BUGS,
     *BENCHMARK_BUGS,
 )
