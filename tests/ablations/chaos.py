@@ -56,16 +56,16 @@ def disturb(root: Path, kills: int, chance: random.Random) -> Counter[str]:
     done: Counter[str] = Counter()
     command = start(root)
     while done.total() < kills:
-        time.sleep(chance.uniform(2.0, 8.0))
+        time.sleep(chance.uniform(3.0, 12.0))
         if command.poll() is not None:
             if command.returncode == 0:
                 break
             command = start(root)
             continue
         kind = chance.choice(("worker", "command", "group"))
-        targets = workers(root) if kind == "worker" else [command.pid]
-        if not targets:
+        if not (running := workers(root)):  # it has not begun yet
             continue
+        targets = running if kind == "worker" else [command.pid]
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if kind == "group" else os.kill)(chance.choice(targets), signal.SIGKILL)
             done[kind] += 1
