@@ -151,7 +151,8 @@ class Walk:
     def drawn(self, draw: Draw, what: tuple[int | str, ...], shape: Sequence[int]) -> Tensor:
         """Keyed draws [rows, *shape]; before the members of a group part, those of its first member."""
         draws = draw(what, shape).to(self.context.valid.device)
-        return draws[:: len(draws) // self.context.batch]
+        # Contiguous, as replay will see what is made of them.
+        return draws[:: len(draws) // self.context.batch].contiguous()
 
     def seen(self, context: Context) -> Context:
         """``context`` as the other modality sees it: gradients pass only if the rules say so."""
@@ -193,7 +194,7 @@ class Walk:
         walked = self.context
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.rules.context_grad):
             self.rules.head.look(self, picture)
-        if torch.is_grad_enabled() and not self.rules.context_grad:
+        if not self.rules.context_grad:
             # The picture passes no gradient; the texts before it still learn from the texts after it.
             self.context = walked.followed_by(self.context)
 

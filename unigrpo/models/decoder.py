@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigrpo.models.configuration import MoTConfig
+from unigrpo.models.linear import Linear
 
 
 class RMSNorm(nn.Module):
@@ -32,9 +33,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: MoTConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] -> [..., hidden]."""
@@ -62,10 +63,10 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         width, kv_width = config.hidden_size, config.num_key_value_heads * config.head_dim
         for suffix in ("", "_moe_gen"):
-            self.add_module(f"q_proj{suffix}", nn.Linear(width, width))
-            self.add_module(f"k_proj{suffix}", nn.Linear(width, kv_width))
-            self.add_module(f"v_proj{suffix}", nn.Linear(width, kv_width))
-            self.add_module(f"o_proj{suffix}", nn.Linear(width, width, bias=False))
+            self.add_module(f"q_proj{suffix}", Linear(width, width))
+            self.add_module(f"k_proj{suffix}", Linear(width, kv_width))
+            self.add_module(f"v_proj{suffix}", Linear(width, kv_width))
+            self.add_module(f"o_proj{suffix}", Linear(width, width, bias=False))
             for norm in ("q_norm", "k_norm"):
                 made = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
                 self.add_module(f"{norm}{suffix}", made)
@@ -116,7 +117,7 @@ class DecoderLayer(nn.Module):
             self.add_module(f"input_layernorm{suffix}", RMSNorm(config.hidden_size, config.rms_norm_eps))
             self.add_module(f"post_attention_layernorm{suffix}", RMSNorm(config.hidden_size, config.rms_norm_eps))
         self.modulation = (
-            nn.Linear(config.hidden_size, 6 * config.hidden_size) if config.time_conditioning == "adaln" else None
+            Linear(config.hidden_size, 6 * config.hidden_size) if config.time_conditioning == "adaln" else None
         )
 
     def forward(
@@ -169,4 +170,4 @@ class LanguageModel(nn.Module):
     def __init__(self, config: MoTConfig):
         super().__init__()
         self.model = Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)

@@ -20,6 +20,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from unigrpo.models.configuration import MoTConfig
 from unigrpo.models.decoder import DecoderLayer, LanguageModel, rotary
+from unigrpo.models.linear import Linear
 from unigrpo.models.policy import Context, Modality
 from unigrpo.models.quantised import FiniteScalars
 
@@ -31,7 +32,7 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(2 * self.FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(2 * self.FREQUENCIES, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """[B] -> [B, hidden]; the angles are fp32 whatever the weights' dtype."""
@@ -95,11 +96,11 @@ class MoTPolicy(PreTrainedModel):
         if config.code_levels:
             self.scalars = FiniteScalars(config.code_levels)
             self.code2llm = nn.Embedding(self.image_codes + 1, width)
-            self.llm2code = nn.Linear(width, self.image_codes)
+            self.llm2code = Linear(width, self.image_codes)
         else:
             self.time_embedder = TimestepEmbedder(width)
-            self.vae2llm = nn.Linear(config.token_channels, width)
-            self.llm2vae = nn.Linear(width, config.token_channels)
+            self.vae2llm = Linear(config.token_channels, width)
+            self.llm2vae = Linear(width, config.token_channels)
         self.latent_pos_embed = LatentPositions(config.max_latent_size, width)
         self.understanding: nn.Module | None = None
         self.post_init()

@@ -1,0 +1,112 @@
+"""What a walk computes, operation by operation, as the kernels see it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from unigrpo.trajectory import Trajectory
+from unigrpo.walk import Rules, replay
+
+#: They share storage, shape and strides with what they are given and compute nothing; autograd alone asks for them.
+BOOKKEEPING = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
+
+Operation = tuple[Any, ...]
+
+
+@dataclass
+class Recorder(TorchDispatchMode):
+    """Notes each ATen operation with the dtype, shape, strides and alignment of its tensors and all its numbers."""
+
+    operations: list[Operation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in BOOKKEEPING:
+            self.operations.append((str(func), *map(seen, tree_leaves((args, kwargs or {})))))
+        return func(*args, **kwargs or {})
+
+
+def seen(leaf: Any) -> Any:
+    """What a kernel may be chosen by; of a tensor neither its values nor whether it wants a gradient."""
+    if isinstance(leaf, Tensor):
+        return leaf.dtype, tuple(leaf.shape), leaf.stride(), leaf.data_ptr() % 64
+    return str(leaf)
+
+
+class Calls:
+    """A policy whose every call is recorded by itself: its name, and its operations."""
+
+    METHODS = ("extend_text", "extend_image", "velocity", "extend_codes")
+
+    def __init__(self, policy: Any):
+        self._policy = policy
+        self.made: list[tuple[str, list[Operation]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._policy, name)
+        return self._recorded(name, found) if name in self.METHODS else found
+
+    def _recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            with Recorder() as recorder:
+                result = method(*args)
+            self.made.append((name, recorder.operations))
+            return result
+
+        return call
+
+
+def variants(policy: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, bool]]:
+    """{policy, deep copy} x {weights with, without gradient} x {grad mode on, off}; the policy is left as it was."""
+    wanted = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    for name, candidate in (("policy", policy), ("copy", copy.deepcopy(policy))):
+        own = wanted if candidate is policy else [p for p in candidate.parameters() if p.requires_grad]
+        for trained in (True, False):
+            for parameter in own:
+                parameter.requires_grad_(trained)
+            for grad in (True, False):
+                yield f"{name}, weights {trained=}, {grad=}", candidate, grad
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+
+
+def assert_same_kernels(policy: Any, rules: Rules, sample: Callable[[Any], Trajectory]) -> None:
+    """Demand that every replay of what ``sample`` makes with ``policy`` computes what sampling computed.
+
+    Which kernel a processor takes is a matter of operation, shapes, strides and dtypes: where these agree, bits agree
+    on every processor, not only on the one that runs the test.
+
+    Raises:
+        AssertionError: naming the first operation that differs, between two replays or between replay and sampling.
+    """
+    sampling = Calls(policy)
+    trajectory = sample(sampling)
+    first: list[Operation] | None = None
+    for name, candidate, grad in variants(policy):
+        calls = Calls(candidate)
+        with torch.set_grad_enabled(grad), Recorder() as recorder:
+            replay(calls, rules, trajectory)
+        if first is None:
+            first = recorder.operations
+        assert_equal(recorder.operations, first, name)
+        # Sampling does more: it tries words and takes steps that nobody scores.
+        rest = iter(sampling.made)
+        for k, call in enumerate(calls.made):
+            assert call in rest, f"{name}: call {k} of replay, {call[0]}, is none of sampling with the same operations"
+
+
+def assert_equal(mine: list[Operation], theirs: list[Operation], name: str) -> None:
+    """Demand the same operations in the same order."""
+    for k, (a, b) in enumerate(zip(mine, theirs, strict=False)):
+        assert a == b, f"{name}: operation {k} is {a}, expected {b}"
+    assert len(mine) == len(theirs), f"{name}: {len(mine)} operations, expected {len(theirs)}"

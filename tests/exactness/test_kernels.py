@@ -1,0 +1,103 @@
+"""Nothing but shapes chooses a kernel: a reference is the policy and a replay is the rollout, on any processor."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from tests.exactness.kernels import Recorder, assert_same_kernels, variants
+from tests.models import tiny
+from tests.walks import roll, rules, scores_of
+from unigrpo.episodes import Editing, Interleaved, Reflect, SingleRound
+from unigrpo.flow.dynamics import Ode
+from unigrpo.flow.guidance import Cfg, CfgFree
+from unigrpo.heads import Flow, Tokens
+from unigrpo.models.linear import Linear
+from unigrpo.walk import replay
+
+
+class Looking(torch.nn.Module):
+    """What understands pictures: one product over channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.project = Linear(3, 32)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.project(latents.flatten(2).transpose(1, 2))
+
+
+def understanding():
+    policy = tiny.policy()
+    policy.understanding = Looking()
+    return policy
+
+
+POLICIES = {
+    "flow": tiny.policy,
+    "adaln": lambda: tiny.policy(time_conditioning="adaln", prediction="data"),
+    "patches": lambda: tiny.policy(latent_patch_size=2, latent_size=(4, 4)),
+    "plain": lambda: tiny.policy(qk_norm=False, num_key_value_heads=4),
+    "understanding": understanding,
+    "tokens": lambda: tiny.policy(code_levels=(3, 2, 2)),
+}
+EPISODES = {
+    "single_round": SingleRound(max_thinking=6),
+    "interleaved": Interleaved(max_pictures=2, max_text=6),
+    "editing": Editing(turns=2, max_thinking=4),
+    "reflect": Reflect(rounds=2, max_thinking=4, max_reflection=4),
+    "tree": Reflect(rounds=2, max_thinking=4, max_reflection=4, start="shared"),
+}
+#: Every policy in one episode, every episode with both ways to paint, and both without guidance.
+WALKS = [
+    *((policy, "interleaved", True) for policy in POLICIES),
+    *((policy, episode, True) for policy in ("adaln", "tokens") for episode in EPISODES if episode != "interleaved"),
+    *((policy, "interleaved", False) for policy in ("adaln", "tokens")),
+]
+
+
+def rules_of(policy: str, guided: bool, context_grad: bool = False):
+    head = {"head": Tokens(), "dynamics": Ode(), "stochastic": ()} if policy == "tokens" else {"head": Flow()}
+    guidance = Cfg(scale=2.0, renorm=True) if guided else CfgFree()
+    return rules(guidance=guidance, context_grad=context_grad, **head)
+
+
+@pytest.mark.parametrize(("policy", "episode", "guided"), WALKS)
+def test_replay_takes_the_kernels_of_sampling(policy, episode, guided):
+    walked = rules_of(policy, guided)
+    assert_same_kernels(POLICIES[policy](), walked, lambda p: roll(p, walked, episode=EPISODES[episode]))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("context_grad", [True, False])
+def test_replay_gives_the_bits_of_sampling(policy, context_grad):
+    made, walked = POLICIES[policy](), rules_of(policy, True, context_grad)
+    trajectory = roll(made, walked, episode=EPISODES["interleaved"])
+    sampled = scores_of(trajectory) + codes_of(trajectory)
+    assert len(sampled) > 2
+    for name, candidate, grad in variants(made):
+        with torch.set_grad_enabled(grad):
+            again = replay(candidate, walked, trajectory)
+        for old, new in zip(sampled, scores_of(again) + codes_of(again), strict=True):
+            assert torch.equal(old, new), name
+
+
+def codes_of(walked):
+    return [s.log_prob for s in walked.scores if getattr(s, "steps", None) == () and s.log_prob is not None]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_dense_product_is_one_of_rows_however_its_input_lies(bias):
+    layer = Linear(4, 6, bias=bias)
+    whole = tiny.randn(3, 5, 8)
+    for x in (whole[..., :4], whole[:, :3, :4], whole.transpose(0, 1)[..., 4:], tiny.randn(1, 5, 4).expand(3, -1, -1)):
+        found = set()
+        for model in (layer, copy.deepcopy(layer).requires_grad_(False)):
+            with Recorder() as recorder:
+                out = model(x)
+            assert out.is_contiguous()
+            found.add(tuple(name for name, *_ in recorder.operations if "mm" in name))
+        assert found == {("aten.addmm.default",) if bias else ("aten.mm.default",)}
+        torch.testing.assert_close(out, torch.nn.functional.linear(x, layer.weight, layer.bias))
