@@ -44,12 +44,12 @@ def seen(leaf: Any) -> Any:
 
 
 class Calls:
-    """A policy whose every call is recorded by itself: its name, and its operations."""
+    """A policy that notes its calls: the name of each, and what ``recorder`` recorded meanwhile."""
 
     METHODS = ("extend_text", "extend_image", "velocity", "extend_codes")
 
-    def __init__(self, policy: Any):
-        self._policy = policy
+    def __init__(self, policy: Any, recorder: Recorder):
+        self._policy, self._operations = policy, recorder.operations
         self.made: list[tuple[str, list[Operation]]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -58,9 +58,9 @@ class Calls:
 
     def _recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            with Recorder() as recorder:
-                result = method(*args)
-            self.made.append((name, recorder.operations))
+            start = len(self._operations)
+            result = method(*args)
+            self.made.append((name, self._operations[start:]))
             return result
 
         return call
@@ -89,12 +89,13 @@ def assert_same_kernels(policy: Any, rules: Rules, sample: Callable[[Any], Traje
     Raises:
         AssertionError: naming the first operation that differs, between two replays or between replay and sampling.
     """
-    sampling = Calls(policy)
-    trajectory = sample(sampling)
+    with Recorder() as recorder:
+        sampling = Calls(policy, recorder)
+        trajectory = sample(sampling)
     first: list[Operation] | None = None
     for name, candidate, grad in variants(policy):
-        calls = Calls(candidate)
         with torch.set_grad_enabled(grad), Recorder() as recorder:
+            calls = Calls(candidate, recorder)
             replay(calls, rules, trajectory)
         if first is None:
             first = recorder.operations

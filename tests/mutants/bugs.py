@@ -6,6 +6,7 @@ from tests.mutants.benchmarks import BENCHMARK_BUGS
 from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
+from tests.mutants.kernels import KERNEL_BUGS
 from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.plans import PLAN_BUGS
 from tests.mutants.reports import REPORT_BUGS
@@ -17,6 +18,7 @@ BUGS = (
     *CREDIT_BUGS,
     *LOSS_BUGS,
     *EPISODE_BUGS,
+    *KERNEL_BUGS,
     *PLAN_BUGS,
     *RUN_BUGS,
     *SWEEP_BUGS,
