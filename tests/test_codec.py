@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.models import tiny
 from unigrpo.codec import Codec
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 from unigrpo.trajectory import ImageSegment, TextSegment, Trajectory
 from unigrpo.worlds import Shapes
 

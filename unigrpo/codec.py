@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from unigrpo.errors import ConfigError
 from unigrpo.models.checkpoint import UnifiedModel
-from unigrpo.registry import ConfigError
 from unigrpo.trajectory import ImageSegment, Segment, TextSegment, Trajectory
 from unigrpo.transcript import End, Pictures, Transcript, Words
 

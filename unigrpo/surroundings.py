@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unigrpo.registry import ConfigError
+from unigrpo.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
