@@ -18,10 +18,10 @@ from unigrpo.compose import Draft, recipe_of, unknown_key
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
 from unigrpo.overrides import Override, parse, spell
-from unigrpo.registry import nearest
+from unigrpo.registry import nearest, user_sources
 
 #: Part of every cell's identity: raise it when equal configurations stop giving equal results.
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        """Twelve hexadecimal digits that the configuration and the weights it starts from decide, and nothing else."""
+        """Twelve hexadecimal digits of all that decides its result: configuration, weights, a user's own source."""
         weights = digest_of(self.config.model.checkpoint)
-        plain = self.config.identity() if self.shared is None else {**self.shared, "seed": self.config.seed}
+        plain = identity_of(self.config) if self.shared is None else {**self.shared, "seed": self.config.seed}
         return digest({"schema": SCHEMA, "config": plain, "weights": weights}, 12)
 
     @property
@@ -69,7 +69,7 @@ class Arm:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The identity of its configuration."""
-        return self.config.identity()
+        return identity_of(self.config)
 
     def cell(self, seed: int) -> Cell:
         """The cell with the given seed."""
@@ -121,6 +121,12 @@ class Plan:
             for cell in row
             if cell is not None and (cell.name == only or fnmatch.fnmatchcase(cell.name, only))
         ]
+
+
+def identity_of(config: RunConfig) -> dict[str, Any]:
+    """What a configuration decides of a result: its plain form, and the source of strategies that are a user's own."""
+    sources = user_sources(config)
+    return config.identity() | ({"sources": sources} if sources else {})
 
 
 def digest(value: Any, length: int) -> str:

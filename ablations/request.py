@@ -171,9 +171,18 @@ def _launcher(name: str, given: Mapping[str, str]) -> Launcher:
         hint = hints.get(key)
         # Where text is expected all is text: the account 0123, and the partition "on".
         all_text = set(typing.get_args(hint) or [hint]) <= {str, ...}
-        values[key] = text if hint is str else _yaml(f"launcher.{key}", text, all_text=all_text)
+        values[key] = _word(text) if hint is str else _yaml(f"launcher.{key}", text, all_text=all_text)
     launcher: Launcher = build_strategy("launcher", {**values, "name": name}, "launcher")
     return launcher
+
+
+def _word(text: str) -> str:
+    """``text`` without the quotes that YAML would take away; anything but a word of YAML is text as it stands."""
+    try:
+        value = read_yaml(text, all_text=True)
+    except ConfigError:
+        return text
+    return value if isinstance(value, str) else text
 
 
 def _yaml(key: str, text: str, *, all_text: bool = False) -> Any:

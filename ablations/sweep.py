@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import signal
 import sys
@@ -18,13 +19,14 @@ from ablations.controller import Controller
 from ablations.display import make_view, unfailing_output
 from ablations.doctor import checks_of_folder
 from ablations.doctor import report as report_checks
+from ablations.launchers.environment import of_worker
 from ablations.launchers.queue import Refused, SlurmDown
 from ablations.plan import Cell, Plan, make_plan
 from ablations.record import state_digest, write_sweep
 from ablations.request import Request
 from ablations.tracking import Mirror
 from ablations.worker import RUNNER
-from unigrpo import console
+from unigrpo import console, surroundings
 from unigrpo.errors import ConfigError
 from unigrpo.files import read_json, write_json
 
@@ -127,6 +129,7 @@ def main(arguments: Sequence[str] | None = None, runner: str = RUNNER) -> int:
         if not cells:
             raise ConfigError(f"only={request.only} matches no cell; a cell is called arm:seed, as untouched:0")
         if request.action in _OF_THE_LAUNCHER:
+            surroundings.check(of_worker(os.environ))  # else every cell would say it for itself
             request.launcher.check(request.root, _names(plan))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

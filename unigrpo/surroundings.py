@@ -64,13 +64,16 @@ _PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "numpy", "scipy
 _STANDARD = ("random", "hashlib", "json", "math", "statistics", "itertools", "functools", "struct")
 
 
-def check() -> None:
+def check(environment: Mapping[str, str] = os.environ) -> None:
     """Refuse surroundings that would change a result, or hang or split a run; loads nothing heavy.
+
+    Args:
+        environment: that a run would have.
 
     Raises:
         ConfigError: names each variable, its value, what was expected and the way out.
     """
-    faults = [*_faulty_variables(os.environ), *_faulty_launch(os.environ), *_shadowed()]
+    faults = [*_faulty_variables(environment), *_faulty_launch(environment), *_shadowed()]
     if faults:
         raise ConfigError("; ".join(faults))
 

@@ -118,6 +118,28 @@ def test_the_hash_ignores_the_recipe_and_changes_with_every_other_key():
     assert Cell("a", other).id == reference
 
 
+def test_the_hash_knows_the_source_of_a_strategy_of_the_user(tmp_path, monkeypatch):
+    source = """
+from dataclasses import dataclass
+from unigrpo.registry import register
+
+@register("regularizer", "of_this_test", source="a user")
+@dataclass(frozen=True)
+class Mine:
+    weight: float = 2.0
+"""
+    module = tmp_path / "strategy_of_this_test.py"
+    module.write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    grid = grid_of(arms={"a": ("regularizer=none",), "b": ("regularizer=strategy_of_this_test.Mine",)})
+    before, same = make_plan(grid), make_plan(grid)
+    module.write_text(source + "# edited\n")
+    after = make_plan(grid)
+    ids = [{cell.name: cell.id for cell in plan.cells()} for plan in (before, same, after)]
+    assert ids[0] == ids[1]
+    assert {name for name in ids[0] if ids[0][name] != ids[2][name]} == {f"b:{seed}" for seed in before.seeds}
+
+
 def test_the_hash_is_of_values_and_not_of_their_spelling():
     assert Cell("a", compose(["regularizer=latent_kl", "regularizer.weight=1"])).id == (
         Cell("b", compose(["regularizer=latent_kl", "regularizer.weight=1.0"])).id

@@ -110,7 +110,7 @@ def test_what_is_text_for_slurm_is_text_on_the_command_line():
     assert (launcher.account, launcher.partition, launcher.qos) == ("0123", "on", "12")
     assert (launcher.setup, launcher.sbatch) == (("export A=1", "7"), {"nice": "100"})
     assert launcher.cpus == 4
-    with pytest.raises(ConfigError, match=r"launcher.setup: expected a list, got '\[module'"):
+    with pytest.raises(ConfigError, match=r"launcher.setup: line 1: not valid YAML"):
         request.read(["grid=kl_vs_mse", "launcher=slurm", "launcher.setup=[module"])
 
 

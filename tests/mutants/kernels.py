@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.bug import Bug, nodes
 
-KERNELS = nodes("exactness/test_kernels", "test_replay_takes_the_kernels_of_sampling[adaln-interleaved-True]")
+KERNELS = nodes("exactness/test_kernels", "test_replay_takes_the_kernels_of_sampling[adaln-single_round-True]")
 
 KERNEL_BUGS = (
     Bug(

@@ -381,7 +381,7 @@ def test_the_reference_is_asked_only_when_needed():
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(monkeypatch, changes, said):
-    monkeypatch.setattr(trainer_module, "Accelerator", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(trainer_module.surroundings, "accelerator", lambda: SimpleNamespace(num_processes=2))
     with pytest.raises(ConfigError, match=said):
         Trainer(config_of(**changes))
 

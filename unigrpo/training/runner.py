@@ -27,6 +27,16 @@ from unigrpo.training.trainer import Trainer
 CHECKPOINT_EVERY = 10
 
 
+def is_checkpointed(update: int, updates: int) -> bool:
+    """Whether a run of ``updates`` updates writes a checkpoint after its update ``update``, counted from 0.
+
+    The first one shows early whether there is room for it, and that a run which is killed again and again gets on; the
+    last one keeps the training, whatever befalls the evaluation.
+    """
+    done = update + 1
+    return done in (1, updates) or done % CHECKPOINT_EVERY == 0
+
+
 def run(
     config: RunConfig,
     folder: Path,
@@ -101,7 +111,7 @@ class _Run:
             if progress:
                 progress({"update": update + 1, "updates": updates, "metrics": metrics})
             stopping = trainer.agreed(stop is not None and stop())
-            if stopping or ((update + 1) % CHECKPOINT_EVERY == 0 and update + 1 < updates):
+            if stopping or is_checkpointed(update, updates):
                 self.clock_in()
                 if self.main:
                     write_checkpoint(self.folder / "checkpoint", update + 1, trainer.state())
