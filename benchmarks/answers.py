@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.records import Record, read_records, unique, write_records
+from benchmarks.records import Once, Record, read_records, write_records
 from unigrpo.worlds import Shapes
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ def read_answers(path: Path) -> Iterator[Answer]:
     Raises:
         ValueError: a malformed answer, or an id that comes twice, named by file and number.
     """
-    for record in unique(read_records(path), "answer", id=None):
-        yield Answer(record.get("id", str), read_blocks(record, "answer"))
+    once = Once("id", "answer per id")
+    for record in read_records(path):
+        id = record.get("id", str)
+        once.add(id, record.where)
+        yield Answer(id, read_blocks(record, "answer"))
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:

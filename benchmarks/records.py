@@ -1,9 +1,14 @@
-"""JSON records of other programs: read with errors that name the file, the record and the field."""
+"""JSON records of other programs: read with errors that name the file, the record and the field.
+
+As wide as Python's own reader, on which the official programs rest (a byte order mark and line ends of any system
+pass, and fields that nobody asks for), and stricter where that would mean something else than the file says: no key
+comes twice in an object, and no entry twice in a file.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,11 +30,13 @@ class Record:
         """The field ``name``.
 
         Raises:
-            ValueError: it is missing, or not of ``kind`` (true and false are no numbers).
+            ValueError: it is missing, or not of ``kind``; true is no int, and half of a surrogate pair no text.
         """
         value = self._value(name, kind.__name__)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.error(name, kind.__name__, value)
+            raise ValueError(f"{self.where}: {name}: expected {kind.__name__}, got {value!r:.80}")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise ValueError(f"{self.where}: {name}: expected text that UTF-8 can hold, got {value!a:.80}")
         return value
 
     def optional(self, name: str, kind: type[T]) -> T | None:
@@ -49,42 +56,63 @@ class Record:
         expected = f"a number in [0, {most:g}]"
         value = self._value(name, expected)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-            raise self.error(name, expected, value)
+            raise ValueError(f"{self.where}: {name}: expected {expected}, got {value!r:.80}")
         return float(value)
 
-    def each(self, name: str) -> Iterator[Record]:
-        """The objects of the list ``name``; none if it is null or missing.
+    def ordinal(self, name: str, first: int) -> int:
+        """The field ``name``, a whole number from ``first``, which it is where it is null or missing.
 
         Raises:
-            ValueError: it is no list, or something else is in it.
+            ValueError: it is of another kind or less.
         """
-        for number, item in enumerate(self.optional(name, list) or ()):
-            yield as_record(f"{self.where}: {name}[{number}]", item)
+        value = self.optional(name, int)
+        if value is None:
+            return first
+        if value < first:  # counted from elsewhere, it would be off by one from those of other files
+            raise ValueError(f"{self.where}: {name}: expected a number from {first}, got {value!r:.80}")
+        return value
 
-    def error(self, name: str, expected: str, value: Any) -> ValueError:
-        """What to raise of a wrong field."""
-        return ValueError(f"{self.where}: {name}: expected {expected}, got {value!r:.80}")
+    def objects(self, name: str) -> tuple[dict[str, Any], ...]:
+        """The field ``name``, a list of objects.
+
+        Raises:
+            ValueError: it is missing, no list, or something else is in it.
+        """
+        items = self.get(name, list)
+        for number, item in enumerate(items):
+            if not isinstance(item, dict):
+                raise ValueError(f"{self.where}: {name}[{number}]: expected a JSON object, got {item!r:.80}")
+        return tuple(items)
 
     def _value(self, name: str, expected: str) -> Any:
         if name not in self.fields:
-            found = ", ".join(self.fields) or "no field"
-            raise ValueError(f"{self.where}: {name}: expected {expected}, found only {found}")
+            found = f"only {', '.join(self.fields):.80}" if self.fields else "no field"
+            raise ValueError(f"{self.where}: {name}: expected {expected}, found {found}")
         return self.fields[name]
 
 
-def as_record(where: str, item: Any) -> Record:
-    """A parsed value as a record.
+class Once:
+    """Keys of which each may come once: an entry that comes again would weigh twice in every mean."""
 
-    Raises:
-        ValueError: it is no JSON object.
-    """
-    if not isinstance(item, dict):
-        raise ValueError(f"{where}: expected a JSON object, got {item!r:.80}")
-    return Record(where, item)
+    def __init__(self, name: str, what: str):
+        self._name, self._what = name, what
+        self._first: dict[Hashable, str] = {}
+
+    def add(self, key: Hashable, where: str) -> None:
+        """Take note of ``key``, found at ``where``.
+
+        Raises:
+            ValueError: it came before.
+        """
+        first = self._first.setdefault(key, where)
+        if first != where:
+            raise ValueError(
+                f"{where}: {self._name}: expected one {self._what}, got {key!r:.80} again, first at {first}"
+            )
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The objects of a file: one per line if its name ends in ``.jsonl``, else of one list.
+    """The objects of a file: one per line if its name ends in ``.jsonl`` (blank lines are skipped), else of one list.
 
     Raises:
         ValueError: something else is in it.
@@ -92,89 +120,33 @@ def read_records(path: Path) -> Iterator[Record]:
     if path.suffix.lower() == ".jsonl":
         yield from read_lines(path)
         return
-    items = parse(str(path), read_text(path))
+    items = _parsed(str(path), _text(path))
     if not isinstance(items, list):
         raise ValueError(f"{path}: expected a JSON list, got {type(items).__name__}")
     for number, item in enumerate(items):
-        yield as_record(f"{path}[{number}]", item)
+        yield _record(f"{path}[{number}]", item)
 
 
 def read_lines(path: Path) -> Iterator[Record]:
-    r"""The objects of a file that has one per line; lines end in ``\n`` alone, blank ones are skipped.
+    """The objects of a file with one per line, whatever its name; blank lines are skipped.
 
     Raises:
         ValueError: something else is in it.
     """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):  # splitlines would also split within texts
+    # splitlines would also split within texts, at U+2028 for one
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
-            yield as_record(f"{path}:{number}", parse(f"{path}:{number}", line))
+            where = f"{path}:{number}"
+            yield _record(where, _parsed(where, line))
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, without the mark of its byte order and with its line ends as they are.
-
-    Raises:
-        ValueError: it is not UTF-8.
-    """
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}:{line}: expected UTF-8, got byte 0x{content[error.start]:02x}") from error
-
-
-def parse(where: str, text: str) -> Any:
-    """A JSON text.
+def read_object(path: Path) -> Record:
+    """The one object of a file, on one line or many.
 
     Raises:
-        ValueError: it is none, names a field of an object twice, or holds half of a surrogate pair.
+        ValueError: something else is in it.
     """
-    try:
-        value = json.loads(text, object_pairs_hook=_once_each)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: expected Unicode texts, got half of a surrogate pair") from error
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-    return value
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:  # Python would take the last without a word
-            raise ValueError(f"field {name!r} twice in one object")
-        fields[name] = value
-    return fields
-
-
-def unique(records: Iterable[Record], what: str, **keys: Any) -> Iterator[Record]:
-    """Pass on ``records``, of which no two may agree in all of the fields ``keys``: one would weigh twice in a mean.
-
-    Args:
-        records: of one file or several.
-        what: they are called.
-        keys: field -> what it is where it is missing or null.
-
-    Raises:
-        ValueError: two of them agree, both named.
-    """
-    seen: dict[str, str] = {}
-    for record in records:
-        values = {
-            name: default if record.fields.get(name) is None else record.fields[name] for name, default in keys.items()
-        }
-        key = repr([*values.values()])
-        if key in seen:
-            names = ", ".join(values)
-            given = ", ".join(f"{value!r:.80}" for value in values.values() if value is not None)
-            raise ValueError(
-                f"{record.where}: {names}: expected one {what} per {names}, got {given} again, first at {seen[key]}"
-            )
-        seen[key] = record.where
-        yield record
+    return _record(str(path), _parsed(str(path), _text(path)))
 
 
 def write_records(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -183,3 +155,46 @@ def write_records(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         write_rows(path, rows)
     else:
         write_json(path, list(rows))
+
+
+def _text(path: Path) -> str:
+    """The text of a file, lines ended by line feeds."""
+    content = path.read_bytes()
+    try:
+        text = content.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line}: not UTF-8 text (byte 0x{content[error.start]:02x})") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _parsed(where: str, text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_every_key_once)
+    except KeyError as error:
+        raise ValueError(f"{where}: the key {error} comes twice in one object") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+
+
+def _every_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields:  # the reader would take the last, another the first
+            raise KeyError(key)
+        fields[key] = value
+    return fields
+
+
+def _record(where: str, item: Any) -> Record:
+    if not isinstance(item, dict):
+        raise ValueError(f"{where}: expected a JSON object, got {item!r:.80}")
+    return Record(where, item)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

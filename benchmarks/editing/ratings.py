@@ -1,7 +1,8 @@
 """Ratings of edited pictures and their summary: VIEScore's scores (arXiv 2312.14867), averaged as in GEdit-Bench.
 
-A file of ratings has one JSON object per line: ``prompt`` (or the item's id), ``tag`` (type of the edit), ``turn``
-(from 1, which it is where it is missing), ``success``, ``preserved`` and ``PQ``.  Other fields are ignored, so
+A file of ratings has one JSON object per line: ``prompt`` (or the item's id), ``tag`` (type of the edit), ``image``
+(number of the sample, from 0) and ``turn`` (from 1), which have these values where they are missing, ``success``,
+``preserved`` and ``PQ``.  Other fields are ignored, so
 ``per_prompt.jsonl`` of a finished run is such a file too.  ``python -m benchmarks.editing.ratings FILE`` prints the
 summary.
 """
@@ -17,7 +18,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.records import Record, read_records, unique, write_records
+from benchmarks.command import of_file, print_or_exit, user_path
+from benchmarks.records import Record, write_records
+from benchmarks.samples import read_verdicts
 from unigrpo import console
 
 #: The best score; 0 is the worst.
@@ -58,13 +61,8 @@ class Rating:
         Raises:
             ValueError: a field is missing, a score no number in [0, 10], or the turn below 1.
         """
-        turn = record.optional("turn", int)
-        if turn is None:
-            turn = 1
-        if turn < 1:  # counted from 0, turns would be off by one from those of other files
-            raise ValueError(f"{record.where}: turn: expected a number from 1, got {turn}")
         scores = {name: record.number(name, MOST) for name in ("success", "preserved", "PQ")}
-        return cls(record.get("prompt", str), record.get("tag", str), turn, **scores)
+        return cls(record.get("prompt", str), record.get("tag", str), record.ordinal("turn", 1), **scores)
 
     def to_dict(self) -> dict[str, Any]:
         """A line of a file, with the scores that follow from the others."""
@@ -84,19 +82,9 @@ def read_ratings(path: Path) -> list[Rating]:
     """The ratings of a file.
 
     Raises:
-        ValueError: a malformed line, a second one of the same prompt and turn (and of ``image``, where a run numbers
-            its answers), or a turn whose turn before is not there.
+        ValueError: a malformed line, named by file and number, or a picture that comes twice or is absent.
     """
-    records = list(unique(read_records(path), "rating", prompt=None, image=None, turn=1))
-    ratings = [Rating.of(record) for record in records]
-    of = [(rating.prompt, repr(record.fields.get("image"))) for rating, record in zip(ratings, records, strict=True)]
-    rated = {(*chain, rating.turn) for chain, rating in zip(of, ratings, strict=True)}
-    for chain, rating, record in zip(of, ratings, records, strict=True):
-        if rating.turn > 1 and (*chain, rating.turn - 1) not in rated:  # it would be in no mean
-            raise ValueError(
-                f"{record.where}: turn: expected turn {rating.turn - 1} of {rating.prompt!r} beside turn {rating.turn}"
-            )
-    return ratings
+    return [Rating.of(record) for record in read_verdicts(path)]
 
 
 def write_ratings(path: Path, ratings: Iterable[Rating]) -> None:
@@ -128,11 +116,11 @@ class Summary:
     types: Mapping[str, Scores]
     """Type of the edit -> means over its pictures."""
     counts: Mapping[str, int]
-    """Type of the edit -> number of pictures."""
+    """Type of the edit -> number of its pictures."""
 
     @property
     def count(self) -> int:
-        """The number of pictures."""
+        """Number of pictures."""
         return sum(self.counts.values())
 
     @property
@@ -143,8 +131,7 @@ class Summary:
     def __str__(self) -> str:
         width = max(map(len, ("overall", *self.types)))
         lines = [f"{name:{width}s} {scores}   n {self.counts[name]}" for name, scores in self.types.items()]
-        lines.append(f"{'overall':{width}s} {self.overall}")
-        return "\n".join([*lines, f"of {MOST:g}, {self.count} pictures"])
+        return "\n".join([*lines, f"{'overall':{width}s} {self.overall}", f"of {MOST:g}, {self.count} pictures"])
 
 
 def summarise(ratings: Iterable[Rating]) -> Summary:
@@ -158,9 +145,7 @@ def summarise(ratings: Iterable[Rating]) -> Summary:
         types[rating.tag].append(rating)
     if not types:
         raise ValueError("expected at least one rating, got none")
-    return Summary(
-        types={tag: _mean(rows) for tag, rows in types.items()}, counts={tag: len(rows) for tag, rows in types.items()}
-    )
+    return Summary({tag: _mean(rows) for tag, rows in types.items()}, {tag: len(rows) for tag, rows in types.items()})
 
 
 def by_turn(ratings: Iterable[Rating]) -> dict[int, Summary]:
@@ -184,12 +169,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.editing.ratings", description="Sum up ratings of edits."
     )
-    parser.add_argument("file", type=Path, help="ratings, or per_prompt.jsonl of a run")
+    parser.add_argument("file", type=user_path, help="ratings, or per_prompt.jsonl of a run")
     arguments = parser.parse_args()
-    try:
-        print(report(read_ratings(arguments.file)))
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"{error}\n")
+    print_or_exit(parser, lambda: of_file(arguments.file, read_ratings, report))
 
 
 if __name__ == "__main__":

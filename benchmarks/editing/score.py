@@ -1,13 +1,12 @@
 """Judge a model's edits as shapes-edit: ``python -m benchmarks.editing.score ANSWERS``.
 
 The file of answers names edit prompts of the world ``shapes`` (test split) by their keys; the blocks of an answer are
-the turns of its chain, each with the edited picture (texts are not judged).  Writes ratings beside the answers (or to
-``--output``) and prints their summary.
+the turns of its chain, each with the edited picture (texts are not judged), as many in every answer.  Writes ratings
+beside the answers (or to ``--output``) and prints their summary.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,23 +29,23 @@ def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
         folder: of their pictures.
 
     Raises:
-        ValueError: an id that is no key of an edit prompt, more turns than it has, a turn without a picture, or a
-            picture of another size than the world's.
+        ValueError: an id that is no key of an edit prompt, more turns than it has, fewer than another answer, a turn
+            without a picture, or a picture of another size than the world's.
         OSError: a picture is not there.
     """
-    chains: dict[int, list[Answer]] = defaultdict(list)
-    for answer in answers:
-        chains[len(answer.blocks)].append(answer)
-    return [row for turns, alike in sorted(chains.items()) for row in _score(turns, alike, folder)]
-
-
-def _score(turns: int, answers: Sequence[Answer], folder: Path) -> list[Row]:
     import torch
 
     world, prompts = Shapes(), prompts_of(answers, "edits")
+    turns = max(len(answer.blocks) for answer in answers)
     for answer, prompt in zip(answers, prompts, strict=True):
-        if not 1 <= turns <= len(prompt.edits) or not all(block.image for block in answer.blocks):
+        count = len(answer.blocks)
+        if not 1 <= count <= len(prompt.edits) or not all(block.image for block in answer.blocks):
             raise ValueError(f"{answer.id}: expected 1 to {len(prompt.edits)} blocks with a picture each")
+        if count < turns:
+            raise ValueError(
+                f"{answer.id}: expected {turns} turns, as another answer has, got {count}; "
+                "those that are absent would leave the means"
+            )
     painted = [[world.render(prompt.source) for prompt in prompts]]
     painted += [
         [read_picture(folder / str(answer.blocks[turn].image), world.size) for answer in answers]

@@ -2,29 +2,26 @@
 
 Formats as in the repository djghosh13/geneval: a prompt file has one JSON object per line; a folder of pictures has
 ``00000/metadata.jsonl`` (the prompt's own line) and ``00000/samples/0000.png`` ...; a result file has one JSON object
-per picture, in which ``metadata`` and ``details`` are themselves JSON texts.  As in the official evaluation,
-a prompt's folder has a name of digits alone, a picture one of digits and ``.png``, and ``metadata.jsonl`` may be spread
-over lines.
+per picture, in which ``metadata`` and ``details`` are themselves JSON texts.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.pictures import Floats, read_picture, write_picture
-from benchmarks.records import Record, as_record, parse, read_lines, read_text, unique
-from unigrpo.worlds.shapes.prompts import RELATIONS, Prompt
+from benchmarks.records import Once, Record, read_lines, read_object
+from unigrpo.files import write_rows
+from unigrpo.worlds.shapes.prompts import Prompt
+from unigrpo.worlds.shapes.rules import check_clauses
 
-#: What to do about pictures that are not there: say so and stop, or count them as wrong.
-Missing = Literal["refuse", "wrong"]
-#: Names that are meant as pictures of a prompt; the official evaluation reads those that are files in ``.png`` only.
-_MEANT = re.compile(r"([0-9]+)\.(png|jpe?g|webp|bmp|gif|tiff?)", re.IGNORECASE)
-_NAMED_AT_MOST = 8
+Missing = Literal["error", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -48,48 +45,22 @@ class Result:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of an official prompt file; blank lines are skipped.
+    """The prompts of an official prompt file; blank lines are skipped, as are fields that the format does not have.
 
     Raises:
-        ValueError: a malformed line, named by file and number, and the field.
+        ValueError: a malformed line, named by file, number and field.
     """
-    return [prompt_of(record) for record in read_lines(path)]
+    return [_prompt(record) for record in read_lines(path)]
 
 
-def prompt_of(record: Record) -> Prompt:
-    """The prompt of a line; fields that it does not know are left out.
-
-    Raises:
-        ValueError: a field is missing, of another type, or out of range, named by record, clause and field.
-    """
-    if not {"tag", "include", "prompt"} <= record.fields.keys():
-        found = ", ".join(record.fields) or "none"
-        raise ValueError(f"{record.where}: expected the fields tag, include and prompt, found {found}")
-    record.get("include", list)
-    tag, prompt = record.get("tag", str), record.get("prompt", str)
-    include = [_clause(clause, number) for number, clause in enumerate(record.each("include"))]
-    exclude = [_clause(clause) for clause in record.each("exclude")]
-    if not include and not exclude:  # it would be met by any picture
-        raise record.error("include", "one clause at least", include)
-    return Prompt(tag, tuple(include), tuple(exclude), prompt)
-
-
-def _clause(clause: Record, number: int = 0) -> dict[str, Any]:
-    """A checked clause, of which there are ``number`` before it."""
-    clause.get("class", str)
-    count = clause.get("count", int)
-    if count < 1:
-        raise clause.error("count", "a whole number from 1", count)
-    if "color" in clause.fields:
-        clause.get("color", str)
-    if "position" in clause.fields:
-        value = clause.fields["position"]
-        pair = value if isinstance(value, list) and len(value) == 2 else (None, None)
-        known = isinstance(pair[0], str) and pair[0] in RELATIONS
-        if not (known and type(pair[1]) is int and 0 <= pair[1] < number):
-            relations = ", ".join(RELATIONS)
-            raise clause.error("position", f"[one of {relations}; the number of a clause before this one]", value)
-    return dict(clause.fields)
+def _prompt(record: Record) -> Prompt:
+    clauses = {name: record.objects(name) if name in record.fields else () for name in ("include", "exclude")}
+    prompt = Prompt(tag=record.get("tag", str), prompt=record.get("prompt", str), **clauses)
+    try:
+        check_clauses(prompt)
+    except ValueError as error:
+        raise ValueError(f"{record.where}: {error}") from error
+    return prompt
 
 
 def write_prompts(path: Path, prompts: Iterable[Prompt]) -> None:
@@ -113,111 +84,150 @@ def write_pictures(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[F
             write_picture(place / "samples" / f"{index:04d}.png", sample)
 
 
-def read_pictures(folder: Path, size: int, missing: Missing = "refuse") -> Iterator[tuple[Path, Prompt, Floats | None]]:
-    """Every (file, prompt, picture [3, size, size] in [-1, 1]) of a folder, in order of the numbers.
+def read_pictures(
+    folder: Path, size: int, prompts: Sequence[Prompt] | None = None, missing: Missing = "error"
+) -> Iterator[tuple[Path, Prompt, Floats | None]]:
+    """Every (file, prompt, picture [3, size, size] in [-1, 1]) of a folder, in order.
+
+    As in the official evaluation, prompts are the folders whose names are digits, and pictures the files
+    ``samples/NNNN.png``.  Every prompt must have as many pictures: one that is absent would leave the means.
 
     Args:
-        folder: in the official layout; other files and folders in it are not looked at.
-        size: of the pictures.
-        missing: of pictures that are not there; with ``wrong`` their place is None.
+        folder: with the official layout.
+        size: of a picture, in pixels.
+        prompts: those that were asked, in the order of the folders' numbers; by default the folders say.
+        missing: ``wrong`` gives None in the place of a picture that is absent.
 
     Raises:
-        ValueError: a prompt's folder without readable metadata, a prompt that comes twice or has fewer pictures than
-            another, a number of a prompt that is left out, or a picture that ``read_picture`` refuses.
+        ValueError: a prompt's folder without readable metadata, with another prompt than asked, or with the prompt of
+            another one; a damaged picture or one of another size; a picture that is absent.
         FileNotFoundError: no such folder, or no prompt in it.
     """
-    prompts = _prompts_of(folder)
-    found = {place: _samples_of(place) for place in prompts}
-    most = max(len(samples.meant) for samples in found.values())
-    if not most:
-        raise FileNotFoundError(f"{folder}: expected NNNNN/samples/0000.png in it, found no picture of any prompt")
-    short = [
-        f"{place / 'samples'}: {samples.tell(most)}" for place, samples in found.items() if len(samples.pngs) < most
-    ]
-    if short and missing == "refuse":
-        more = f"\n... and {len(short) - _NAMED_AT_MOST} more" if len(short) > _NAMED_AT_MOST else ""
-        raise ValueError("\n".join(short[:_NAMED_AT_MOST]) + more + "\nmissing=wrong counts what is missing as wrong")
-    places: dict[str, Path] = {}
-    for place, prompt in prompts.items():
-        first = places.setdefault(prompt.to_json(), place)
-        if first != place:
-            raise ValueError(f"{place}: expected each prompt once, got {prompt.prompt!r} again, first in {first}")
-        pngs = found[place].pngs
-        for sample in pngs:
-            yield sample, prompt, read_picture(sample, size)
-        for number in range(len(pngs), most):
-            yield place / "samples" / f"missing-{number:04d}.png", prompt, None
-
-
-def _prompts_of(folder: Path) -> dict[Path, Prompt]:
-    """Folder of a prompt -> prompt, in order of the numbers."""
-    numbered = [place for place in folder.iterdir() if re.fullmatch(r"[0-9]+", place.name) and place.is_dir()]
-    if not numbered:
-        raise FileNotFoundError(f"{folder}: expected NNNNN/metadata.jsonl in it, found none")
-    numbered.sort(key=lambda place: (int(place.name), place.name))
-    numbers = {int(place.name) for place in numbered}
-    holes = [number for number in range(min(numbers), max(numbers)) if number not in numbers][: _NAMED_AT_MOST + 1]
-    if holes:  # their metadata are not there either, so that they cannot be counted
-        named = ", ".join(f"{number:05d}" for number in holes[:_NAMED_AT_MOST]) + ", ..." * (
-            len(holes) > _NAMED_AT_MOST
-        )
-        raise ValueError(f"{folder}: expected folders numbered without a gap, found none for {named}")
-    return {place: _metadata_of(place / "metadata.jsonl") for place in numbered}
-
-
-def _metadata_of(path: Path) -> Prompt:
-    """The one prompt of a file that holds it on one line or on many."""
-    text = read_text(path)
-    if not text.strip():
-        raise ValueError(f"{path}: expected one line of metadata, found 0")
-    return prompt_of(as_record(str(path), parse(str(path), text)))
+    places = _places(folder, prompts)
+    _check_repetitions(folder, places)
+    absent = {place: _absent(place, places) for place in places}
+    if not any(place.pictures for place in places):
+        raise ValueError(f"{folder}: expected NNNNN/samples/NNNN.png in it, found none")
+    if missing == "error":
+        _check_presence(folder, absent)
+    for place in places:
+        for path in sorted([*place.pictures, *absent[place]]):
+            yield path, place.prompt, None if path in absent[place] else read_picture(path, size)
 
 
 @dataclass(frozen=True)
-class _Samples:
-    """Pictures of a prompt."""
+class _Place:
+    """The folder of a prompt."""
 
-    pngs: Sequence[Path]
-    """Those that the official evaluation reads."""
-    meant: frozenset[int]
-    """Numbers of all that have the name of a picture."""
-    others: Sequence[str]
-    """Names of what has the name of a picture and is none that it reads."""
-
-    def tell(self, most: int) -> str:
-        """What is missing, in words."""
-        others = f"; not read: {', '.join(self.others[:_NAMED_AT_MOST])}" if self.others else ""
-        return f"expected {most} pictures 0000.png, 0001.png, ..., found {len(self.pngs)}{others}"
+    path: Path
+    prompt: Prompt
+    pictures: tuple[Path, ...]
+    """``samples/NNNN.png``."""
+    others: tuple[Path, ...]
+    """Numbered pictures that the official evaluation passes over, as their names end otherwise."""
 
 
-def _samples_of(place: Path) -> _Samples:
-    samples = place / "samples"
-    names = sorted(path.name for path in samples.iterdir()) if samples.is_dir() else []
-    meant = {name: int(match[1]) for name in names if (match := _MEANT.fullmatch(name))}
-    pngs = {name: samples / name for name in meant if name.endswith(".png") and (samples / name).is_file()}
-    read = {meant[name] for name in pngs}
-    if len(read) < len(pngs):
-        raise ValueError(f"{samples}: expected one picture per number, got {', '.join(sorted(pngs))}")
-    others = [name for name, number in meant.items() if number not in read]
-    in_order = sorted(pngs, key=lambda name: meant[name])
-    return _Samples([pngs[name] for name in in_order], frozenset(meant.values()), others)
+def _places(folder: Path, prompts: Sequence[Prompt] | None) -> list[_Place]:
+    found = _numbered(folder, r"([0-9]+)")
+    if not found:
+        raise FileNotFoundError(f"{folder}: expected NNNNN/metadata.jsonl in it, found none")
+    count = max(found) + 1 if prompts is None else len(prompts)
+    if max(found) >= count:
+        raise ValueError(f"{found[max(found)]}: expected folders of {count} prompts, numbered from 0")
+    if prompts is None and len(found) < count:
+        first = next(number for number in range(count) if number not in found)
+        raise ValueError(
+            f"{folder}: expected a folder of every prompt up to {found[max(found)].name}, found no {first:05d}, "
+            f"{count - len(found)} are absent; the file of the prompts (--prompts) would say which they are"
+        )
+    places = []
+    for number in range(count):
+        if number in found:
+            places.append(_place(found[number]))
+        elif prompts is not None:
+            places.append(_Place(folder / f"{number:05d}", prompts[number], (), ()))
+        if prompts is not None and places[-1].prompt != prompts[number]:
+            expected, got = prompts[number].to_json(), places[-1].prompt.to_json()
+            raise ValueError(f"{places[-1].path}: expected the prompt that was asked, {expected}, got {got}")
+    return places
+
+
+def _place(path: Path) -> _Place:
+    if not path.is_dir():
+        raise ValueError(f"{path}: expected the folder of a prompt, got something else of that name")
+    prompt = _prompt(read_object(path / "metadata.jsonl"))
+    samples = path / "samples"
+    if not samples.is_dir():
+        return _Place(path, prompt, (), ())
+    others = _numbered(samples, r"([0-9]+)\.(?!png$)(?i:png|jpe?g|webp|bmp|gif|tiff?)")
+    return _Place(path, prompt, tuple(_numbered(samples, r"([0-9]+)\.png").values()), tuple(others.values()))
+
+
+def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
+    """What of a folder has a number as its name, by that number.  ``[0-9]`` and not digits of other scripts."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if name := re.fullmatch(pattern, path.name):
+            other = found.setdefault(int(name[1]), path)
+            if other != path:
+                raise ValueError(f"{path}: expected every number once, found {other.name} too")
+    return found
+
+
+def _check_repetitions(folder: Path, places: Sequence[_Place]) -> None:
+    """A copy of a prompt's folder would weigh twice; a file that has each prompt four times is in use, and does not."""
+    names: dict[Prompt, list[str]] = defaultdict(list)
+    for place in places:
+        names[place.prompt].append(place.path.name)
+    often, seldom = (choose(names, key=lambda prompt: len(names[prompt])) for choose in (max, min))
+    if len(names[often]) > len(names[seldom]):
+        raise ValueError(
+            f"{folder}: expected every prompt in as many folders, found {often.prompt!r} in {', '.join(names[often])}, "
+            f"{seldom.prompt!r} in {', '.join(names[seldom])}"
+        )
+
+
+def _absent(place: _Place, places: Sequence[_Place]) -> list[Path]:
+    """The pictures that other prompts have and this one has not, or has under a name that does not count."""
+    numbers = [{int(path.stem) for path in (*each.pictures, *each.others)} for each in places]
+    count = max(map(len, numbers)) - len(place.pictures)
+    here = {int(path.stem) for path in place.pictures}
+    free = [number for number in sorted(set().union(*numbers)) if number not in here]
+    return [place.path / "samples" / f"{number:04d}.png" for number in free[:count]]
+
+
+def _check_presence(folder: Path, absent: Mapping[_Place, Sequence[Path]]) -> None:
+    paths = [str(path.relative_to(folder)) for each in absent.values() for path in each]
+    if paths:
+        others = [str(path.relative_to(folder)) for place in absent for path in place.others]
+        beside = f" (but {others[0]})" if others else ""
+        raise ValueError(
+            f"{folder}: expected as many pictures of every prompt, {len(paths)} are absent: {', '.join(paths[:5])}"
+            f"{' ...' if len(paths) > 5 else ''}{beside}; count them as wrong with --missing wrong"
+        )
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
     """Write an official result file."""
-    path.write_text("".join(f"{json.dumps(asdict(result))}\n" for result in results), encoding="utf-8")
+    write_rows(path, map(asdict, results))
 
 
 def read_results(path: Path) -> list[Result]:
-    """The lines of an official result file.
+    """The lines of an official result file; fields that the format does not have are skipped.
 
     Raises:
-        ValueError: a malformed line, or a picture that comes twice, named by file and number.
+        ValueError: a malformed line, named by file, number and field; a picture that comes twice; or fewer pictures of
+            a prompt than of another, as those that are absent would leave the means.
     """
-    return [_result(record) for record in unique(read_lines(path), "result", filename=None)]
-
-
-def _result(record: Record) -> Result:
-    named = Record(f"{record.where}: not a GenEval result", record.fields)
-    texts = {field.name: named.get(field.name, str) for field in fields(Result) if field.name != "correct"}
-    return Result(correct=named.get("correct", bool), **texts)
+    once, results = Once("filename", "result per picture"), []
+    for record in read_lines(path):
+        texts = {field.name: record.get(field.name, str) for field in fields(Result) if field.name != "correct"}
+        results.append(Result(correct=record.get("correct", bool), **texts))
+        once.add(texts["filename"], record.where)
+    counts = Counter(result.metadata for result in results)
+    most = max(counts.values(), default=0)
+    for result in results:
+        if counts[result.metadata] < most:
+            expected = f"{most} pictures of every prompt, as of another one"
+            raise ValueError(f"{path}: expected {expected}, got {counts[result.metadata]} of {result.prompt!r:.80}")
+    return results

@@ -8,6 +8,7 @@ and wrong pictures under the same noise.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 from collections.abc import Iterator, Sequence
 
@@ -32,7 +33,7 @@ def _noisy(pictures: Floats, noise: float, rng: np.random.Generator) -> Floats:
 
 
 def judge_accuracy(count: int, noise: float, seed: int = 0) -> tuple[list[float], float]:
-    """Share called strictly right per task, of ``count`` pictures each that are right, and their mean distance."""
+    """Share called strictly right per task, of ``count`` pictures each that are right, and their mean distance to clean ones."""
     draws, rng = random.Random(seed), np.random.default_rng(seed)
     shares, distances = [], []
     for prompts in by_task("test").values():
@@ -45,7 +46,7 @@ def judge_accuracy(count: int, noise: float, seed: int = 0) -> tuple[list[float]
 
 
 def proxy_agreement(count: int, noise: float, seed: int = 0) -> tuple[float, float, float]:
-    """Share of pictures on which proxy > 0.5 agrees with the strict verdict; mean proxy of right and wrong ones."""
+    """Share of pictures on which proxy > 0.5 is the strict verdict; mean proxy of right and wrong ones, NaN of none."""
     import torch
 
     from unigrpo.rewards import ProxyReward
@@ -57,7 +58,7 @@ def proxy_agreement(count: int, noise: float, seed: int = 0) -> tuple[float, flo
     right = np.array([verdict.strict for verdict in judge(pictures, prompts)])
     scores = ProxyReward().score(torch.from_numpy(pictures), prompts, None)[:, 0].numpy()
     # nothing may be right under heavy noise, and a mean over nothing is no number
-    means = [float(scores[rows].mean()) if rows.any() else 0.0 for rows in (right, ~right)]
+    means = [float(scores[rows].mean()) if rows.any() else math.nan for rows in (right, ~right)]
     return float(((scores > 0.5) == right).mean()), means[0], means[1]
 
 
@@ -68,7 +69,8 @@ def table(count: int) -> Iterator[str]:
     for noise in NOISE:
         shares, distance = judge_accuracy(count, noise)
         cells = [f"{noise:.1f}", *(f"{share:.3f}" for share in shares), f"{distance:.3f}"]
-        yield "| " + " | ".join([*cells, *(f"{value:.2f}" for value in proxy_agreement(count, noise))]) + " |"
+        cells += ["-" if math.isnan(value) else f"{value:.2f}" for value in proxy_agreement(count, noise)]
+        yield "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
@@ -76,7 +78,10 @@ def main() -> None:
     console.prepare()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2000, help="pictures per task and level of noise")
-    for line in table(parser.parse_args().count):
+    arguments = parser.parse_args()
+    if arguments.count < 1:
+        parser.error(f"--count {arguments.count}: expected a picture at least")
+    for line in table(arguments.count):
         print(line, flush=True)
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.geneval.files import Missing, Result
-from unigrpo.worlds.shapes.prompts import TASKS
+from benchmarks.geneval.files import Result
 
 
 @dataclass(frozen=True)
@@ -35,21 +34,17 @@ class Summary:
         lines = [
             f"pictures         {self.picture_count:6d}   right {self.pictures:7.2%}",
             f"prompts          {self.prompt_count:6d}   right {self.prompts:7.2%}",
-            *(f"{tag:16s} {score:7.2%}   n {self.counts[tag]:6d}" for tag, score in self.tasks.items()),
-            f"overall score    {self.overall:.5f}",
+            *(f"{tag:16s} {self.counts[tag]:6d}   right {score:7.2%}" for tag, score in self.tasks.items()),
+            f"overall score    {self.overall:.5f}   mean of {len(self.tasks)} tasks",
         ]
         return "\n".join(lines)
 
 
-def summarise(results: Iterable[Result], missing: Missing | None = None) -> Summary:
+def summarise(results: Iterable[Result]) -> Summary:
     """Summarise results; prompts are told apart by their metadata line, as in the official script.
 
-    Args:
-        results: at least one.
-        missing: of the six tasks, those without a result: left out of the mean if None.
-
     Raises:
-        ValueError: no result, or none of a task and ``missing`` is ``refuse``.
+        ValueError: no result.
     """
     by_tag: dict[str, list[bool]] = defaultdict(list)
     by_prompt: dict[str, list[bool]] = defaultdict(list)
@@ -58,15 +53,10 @@ def summarise(results: Iterable[Result], missing: Missing | None = None) -> Summ
         by_prompt[result.metadata].append(result.correct)
     if not by_tag:
         raise ValueError("expected at least one result, got none")
-    absent = [task for task in TASKS if missing and task not in by_tag]
-    if absent and missing == "refuse":
-        raise ValueError(
-            f"expected pictures of all six tasks, got none of {', '.join(absent)}; missing=wrong counts them as 0"
-        )
     every = [correct for rows in by_tag.values() for correct in rows]
     return Summary(
-        tasks={tag: fmean(rows) for tag, rows in by_tag.items()} | dict.fromkeys(absent, 0.0),
-        counts={tag: len(rows) for tag, rows in by_tag.items()} | dict.fromkeys(absent, 0),
+        tasks={tag: fmean(rows) for tag, rows in by_tag.items()},
+        counts={tag: len(rows) for tag, rows in by_tag.items()},
         pictures=fmean(every),
         prompts=fmean(any(rows) for rows in by_prompt.values()),
         picture_count=len(every),

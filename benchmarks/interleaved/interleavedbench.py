@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answers import Block, Blocks
-from benchmarks.records import Record, read_records, unique, write_records
+from benchmarks.records import Once, Record, read_records, write_records
 
 #: Stands for a picture in the text of a conversation.
 PLACEHOLDER = "<image>"
@@ -42,12 +42,12 @@ class Item:
         turns = tuple(record.get("conversations", list))
         if not turns or not isinstance(turns[0], dict) or not isinstance(turns[0].get("value"), str):
             raise ValueError(
-                f"{record.where}: conversations: expected a first turn with a text as value, got {turns[:1]}"
+                f"{record.where}: conversations: expected a first turn with a text as value, got {turns[:1]!r:.80}"
             )
         images = record.optional("image", list) or []
         for number, image in enumerate(images):
             if not isinstance(image, str):
-                raise record.error(f"image[{number}]", "str", image)
+                raise ValueError(f"{record.where}: image[{number}]: expected str, got {image!r:.80}")
         known = ("id", "task_name", "image", "conversations")
         return cls(
             id=record.get("id", str),
@@ -82,7 +82,11 @@ def read_items(path: Path) -> list[Item]:
     Raises:
         ValueError: a malformed item, or an id that comes twice, named by file and number.
     """
-    return [Item.of(record) for record in unique(read_records(path), "item", id=None)]
+    once, items = Once("id", "item per id"), []
+    for record in read_records(path):
+        items.append(Item.of(record))
+        once.add(items[-1].id, record.where)
+    return items
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:

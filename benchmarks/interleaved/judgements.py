@@ -1,7 +1,8 @@
 """Judgements of interleaved answers in InterleavedEval's five aspects, and their summary.
 
-A file of judgements has one JSON object per line: ``prompt`` (or the item's id), ``tag`` (the kind of task) and the
-five aspects.  Other fields are ignored, so ``per_prompt.jsonl`` of a finished run is such a file too.
+A file of judgements has one JSON object per line: ``prompt`` (or the item's id), ``image`` (number of the answer to it,
+from 0, which it is where it is missing), ``tag`` (the kind of task) and the five aspects.  Other fields are ignored, so
+``per_prompt.jsonl`` of a finished run is such a file too.
 ``python -m benchmarks.interleaved.judgements FILE`` prints the summary.
 """
 
@@ -14,7 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.records import Record, read_records, unique, write_records
+from benchmarks.command import of_file, print_or_exit, user_path
+from benchmarks.records import Record, write_records
+from benchmarks.samples import read_verdicts
 from unigrpo import console
 
 ASPECTS = ("text_quality", "perceptual_quality", "image_coherence", "text_image_coherence", "helpfulness")
@@ -55,10 +58,9 @@ def read_judgements(path: Path) -> list[Judgement]:
     """The judgements of a file.
 
     Raises:
-        ValueError: a malformed line, or a second one of a prompt (and of ``image``, where a run numbers its answers),
-            named by file and number.
+        ValueError: a malformed line, named by file and number, or an answer that comes twice or is absent.
     """
-    return [Judgement.of(record) for record in unique(read_records(path), "judgement", prompt=None, image=None)]
+    return [Judgement.of(record) for record in read_verdicts(path)]
 
 
 def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
@@ -74,14 +76,16 @@ class Summary:
     tags: Mapping[str, Mapping[str, float]]
     """Tag -> aspect -> mean."""
     counts: Mapping[str, int]
-    """Tag -> number of answers."""
+    """Aspect -> answers in which it counts."""
+    answers: Mapping[str, int]
+    """Tag -> answers."""
     textless: tuple[str, ...]
     """Tags in which the textual aspects were left out."""
 
     @property
     def count(self) -> int:
-        """The number of answers."""
-        return sum(self.counts.values())
+        """Answers."""
+        return sum(self.answers.values())
 
     @property
     def overall(self) -> float:
@@ -90,13 +94,16 @@ class Summary:
 
     def __str__(self) -> str:
         width = max(map(len, (*ASPECTS, *self.tags)))
-        lines = [f"{name:{width}s} {mean:6.3f}" for name, mean in self.aspects.items()]
+        lines = [
+            f"{name:{width}s} {self.aspects[name]:6.3f}   n {self.counts[name]}"
+            if name in self.aspects
+            else f"{name:{width}s}      -   counts in no answer"
+            for name in ASPECTS
+        ]
         lines += [f"{'overall':{width}s} {self.overall:6.3f}   of {MOST:g}, {self.count} answers", ""]
-        unseen = [name for name in ASPECTS if name not in self.aspects]
-        if unseen:
-            lines.insert(-1, f"overall is the mean of {len(self.aspects)} aspects: no task has {' or '.join(unseen)}")
-        for tag, means in self.tags.items():
-            lines.append(f"{tag:{width}s} {fmean(means.values()):6.3f}   n {self.counts[tag]}")
+        lines += [
+            f"{tag:{width}s} {fmean(means.values()):6.3f}   n {self.answers[tag]}" for tag, means in self.tags.items()
+        ]
         if self.textless:
             lines.append(f"without {' and '.join(TEXTUAL)}: {', '.join(self.textless)}")
         return "\n".join(lines)
@@ -107,18 +114,21 @@ def summarise(judgements: Iterable[Judgement], textless: Sequence[str] = TEXTLES
 
     Args:
         judgements: at least one.
-        textless: in tasks whose names hold one of these words the textual aspects do not count.
+        textless: in tasks whose names hold one of these words, in large or small letters, the textual aspects do not
+            count.
 
     Raises:
-        ValueError: no judgement.
+        ValueError: no judgement, or an empty word, which every name would hold.
     """
+    if not all(textless):
+        raise ValueError(f"textless: expected words, got an empty one in {list(textless)}")
+    answers: dict[str, int] = defaultdict(int)
     every: dict[str, list[float]] = defaultdict(list)
     by_tag: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    counts: dict[str, int] = defaultdict(int)
     skipped = set()
     for judgement in judgements:
-        counts[judgement.tag] += 1
-        without_text = any(word in judgement.tag for word in textless)
+        answers[judgement.tag] += 1
+        without_text = any(word.casefold() in judgement.tag.casefold() for word in textless)
         if without_text:
             skipped.add(judgement.tag)
         for name in ASPECTS:
@@ -130,7 +140,8 @@ def summarise(judgements: Iterable[Judgement], textless: Sequence[str] = TEXTLES
     return Summary(
         aspects={name: fmean(every[name]) for name in ASPECTS if every[name]},
         tags={tag: {name: fmean(values) for name, values in means.items()} for tag, means in by_tag.items()},
-        counts=dict(counts),
+        counts={name: len(every[name]) for name in ASPECTS},
+        answers=answers,
         textless=tuple(sorted(skipped)),
     )
 
@@ -141,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.interleaved.judgements", description="Sum up judgements."
     )
-    parser.add_argument("file", type=Path, help="judgements, or per_prompt.jsonl of a run")
+    parser.add_argument("file", type=user_path, help="judgements, or per_prompt.jsonl of a run")
     parser.add_argument(
         "--textless",
         nargs="*",
@@ -150,10 +161,10 @@ def main() -> None:
         help="words in the names of tasks judged without text",
     )
     arguments = parser.parse_args()
-    try:
-        print(summarise(read_judgements(arguments.file), arguments.textless))
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"{error}\n")
+    print_or_exit(
+        parser,
+        lambda: of_file(arguments.file, read_judgements, lambda rows: summarise(rows, arguments.textless)),
+    )
 
 
 if __name__ == "__main__":

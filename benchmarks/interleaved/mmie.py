@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 from benchmarks.answers import Blocks, plain_blocks, read_blocks
-from benchmarks.records import Record, read_records, unique, write_records
+from benchmarks.command import of_file, print_or_exit, user_path
+from benchmarks.records import Once, Record, read_records, write_records
 from unigrpo import console
+
+Missing = Literal["drop", "wrong"]
 
 #: Situational analysis, project-based learning, multi-step reasoning; an item is of the first that its id holds.
 CATEGORIES = ("SA", "PBL", "MSR")
@@ -77,7 +82,11 @@ def read_items(path: Path) -> list[Item]:
     Raises:
         ValueError: a malformed item, or an id that comes twice, named by file and number.
     """
-    return [Item.of(record) for record in unique(read_records(path), "item", id=None)]
+    once, items = Once("id", "item per id"), []
+    for record in read_records(path):
+        items.append(Item.of(record))
+        once.add(items[-1].id, record.where)
+    return items
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
@@ -149,10 +158,19 @@ def read_replies(path: Path) -> list[Reply]:
     """The replies in an output of the scorer.
 
     Raises:
-        ValueError: a malformed item, one without a reply, or an id that comes twice, named by file and number.
+        ValueError: a malformed item, one without a reply, or an id that comes twice or names no category, named by
+            file and number.
     """
-    records = unique(read_records(path), "reply", id=None)
-    return [Reply(record.get("id", str), record.get("gpt_feedback", str)) for record in records]
+    once, replies = Once("id", "reply per id"), []
+    for record in read_records(path):
+        reply = Reply(record.get("id", str), record.get("gpt_feedback", str))
+        once.add(reply.id, record.where)
+        try:
+            category_of(reply.id)
+        except ValueError as error:
+            raise ValueError(f"{record.where}: {error}") from error
+        replies.append(reply)
+    return replies
 
 
 @dataclass(frozen=True)
@@ -164,56 +182,67 @@ class Summary:
     mean: float
     """The score: mean over all replies that count, so that a category weighs as many as it has."""
     counts: Mapping[str, int]
-    """Category -> number of its replies that count."""
-    dropped: int
-    """Replies without a score from 0 to 6, which do not count."""
+    """Category -> replies that count."""
+    drops: Mapping[str, int]
+    """Category -> replies without a score from 0 to 6, which do not count."""
 
     @property
     def count(self) -> int:
-        """The number of replies that count."""
+        """Replies that count."""
         return sum(self.counts.values())
 
+    @property
+    def dropped(self) -> int:
+        """Replies without a score."""
+        return sum(self.drops.values())
+
     def __str__(self) -> str:
-        rows = [(name, mean, self.counts[name]) for name, mean in self.categories.items()]
-        rows.append(("AVG", self.mean, self.count))
-        lines = [f"{name:4s} {mean:6.3f} of {MOST}   {_percent(mean):6.2f} %   n {count}" for name, mean, count in rows]
-        return "\n".join([*lines, f"{self.count} replies count, {self.dropped} dropped"])
+        lines = [
+            _row(name, self.categories[name], self.counts[name], self.drops[name])
+            if name in self.categories
+            else f"{name:4s} no reply"
+            for name in CATEGORIES
+        ]
+        lines.append(_row("AVG", self.mean, self.count, self.dropped))
+        if absent := [name for name in CATEGORIES if name not in self.categories]:
+            lines.append(f"AVG is of {' and '.join(self.categories)} alone: no reply of {' and '.join(absent)}")
+        return "\n".join(lines)
 
 
-def _percent(mean: float) -> float:
-    """The percentage of published tables: no other mapping is known that fits them, this one is not documented."""
-    return 100 * mean / MOST
+def _row(name: str, mean: float, count: int, dropped: int) -> str:
+    """A line of the table.  The percentage is that of published tables: no other mapping is known that fits them."""
+    percent = 100 * mean / MOST
+    return f"{name:4s} {mean:6.3f} of {MOST}   {percent:6.2f} %   {count} replies count, {dropped} dropped"
 
 
-def summarise(replies: Iterable[Reply], categories: Iterable[str] = ()) -> Summary:
+def summarise(replies: Iterable[Reply], missing: Missing = "drop") -> Summary:
     """Summarise replies.
 
     Args:
-        replies: at least one with a score.
-        categories: that must be there, each with a reply that counts.
+        replies: one with a score at least, and one of each category that is there.
+        missing: what a reply without a score is: left out, as by the scorer, or a score of 0 (``wrong``).
 
     Raises:
-        ValueError: an id without a category, or no reply that counts, at all or of one of ``categories``.
+        ValueError: an id without a category, or a category whose replies are all dropped.
     """
-    scores: dict[str, list[int]] = {category: [] for category in CATEGORIES}
-    dropped = 0
+    scores: dict[str, list[int]] = defaultdict(list)
+    drops = dict.fromkeys(CATEGORIES, 0)
     for reply in replies:
-        scored = scores[category_of(reply.id)]
-        if reply.score is None:
-            dropped += 1
+        category = category_of(reply.id)
+        score = 0 if reply.score is None and missing == "wrong" else reply.score
+        if score is None:
+            drops[category] += 1
         else:
-            scored.append(reply.score)
-    every = [score for category in scores.values() for score in category]
+            scores[category].append(score)
+    for category, dropped in drops.items():
+        if dropped and not scores[category]:
+            expected = f"at least one reply with a score from 0 to {MOST}"
+            raise ValueError(f"{category}: expected {expected}, got none and {dropped} without")
+    every = [score for values in scores.values() for score in values]
     if not every:
-        raise ValueError(f"expected at least one reply with a score from 0 to {MOST}, got none and {dropped} without")
-    absent = [category for category in categories if not scores[category]]
-    if absent:
-        raise ValueError(
-            f"expected replies with a score from 0 to {MOST} in each category, got none of {', '.join(absent)} "
-            f"and {dropped} without; --categories names those that are meant"
-        )
-    means = {category: fmean(values) for category, values in scores.items() if values}
-    return Summary(means, fmean(every), {category: len(scores[category]) for category in means}, dropped)
+        raise ValueError("expected at least one reply, got none")
+    means = {category: fmean(scores[category]) for category in CATEGORIES if scores[category]}
+    return Summary(means, fmean(every), {name: len(scores[name]) for name in CATEGORIES}, drops)
 
 
 def check(items: Sequence[Item], folder: Path) -> str:
@@ -224,6 +253,7 @@ def check(items: Sequence[Item], folder: Path) -> str:
     """
     if not items:
         raise ValueError("expected at least one item, got none")
+    empty = [item.id for item in items if not any(block.text or block.image for block in item.answer)]
     views = [view(item, folder) for item in items]
     missing = [image for seen in views for image in seen.missing]
     lines = [
@@ -231,6 +261,7 @@ def check(items: Sequence[Item], folder: Path) -> str:
         f"{sum(seen.hidden > 0 for seen in views)} answers shown in part: {SHOWN_IMAGES} pictures at most, "
         f"{sum(seen.hidden for seen in views)} blocks hidden",
         f"{len(missing)} pictures are not there{''.join(f'{chr(10)}  {image}' for image in missing)}",
+        f"{len(empty)} answers are empty{''.join(f'{chr(10)}  {id}' for id in empty)}",
     ]
     return "\n".join(lines)
 
@@ -240,22 +271,21 @@ def main() -> None:
     console.prepare()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.interleaved.mmie", description=__doc__)
     parser.add_argument("what", choices=("check", "summary"), help="check an input, or sum up an output")
-    parser.add_argument("file", type=Path, help="JSON list")
+    parser.add_argument("file", type=user_path, help="JSON list")
     parser.add_argument(
-        "--categories",
-        nargs="+",
-        choices=CATEGORIES,
-        default=CATEGORIES,
-        help="that an output must hold (default: all)",
+        "--missing",
+        choices=("drop", "wrong"),
+        default="drop",
+        help="what a reply without a score is in a summary: left out, as by the scorer, or 0 (default: drop)",
     )
     arguments = parser.parse_args()
-    try:
-        if arguments.what == "check":
-            print(check(read_items(arguments.file), arguments.file.parent))
-        else:
-            print(summarise(read_replies(arguments.file), arguments.categories))
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"{error}\n")
+    file = arguments.file
+    if arguments.what == "check":
+        print_or_exit(parser, lambda: of_file(file, read_items, lambda items: check(items, file.parent)))
+    else:
+        print_or_exit(
+            parser, lambda: of_file(file, read_replies, lambda replies: summarise(replies, arguments.missing))
+        )
 
 
 if __name__ == "__main__":

@@ -52,14 +52,14 @@ def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[Wor
 
     blocks = [blocks[turn] if turn < len(blocks) else None for blocks in told]
     texts = [block.text or "" if block else "" for block in blocks]
-    images = [(block.image or None) if block else None for block in blocks]
+    images = [block.image if block else None for block in blocks]
     ends: list[End] = [None if block is None else "paint" if block.image else "stop" for block in blocks]
     size = Shapes().size
     nothing = np.zeros((3, size, size), dtype=np.float32)
     pixels = np.stack([read_picture(folder / image, size) if image else nothing for image in images])
     return (
         Words(texts, ends, [len(text.split()) for text in texts], given=False, turn=turn),
-        Pictures(torch.from_numpy(pixels), [image is not None for image in images], given=False, turn=turn),
+        Pictures(torch.from_numpy(pixels), [bool(image) for image in images], given=False, turn=turn),
     )
 
 

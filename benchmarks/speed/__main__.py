@@ -8,11 +8,11 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.command import user_path
 from benchmarks.speed.timing import Quartiles, Spent, ratio, take_turns
 from benchmarks.speed.variants import Bench
 from unigrpo import console
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the run, as of unigrpo.train")
     parser.add_argument("--repeats", type=int, default=9, help="timed rounds, at least 2 (default: 9)")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--json", type=user_path, help="where to write the numbers")
     given = parser.parse_args(arguments)
     if given.repeats < 2:
         parser.error(f"--repeats {given.repeats}: quartiles need at least 2 rounds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -73,9 +74,9 @@ def test_summaries_do_not_depend_on_order(rows, rng):
         assert getattr(one.overall, name) == pytest.approx(getattr(other.overall, name))
 
 
-@given(st.lists(st.tuples(SCORE, SCORE, SCORE)))
-def test_files_round_trip(tmp_path_factory, scores):
-    rows = [Rating(f"p{number // 3}", "add", number % 3 + 1, *each) for number, each in enumerate(scores)]
+@given(st.lists(RATINGS))
+def test_files_round_trip(tmp_path_factory, rows):
+    rows = [dataclasses.replace(row, prompt=str(number), turn=1) for number, row in enumerate(rows)]
     path = tmp_path_factory.mktemp("ratings") / "ratings.jsonl"
     write_ratings(path, rows)
     assert read_ratings(path) == rows

@@ -52,6 +52,20 @@ def test_an_aspect_that_never_counts_is_in_no_mean():
     assert summary.overall == 3
 
 
+def test_words_of_textless_tasks_are_found_in_any_letters():
+    rows = [judgement("Image Editing", 0, 2, 3, 0, 4)]
+    assert summarise(rows).textless == summarise(rows, textless=("EDIT",)).textless == ("Image Editing",)
+    with pytest.raises(ValueError, match="textless: expected words, got an empty one"):
+        summarise(rows, textless=("edit", ""))
+
+
+def test_the_table_says_how_many_answers_a_mean_has():
+    printed = str(summarise([judgement("edit", 0, 2, 3, 0, 4)] * 2 + [judgement("edit too", 0, 2, 3, 0, 4)]))
+    assert "perceptual_quality    2.000   n 3" in printed
+    assert f"{'text_quality':20s}      -   counts in no answer" in printed
+    assert "edit                  3.000   n 2" in printed
+
+
 @given(st.lists(st.tuples(*[st.floats(0, 5)] * 5), min_size=1))
 def test_means_stay_in_the_scale(rows):
     summary = summarise([judgement("story", *row) for row in rows])

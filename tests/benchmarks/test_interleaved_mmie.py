@@ -23,8 +23,8 @@ def item(id: str = "SA-1", question: int = 0, answer: int = 0) -> mmie.Item:
     return mmie.Item(id, blocks("q", question) or (Block("q"),), blocks("a", answer), "model", (Block("gt"),))
 
 
-def run(monkeypatch, what, path, *more) -> None:
-    monkeypatch.setattr(sys, "argv", ["mmie", what, str(path), *more])
+def run(monkeypatch, what, path) -> None:
+    monkeypatch.setattr(sys, "argv", ["mmie", what, str(path)])
     mmie.main()
 
 
@@ -161,10 +161,9 @@ def test_published_averages_are_weighted_by_samples(row, average):
 def test_outputs_of_the_scorer_are_read(tmp_path, monkeypatch, capsys):
     path = tmp_path / "eval_result.json"
     row = {"id": "MSR-0", "model": "m", "question": "q\n", "answer": "a\n", "gt_answer": "g", "images": []}
-    path.write_text(
-        json.dumps([row | {"gpt_feedback": "good\n### Score\n3"}, row | {"id": "MSR-1", "gpt_feedback": "?"}])
-    )
-    run(monkeypatch, "summary", path, "--categories", "MSR")
+    other = row | {"id": "MSR-1", "gpt_feedback": "?"}
+    path.write_text(json.dumps([row | {"gpt_feedback": "good\n### Score\n3"}, other]))
+    run(monkeypatch, "summary", path)
     printed = capsys.readouterr().out
     assert "MSR   3.000 of 6    50.00 %" in printed
     assert "1 replies count, 1 dropped" in printed
@@ -174,18 +173,53 @@ def test_outputs_of_the_scorer_are_read(tmp_path, monkeypatch, capsys):
     assert "eval_result.json[0]: gpt_feedback: expected str" in capsys.readouterr().err
 
 
-def test_replies_that_all_drop_are_no_score():
-    with pytest.raises(ValueError, match="got none and 1 without"):
-        mmie.summarise([mmie.Reply("SA", "")])
-
-
-def test_a_category_without_replies_is_named(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "eval_result.json"
-    replies = {"SA-1": "### Score\n3", "PBL-1": "### Score\n6", "MSR-1": "no idea"}
-    path.write_text(json.dumps([{"id": id, "gpt_feedback": text} for id, text in replies.items()]))
+def test_an_item_counts_once_and_the_table_says_how_many_count(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "result.json"
+    rows = [{"id": f"SA-{n}", "gpt_feedback": f"### Score {score}"} for n, score in enumerate((6, 0))]
+    path.write_text(json.dumps([*rows, rows[0]]))
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "summary", path)
     assert stop.value.code == 2
-    assert "got none of MSR and 1 without" in capsys.readouterr().err
-    run(monkeypatch, "summary", path, "--categories", "SA", "PBL")
-    assert "PBL   6.000 of 6   100.00 %   n 1\nAVG " in capsys.readouterr().out
+    message = f"{path}[2]: id: expected one reply per id, got 'SA-0' again, first at {path}[0]"
+    assert message in capsys.readouterr().err
+    path.write_text(json.dumps([*rows, {"id": "PBL", "gpt_feedback": "### Score 6"}]))
+    run(monkeypatch, "summary", path)
+    printed = capsys.readouterr().out
+    assert "SA    3.000 of 6    50.00 %   2 replies count, 0 dropped" in printed
+    assert "MSR  no reply" in printed
+    assert "AVG is of SA and PBL alone: no reply of MSR" in printed
+
+
+def test_a_reply_without_a_score_may_count_as_wrong(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "result.json"
+    replies = {"SA-0": "### Score 6", "SA-1": "no idea", "PBL": ""}
+    path.write_text(json.dumps([{"id": id, "gpt_feedback": text} for id, text in replies.items()]))
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "summary", path)
+    message = f"{path}: PBL: expected at least one reply with a score from 0 to 6, got none and 1 without"
+    assert message in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["mmie", "summary", str(path), "--missing", "wrong"])
+    mmie.main()
+    printed = capsys.readouterr().out
+    assert "AVG   2.000 of 6    33.33 %   3 replies count, 0 dropped" in printed
+    assert "PBL   0.000" in printed
+
+
+@pytest.mark.parametrize("what", ["check", "summary"])
+def test_an_empty_list_is_named(tmp_path, monkeypatch, capsys, what):
+    path = tmp_path / "list.json"
+    path.write_text("[]")
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, what, path)
+    assert stop.value.code == 2
+    assert f"{path}: expected at least one" in capsys.readouterr().err
+
+
+def test_an_empty_answer_is_named(tmp_path):
+    asked = mmie.Item("SA-7", (Block("q"),), (Block("", None),), "model", (Block("gt"),))
+    assert mmie.check([item(answer=1), asked], tmp_path).endswith("1 answers are empty\n  SA-7")
+
+
+def test_replies_that_all_drop_are_no_score():
+    with pytest.raises(ValueError, match="got none and 1 without"):
+        mmie.summarise([mmie.Reply("SA", "")])

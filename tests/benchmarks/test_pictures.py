@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import struct
+import warnings
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,72 +47,134 @@ def test_a_picture_of_another_size_is_refused(tmp_path, shape):
         read_picture(tmp_path / "a.png", 4)
 
 
-def grid() -> np.ndarray:
-    return np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+IMAGE = Image.fromarray(PIXELS)
 
 
-def test_modes_of_one_meaning_are_read(tmp_path):
-    image = Image.fromarray(grid())
-    for mode in ("1", "L", "P", "RGB", "RGBA", "LA"):
-        given = image.convert(mode)
-        given.save(tmp_path / "a.png")
-        pixels = (read_picture(tmp_path / "a.png", 4).transpose(1, 2, 0) + 1) * 127.5
-        np.testing.assert_allclose(pixels, np.asarray(given.convert("RGB")), atol=1e-4)
+def encoded(image: Image.Image, **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, **{"format": "PNG"} | options)
+    return content.getvalue()
 
 
-def test_a_picture_is_turned_as_its_data_say(tmp_path):
+def read(folder: Path, content: bytes, name: str = "0000.png") -> np.ndarray:
+    """What is read, as levels [8, 8, 3] in [0, 255]."""
+    (folder / name).write_bytes(content)
+    return (read_picture(folder / name, 8).transpose(1, 2, 0) + 1) * 127.5
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_pictures_of_eight_bits_are_read_as_they_are(tmp_path, mode):
+    image = IMAGE.convert(mode)
+    np.testing.assert_allclose(read(tmp_path, encoded(image)), np.asarray(image.convert("RGB")), atol=1e-4)
+
+
+def test_sixteen_bits_of_grey_are_scaled(tmp_path):
+    grey = (np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)
+    levels = read(tmp_path, encoded(Image.fromarray(grey)))
+    np.testing.assert_allclose(levels, np.repeat(grey[:, :, None] / 257, 3, axis=2), atol=1e-4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_it_says(tmp_path, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(grid()).save(tmp_path / "a.png", exif=exif)
-    pixels = (read_picture(tmp_path / "a.png", 4).transpose(1, 2, 0) + 1) * 127.5
-    np.testing.assert_allclose(pixels, np.rot90(grid(), k=-1), atol=1e-4)
+    exif[0x0112] = orientation
+    turn = {2: (0,), 3: (3,), 4: (1,), 5: (5,), 6: (4,), 7: (6,), 8: (2,)}.get(orientation, ())
+    expected = IMAGE.transpose(Image.Transpose(turn[0])) if turn else IMAGE
+    levels = read(tmp_path, encoded(IMAGE, exif=exif))
+    np.testing.assert_allclose(levels, np.asarray(expected), atol=1e-4)
 
 
-def _odd_pictures(folder):
-    """Files that are no picture of one meaning, and what is said of each."""
-    image, path = Image.fromarray(grid()), folder / "a.png"
-    image.save(path)
-    good = path.read_bytes()
-    at = good.index(b"IDAT")
-    flipped = bytearray(good)
-    flipped[at + 8] ^= 1
-    checksum = bytearray(good)
-    checksum[good.index(b"IEND") - 5] ^= 1
-    yield "flipped", flipped, "expected a whole picture, got a damaged one"
-    yield "checksum", checksum, "damaged"
-    yield "truncated", good[: at + 12], "damaged"
-    yield "headless", good[:40], "expected a picture, got 40 bytes"
-    yield "empty", b"", "expected a picture, got 0 bytes"
-    yield "text", b"hello", "expected a picture, got 5 bytes"
-    for name, odd, more, message in (
-        ("jpeg", image, {"format": "JPEG"}, "in the format of its name, PNG, got JPEG"),
-        ("deep", Image.fromarray(grid()[..., 0].astype(np.uint16) * 257), {}, "8 bits per channel"),
-        ("clear", image.convert("RGBA"), {}, "expected an opaque picture, got one with alpha down to 0"),
-        ("key", image, {"transparency": (0, 5, 10)}, "expected an opaque picture"),
-        ("moving", image, {"save_all": True, "append_images": [Image.new("RGB", (4, 4))]}, "expected one frame, got 2"),
-        ("bomb", Image.new("1", (20000, 20000)), {}, "damaged|20000 x 20000"),
-    ):
-        if name == "clear":
-            odd.putpixel((0, 0), (1, 2, 3, 0))
-        odd.save(path, **({"format": "PNG"} | more))
-        yield name, path.read_bytes(), message
-    image.convert("CMYK").save(folder / "a.jpg")
-    yield "inks.jpg", (folder / "a.jpg").read_bytes(), "8 bits per channel of grey, palette or RGB, got mode CMYK"
+def test_what_shines_through_is_refused_and_what_does_not_is_read(tmp_path):
+    for mode in ("RGBA", "LA"):
+        image = (IMAGE if mode == "RGBA" else IMAGE.convert("L")).convert(mode)
+        np.testing.assert_allclose(read(tmp_path, encoded(image)), np.asarray(image.convert("RGB")), atol=1e-4)
+        image.putpixel((0, 0), (*image.getpixel((0, 0))[:-1], 254))
+        with pytest.raises(ValueError, match=r"0000.png: expected an opaque picture"):
+            read(tmp_path, encoded(image))
+    for image in (IMAGE.convert("P"), IMAGE, IMAGE.convert("L")):
+        with pytest.raises(ValueError, match=r"0000.png: expected an opaque picture"):
+            read(tmp_path, encoded(image, transparency=image.getpixel((0, 0))))
 
 
-def test_pictures_of_no_one_meaning_are_refused_by_name(tmp_path):
-    for name, content, message in list(_odd_pictures(tmp_path)):
-        path = tmp_path / (name if "." in name else f"{name}.png")
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=message) as caught:
-            read_picture(path, 4)
-        assert str(caught.value).startswith(f"{path}: "), name
+PNG = encoded(IMAGE)
+DATA = PNG.index(b"IDAT") + 4
+
+
+@pytest.mark.parametrize("place", [0, 20, DATA, DATA + 40, len(PNG) - 13, len(PNG) // 2])
+def test_a_flipped_bit_is_noticed(tmp_path, place):
+    content = bytearray(PNG)
+    for bit in range(8):
+        content[place] ^= 1 << bit
+        with pytest.raises(ValueError, match=r"0000.png: "):
+            read(tmp_path, bytes(content))
+        content[place] ^= 1 << bit
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 30, DATA, DATA + 20, len(PNG) - 14, len(PNG) - 12])
+def test_a_truncated_picture_is_named(tmp_path, length):
+    with pytest.raises(ValueError, match=r"0000.png: "):
+        read(tmp_path, PNG[:length])
+
+
+def test_truncated_pictures_of_other_formats_are_named(tmp_path):
+    for format in ("JPEG", "GIF", "BMP", "TIFF", "WEBP"):
+        content = encoded(IMAGE, format=format)
+        name = f"a.{format.lower()}"
+        assert read(tmp_path, content, name).shape == (8, 8, 3)
+        with pytest.raises(ValueError, match=re.escape(name)):
+            read(tmp_path, content[: len(content) // 2], name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (encoded(IMAGE, save_all=True, append_images=[IMAGE.rotate(90)]), "expected one picture, got 2 frames"),
+        (encoded(IMAGE, format="JPEG"), "expected PNG, as the name says, got JPEG"),
+        (encoded(IMAGE, format="WEBP"), "expected PNG, as the name says, got WEBP"),
+        (
+            b"text",
+            r"expected a picture \(BMP, GIF, JPEG, PNG, TIFF, WEBP\), got 4 bytes that are damaged or something else",
+        ),
+        (encoded(IMAGE, format="PPM"), "expected a picture"),
+    ],
+)
+def test_other_content_is_refused(tmp_path, content, message):
+    with pytest.raises(ValueError, match=f"0000.png: {message}"):
+        read(tmp_path, content)
+
+
+def test_other_content_is_refused_under_other_names(tmp_path):
+    moving = encoded(IMAGE, format="GIF", save_all=True, append_images=[IMAGE.rotate(90)])
+    with pytest.raises(ValueError, match=r"a.gif: expected one picture, got 2 frames"):
+        read(tmp_path, moving, "a.gif")
+    printed = encoded(IMAGE.convert("CMYK"), format="JPEG")
+    with pytest.raises(ValueError, match=r"a.jpg: expected grey or RGB of 8 bits or grey of 16, got mode CMYK"):
+        read(tmp_path, printed, "a.jpg")
+    with pytest.raises(ValueError, match=r"a.tif: expected grey or RGB .*, got mode F"):
+        read(tmp_path, encoded(IMAGE.convert("F"), format="TIFF"), "a.tif")
+
+
+@pytest.mark.parametrize(("size", "message"), [(20_000, "huge"), (12_000, "got 12000 x 12000")])
+def test_a_huge_picture_is_told_by_its_size_and_never_unpacked(tmp_path, size, message):
+    small = encoded(Image.new("1", (8, 8)))
+    header = b"IHDR" + struct.pack(">II", size, size) + small[24:29]
+    content = small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=f"0000.png: expected a picture of 8 x 8 pixels, .*{message}"):
+            read(tmp_path, content)
 
 
 def test_what_is_no_file_is_named(tmp_path):
-    (tmp_path / "a.png").mkdir()
-    with pytest.raises(ValueError, match=r"a\.png: expected a picture, got what is no file"):
-        read_picture(tmp_path / "a.png", 4)
-    (tmp_path / "b.png").symlink_to(tmp_path / "b.png")
-    with pytest.raises(OSError, match=r"b\.png"):
-        read_picture(tmp_path / "b.png", 4)
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name in ("folder.png", "pipe.png"):
+        with pytest.raises(ValueError, match=f"{name}: expected a file"):
+            read_picture(tmp_path / name, 8)
+    for name in ("loop.png", "none.png"):
+        with pytest.raises(OSError, match=name):
+            read_picture(tmp_path / name, 8)
+    with pytest.raises(ValueError, match="null character"):
+        read_picture(tmp_path / "a\0.png", 8)

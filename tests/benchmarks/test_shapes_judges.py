@@ -113,6 +113,16 @@ def test_what_follows_the_end_is_not_judged(stories, tmp_path):
     assert one == other
 
 
+def test_an_empty_name_is_no_picture(stories, tmp_path):
+    blocks = told(stories[0], tmp_path, "story")
+    nameless = [blocks[0], Block(blocks[1].text, ""), *blocks]
+    pictureless = [blocks[0], Block(blocks[1].text, None)]
+    one, other = (
+        interleaved.score([Answer(stories[0].key, tuple(each))], tmp_path) for each in (nameless, pictureless)
+    )
+    assert one == other
+
+
 def test_a_row_does_not_depend_on_the_other_answers(stories, tmp_path):
     answers = [Answer(story.key, tuple(told(story, tmp_path, story.key))) for story in stories]
     together = interleaved.score(answers, tmp_path)
@@ -122,9 +132,9 @@ def test_a_row_does_not_depend_on_the_other_answers(stories, tmp_path):
 def test_edited_as_asked_is_ten_of_ten(edit, tmp_path, monkeypatch, capsys):
     rng, answers = random.Random(0), []
     other = WORLD.prompts_by_task("test", "edits")["remove"][0]
-    for prompt, turns in ((edit, 3), (other, 1)):
+    for prompt in (edit, other):
         scene, blocks = prompt.source, []
-        for turn, change in enumerate(prompt.edits[:turns]):
+        for turn, change in enumerate(prompt.edits):
             scene = apply_edit(change, scene, rng)
             write_picture(tmp_path / f"{prompt.key}-{turn}.png", WORLD.render(scene))
             blocks.append(Block(None, f"{prompt.key}-{turn}.png"))
@@ -133,8 +143,8 @@ def test_edited_as_asked_is_ten_of_ten(edit, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "answers.json")])
     editing.main()
     ratings = read_ratings(tmp_path / "ratings.jsonl")
-    assert [rating.turn for rating in ratings] == [1, 1, 2, 3]
-    assert [rating.tag for rating in ratings] == [other.types[0], *edit.types]
+    assert [rating.turn for rating in ratings] == [1, 1, 2, 2, 3, 3]
+    assert [rating.tag for rating in ratings] == [of.types[turn] for turn in range(3) for of in (edit, other)]
     assert all(rating.SC == 10 and rating.PQ > 9.9 for rating in ratings)
     assert capsys.readouterr().out.startswith("shapes-edit\n")
 
@@ -156,7 +166,9 @@ def test_answers_to_something_else_are_refused(module, tmp_path, monkeypatch, ca
         with pytest.raises(SystemExit) as stop:
             module.main()
         assert stop.value.code == 2
-        assert message in capsys.readouterr().err
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.startswith(str(tmp_path / "answers.json"))
 
 
 @pytest.mark.parametrize("module", [interleaved, editing])
@@ -178,6 +190,13 @@ def test_pictures_of_another_size_and_ids_that_come_twice_are_refused(
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_turns_that_another_answer_has_are_not_left_out(edit, tmp_path):
+    other = WORLD.prompts_by_task("test", "edits")["remove"][0]
+    answers = [Answer(edit.key, (Block(None, "a.png"),) * 2), Answer(other.key, (Block(None, "a.png"),))]
+    with pytest.raises(ValueError, match=f"{other.key}: expected 2 turns, as another answer has, got 1"):
+        editing.score(answers, tmp_path)
 
 
 def test_turns_without_a_picture_are_refused(edit, tmp_path):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.mutants.benchmarks import BENCHMARK_BUGS
 from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.kernels import KERNEL_BUGS
 from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.plans import PLAN_BUGS
+from tests.mutants.readers import READER_BUGS
 from tests.mutants.reports import REPORT_BUGS
 from tests.mutants.run import RUN_BUGS
 from tests.mutants.sweeps import SWEEP_BUGS
@@ -23,5 +23,5 @@ BUGS = (
     *RUN_BUGS,
     *SWEEP_BUGS,
     *REPORT_BUGS,
-    *BENCHMARK_BUGS,
+    *READER_BUGS,
 )

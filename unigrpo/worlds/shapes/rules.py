@@ -7,11 +7,12 @@ policy learns to add objects as insurance; hence the strict verdict: official, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from unigrpo.worlds.shapes.grammar import PLACES, QUADRANT, SIZES, Box, Item, Scene
-from unigrpo.worlds.shapes.prompts import Clause, Prompt
+from unigrpo.worlds.shapes.prompts import RELATIONS, Clause, Prompt
 from unigrpo.worlds.shapes.thinking import Plan
 
 MAX_PER_CLASS = 16
@@ -75,6 +76,51 @@ def relations(subject: Box, reference: Box) -> frozenset[str]:
     return frozenset(found)
 
 
+def check_clauses(prompt: Prompt) -> None:
+    """See that the rules can be applied to every clause of ``prompt``.
+
+    Raises:
+        ValueError: no clause, a count below 1, a relation to a clause that does not come before, or a field that is
+            missing or of another type; names prompt, clause and field.
+    """
+    if not prompt.include and not prompt.exclude:
+        raise ValueError(f"{prompt.prompt!r}: expected a clause in include or exclude, got none")
+    for kind, clauses in (("include", prompt.include), ("exclude", prompt.exclude)):
+        for number, clause in enumerate(clauses):
+            for name, (expected, fits) in _CLAUSE.items():
+                if name not in clause and name in _OPTIONAL:
+                    continue
+                if name not in clause or not fits(clause[name], number):
+                    got = f"got {clause[name]!r:.80}" if name in clause else "which is missing"
+                    raise ValueError(f"{prompt.prompt!r}: {kind}[{number}]: {name}: expected {expected}, {got}")
+
+
+def _is_count(value: Any, _: int) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_text(value: Any, _: int) -> bool:
+    return isinstance(value, str)
+
+
+def _is_position(value: Any, number: int) -> bool:
+    """A relation and the index of a clause before ``number``; an index from the end would be another clause."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    relation, index = value
+    return isinstance(relation, str) and relation in RELATIONS and type(index) is int and 0 <= index < number
+
+
+_OPTIONAL = ("color", "position")
+#: Field of a clause -> what is expected of it, and whether a value is that in the clause of a number.
+_CLAUSE: Mapping[str, tuple[str, Callable[[Any, int], bool]]] = {
+    "class": ("a name", _is_text),
+    "count": ("a whole number from 1", _is_count),
+    "color": ("a name", _is_text),
+    "position": (f"[{' | '.join(RELATIONS)}, index of a clause before it]", _is_position),
+}
+
+
 def apply_rules(objects: Sequence[Found], prompt: Prompt) -> Outcome:
     """Judge ``objects`` against ``prompt``.
 
@@ -82,9 +128,9 @@ def apply_rules(objects: Sequence[Found], prompt: Prompt) -> Outcome:
     however many objects there are, a wrong position is worth nothing, and ``exclude`` clauses are terms too.
 
     Raises:
-        ValueError: a clause without class or count, or with a position relative to no clause before it.
+        ValueError: the prompt has a clause that says nothing, as of ``check_clauses``.
     """
-    _check_clauses(prompt)
+    check_clauses(prompt)
     ranked = sorted(objects, key=lambda found: -found.score)
     terms: list[float] = []
     reasons: list[str] = []
@@ -109,26 +155,6 @@ def apply_rules(objects: Sequence[Found], prompt: Prompt) -> Outcome:
         extra=_extra(ranked, prompt),
         reason="; ".join(reasons),
     )
-
-
-def _check_clauses(prompt: Prompt) -> None:
-    """Refuse clauses that no list of objects could be judged by."""
-    for name, clauses in (("include", prompt.include), ("exclude", prompt.exclude)):
-        for number, clause in enumerate(clauses):
-            where = f"{prompt.prompt!r}: {name}[{number}]"
-            if not isinstance(clause.get("class"), str):
-                raise ValueError(f"{where}: class: expected a name, got {clause.get('class')!r}")
-            count = clause.get("count")
-            if type(count) is not int or count < 1:
-                raise ValueError(f"{where}: count: expected a whole number from 1, got {count!r}")
-            if name == "include" and "position" in clause:
-                match clause["position"]:
-                    case [str(), int(index)] if 0 <= index < number:
-                        continue
-                raise ValueError(
-                    f"{where}: position: expected a relation and the number of a clause before this one, "
-                    f"got {clause['position']!r}"
-                )
 
 
 def _clause_terms(
