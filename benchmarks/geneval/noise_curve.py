@@ -33,7 +33,7 @@ def _noisy(pictures: Floats, noise: float, rng: np.random.Generator) -> Floats:
 
 
 def judge_accuracy(count: int, noise: float, seed: int = 0) -> tuple[list[float], float]:
-    """Share called strictly right per task, of ``count`` pictures each that are right, and their mean distance to clean ones."""
+    """Share called strictly right per task, of ``count`` pictures each that are right, and their mean distance."""
     draws, rng = random.Random(seed), np.random.default_rng(seed)
     shares, distances = [], []
     for prompts in by_task("test").values():
