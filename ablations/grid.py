@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unigrpo.errors import ConfigError
+from unigrpo.files import home_expanded
 from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
 
@@ -104,7 +105,7 @@ def load_grid(name: str, preset: str = "") -> Grid:
     Raises:
         ConfigError: there is no such grid or preset, or the file does not describe one.
     """
-    path = Path(name).expanduser() if name.endswith(".yaml") else GRIDS / f"{name}.yaml"
+    path = Path(home_expanded("grid", name)) if name.endswith(".yaml") else GRIDS / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"unknown grid {name!r}{nearest(name, grids())}")
     try:

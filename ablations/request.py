@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from ablations.launchers import Launcher
 from unigrpo.compose import recipes
 from unigrpo.config import RunConfig, build_strategy, slot_of
 from unigrpo.errors import ConfigError
+from unigrpo.files import home_expanded
 from unigrpo.registry import find, nearest, strategies
 from unigrpo.strict_yaml import read_yaml
 
@@ -109,7 +112,7 @@ def read(arguments: Sequence[str]) -> Request:
         action=values.get("action", "run"),
         dry_run=_flag("dry_run", values.get("dry_run", "false")),
         budget=Budget.read(budget),
-        root=_root(values.get("root", "runs")),
+        root=_root(values.get("root", "runs"), values.get("tracker", "mlflow")),
         tracker=values.get("tracker", "mlflow"),
         overrides=tuple(overrides),
     )
@@ -158,10 +161,15 @@ def _override(argument: str) -> str:
     return argument
 
 
-def _root(text: str) -> Path:
-    if not text:
-        raise ConfigError("root: expected a folder, got nothing")
-    return Path(text).expanduser()
+def _root(text: str, tracker: str) -> Path:
+    root = Path(home_expanded("root", text))
+    own_store = tracker == "mlflow" and not os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if own_store and (found := re.search(r"\?|%[0-9a-fA-F]{2}", str(root.resolve()))):
+        raise ConfigError(
+            f"root={text}: {found[0]!r} in a path means something else in the address of MLflow's database, which lies"
+            " there; rename it, give tracker=none, or set MLFLOW_TRACKING_URI"
+        )
+    return root
 
 
 def _launcher(name: str, given: Mapping[str, str]) -> Launcher:

@@ -62,7 +62,7 @@ def test_a_path_is_a_path_from_here_or_from_home(tmp_path, monkeypatch):
         assert digest_of(path) == digest_of("tiny-shapes")
     # Neither the present folder nor what lies beside the package's own is meant by such names.
     shutil.copy(tmp_path / "mine" / CONFIG, tmp_path)
-    for nothing in ("", "../checkpoints/tiny-shapes", "tiny-shapes/"):
+    for nothing in ("../checkpoints/tiny-shapes", "tiny-shapes/"):
         with pytest.raises(ConfigError, match="no such shipped checkpoint or folder"):
             folder_of(nothing)
 

@@ -16,6 +16,7 @@ from typing import Any
 from unigrpo import registry
 from unigrpo.config import Fields, RunConfig, class_of, fields_of, plain_form, slot_of
 from unigrpo.errors import ConfigError
+from unigrpo.files import home_expanded
 from unigrpo.overrides import Override, parse
 from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
@@ -37,7 +38,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such recipe, or its configuration is not valid.
     """
-    path = Path(name).expanduser() if name.endswith(".yaml") else RECIPES / f"{name}.yaml"
+    path = Path(home_expanded("recipe", name)) if name.endswith(".yaml") else RECIPES / f"{name}.yaml"
     return _read_recipe(path, name)
 
 

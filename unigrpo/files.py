@@ -10,6 +10,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unigrpo.errors import ConfigError
+
+
+def home_expanded(key: str, path: str) -> str:
+    """``path`` with the home folder in the place of ``~``, as a script may pass it.
+
+    Args:
+        key: what the path was given for, for messages.
+        path: of a file or folder.
+
+    Raises:
+        ConfigError: there is no path, or nobody has that home.
+    """
+    found = os.path.expanduser(path)
+    if not path:
+        raise ConfigError(f"{key}=: expected a path, got nothing")
+    if path.startswith("~") and found == path:
+        raise ConfigError(f"{key}={path}: there is no such home; write the path in full, or ./{path}")
+    return found
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``: temporary file in the same folder, flushed to disk, then renamed.

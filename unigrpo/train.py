@@ -5,7 +5,6 @@ The same command again goes on where a stopped or killed run was.  Ctrl-C checkp
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 from unigrpo import console, surroundings
 from unigrpo.compose import compose
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError, Stopped
+from unigrpo.files import home_expanded
 
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 
@@ -44,11 +44,7 @@ def _folder(name: str) -> Path:
     Raises:
         ConfigError: no run can be written there.
     """
-    if not name:
-        raise ConfigError("folder=: expected a path, got nothing")
-    folder = Path(os.path.expanduser(name))
-    if str(folder).startswith("~"):
-        raise ConfigError(f"folder={name}: there is no such home; name the folder in full, or ./{name}")
+    folder = Path(home_expanded("folder", name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

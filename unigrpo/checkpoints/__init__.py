@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unigrpo.errors import ConfigError
+from unigrpo.files import home_expanded
 from unigrpo.registry import nearest
 
 SHIPPED = Path(__file__).parent
@@ -26,8 +27,8 @@ def folder_of(checkpoint: str) -> Path:
         ConfigError: neither.
     """
     shipped = [path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")]
-    folder = SHIPPED / checkpoint if checkpoint in shipped else Path(checkpoint).expanduser()
-    if checkpoint and (folder / CONFIG).is_file():
+    folder = SHIPPED / checkpoint if checkpoint in shipped else Path(home_expanded("model.checkpoint", checkpoint))
+    if (folder / CONFIG).is_file():
         return folder
     fault = f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder with {CONFIG}"
     raise ConfigError(f"{fault}{nearest(checkpoint, shipped)}")
