@@ -5,7 +5,6 @@ It stands in the topmost package, since it starts what is in all of them.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,15 +37,13 @@ def _report(words: list[str]) -> int:
 def _warmup(words: list[str]) -> int:
     from unigrpo.training.warmup import main
 
-    main(words)
-    return 0
+    return main(words)
 
 
 def _registry(words: list[str]) -> int:
     from unigrpo.registry import main
 
-    argparse.ArgumentParser(prog="unigrpo registry", description=main.__doc__).parse_args(words)
-    main()
+    main(words)
     return 0
 
 

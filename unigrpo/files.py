@@ -85,7 +85,7 @@ def read_json(path: Path) -> Any:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file; a row that a kill cut short is left out."""
     try:
-        return list(_rows(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+        return list(_rows(path.read_text(encoding="utf-8", errors="replace").split("\n")))
     except FileNotFoundError:
         return []
 
@@ -95,7 +95,7 @@ def last_row(path: Path, most: int = 8192) -> dict[str, Any]:
     try:
         with path.open("rb") as handle:
             handle.seek(max(0, path.stat().st_size - most))
-            lines = handle.read().decode("utf-8", "replace").splitlines()
+            lines = handle.read().decode("utf-8", "replace").split("\n")
     except FileNotFoundError:
         return {}
     return next(_rows(reversed(lines)), {})

@@ -10,6 +10,7 @@ plan can be made, checked and printed without torch.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import difflib
@@ -17,7 +18,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -228,9 +229,10 @@ def listing() -> list[Mapping[str, Any]]:
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print every slot with its strategies."""
     console.prepare()
+    argparse.ArgumentParser(prog="python -m unigrpo.registry", description=main.__doc__).parse_args(arguments)
     from rich.console import Console
     from rich.table import Column, Table
 

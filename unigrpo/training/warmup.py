@@ -11,8 +11,9 @@ import dataclasses
 import json
 import math
 import random
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -26,8 +27,9 @@ from unigrpo import console, registry
 from unigrpo.categorical import log_prob
 from unigrpo.checkpoints import digest, folder_of
 from unigrpo.config import EvaluationConfig, RunConfig, build
+from unigrpo.errors import ConfigError
 from unigrpo.evaluation import Evaluator
-from unigrpo.files import read_json
+from unigrpo.files import home_expanded, read_json
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import Cfg
 from unigrpo.flow.schedule import time_points
@@ -39,6 +41,7 @@ from unigrpo.models.mot import MoTPolicy
 from unigrpo.models.policy import CodePolicy, Context
 from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
+from unigrpo.strict_yaml import read_yaml
 from unigrpo.training.warmup_data import Episodes, draw_episodes, rows_of
 from unigrpo.trajectory import ImageSegment, TextScore, TextSegment
 from unigrpo.walk import Rules, Walk
@@ -331,11 +334,11 @@ def score(model: UnifiedModel, config: EvaluationConfig) -> dict[str, float]:
     return {**plain, **{f"cfg/{name}": value for name, value in guided.items()}}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Make a checkpoint folder: weights, tokenizer, recipe with scores and hash."""
+def main(arguments: list[str] | None = None) -> int:
+    """Make a checkpoint folder: weights, tokenizer, recipe with scores and hash; the exit code, 2 for a mistake."""
     console.prepare()
     parser = argparse.ArgumentParser(prog="python -m unigrpo.training.warmup", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the checkpoint goes")
+    parser.add_argument("folder", help="where the checkpoint goes")
     parser.add_argument(
         "settings",
         nargs="*",
@@ -343,16 +346,31 @@ def main(arguments: list[str] | None = None) -> None:
         help="like=NAME takes a shipped checkpoint's recipe; then settings such as steps=500",
     )
     given = parser.parse_args(arguments)
-    plain = dict(setting.split("=", 1) for setting in given.settings)
-    like = read_json(folder_of(plain.pop("like")) / "recipe.json") if "like" in plain else {"recipe": {}}
-    config: WarmupConfig = build(WarmupConfig, like["recipe"] | {key: json.loads(v) for key, v in plain.items()})
+    try:
+        folder, config = Path(home_expanded("folder", given.folder)), _config(given.settings)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     model, recipe = make(config)
-    checkpoint.save(given.folder, model)
+    checkpoint.save(folder, model)
     scores = score(model, EvaluationConfig())
-    recipe |= {"sha256": digest(given.folder), "scores": {k: round(v, 4) for k, v in scores.items()}}
-    (given.folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    recipe |= {"sha256": digest(folder), "scores": {k: round(v, 4) for k, v in scores.items()}}
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     print(f"strict {scores['geneval/strict']:.3f}, official {scores['geneval/official']:.3f} at guidance 1")
+    return 0
+
+
+def _config(settings: Sequence[str]) -> WarmupConfig:
+    plain: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or key in plain:
+            raise ConfigError(f"{setting!r}: expected key=value, each key once")
+        plain[key] = value if key == "like" else read_yaml(value)
+    like = read_json(folder_of(plain.pop("like")) / "recipe.json") if "like" in plain else {"recipe": {}}
+    config: WarmupConfig = build(WarmupConfig, like["recipe"] | plain)
+    return config
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
