@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,13 +50,17 @@ class Grid:
         if UNTOUCHED in self.arms:
             raise ConfigError(f"arms: {UNTOUCHED!r} is always there, do not list it")
         for name in self.arms:
-            if "@" in name or not name.isprintable():
+            if "@" in name or not name.isprintable() or name != name.strip():
                 raise ConfigError(f"arms: expected a name of printable characters without '@', got {name!r}")
+        if len({unicodedata.normalize("NFC", name) for name in self.arms}) < len(self.arms):
+            raise ConfigError("arms: two names look the same, since one letter can be written in two ways")
         if self.baseline not in self.arms:
             raise ConfigError(f"baseline: no arm is called {self.baseline!r}{nearest(self.baseline, self.arms)}")
         for name in self.comparisons:
             if name not in self.arms:
                 raise ConfigError(f"comparisons: no arm is called {name!r}{nearest(name, self.arms)}")
+            if name == self.baseline or self.comparisons.count(name) > 1:
+                raise ConfigError(f"comparisons: expected other arms than the baseline, each once, got {name!r}")
         if set(self.primary) != {"metric", "direction"} or self.primary["direction"] not in ("max", "min"):
             raise ConfigError(f"primary: expected {{metric: NAME, direction: max or min}}, got {dict(self.primary)}")
         if self.correction not in CORRECTIONS:
@@ -107,6 +112,10 @@ def load_grid(name: str, preset: str = "") -> Grid:
     """
     path = Path(home_expanded("grid", name)) if name.endswith(".yaml") else GRIDS / f"{name}.yaml"
     if not path.is_file():
+        if name.endswith((".yaml", ".yml")) or "/" in name:
+            raise ConfigError(
+                f"grid={name}: expected a file whose name ends in .yaml, there is none at {path.absolute()}"
+            )
         raise ConfigError(f"unknown grid {name!r}{nearest(name, grids())}")
     try:
         return _grid(path.stem, load_yaml(path), preset)
@@ -117,18 +126,24 @@ def load_grid(name: str, preset: str = "") -> Grid:
 def _grid(name: str, data: Any, preset: str) -> Grid:
     data = _mapping("the file", data)
     presets = _mapping("presets", data.pop("presets", {}))
+    for other, changes in presets.items():
+        _known(f"presets.{other}: ", _mapping(f"presets.{other}", changes))
     if preset:
         if preset not in presets:
             raise ConfigError(f"preset: unknown {preset!r}{nearest(preset, presets)}")
-        data |= _mapping(f"presets.{preset}", presets[preset])
-    known = set(Grid.__dataclass_fields__) - {"name"}
-    for key in data:
-        if key not in known:
-            raise ConfigError(f"unknown key {key!r}{nearest(key, known)}")
+        data |= presets[preset]
+    _known("", data)
     for key in ("question", "recipe", "baseline", "primary", "arms"):
         if key not in data:
             raise ConfigError(f"the key {key!r} is missing")
     return Grid(name, **{key: _value(key, value) for key, value in data.items()})
+
+
+def _known(where: str, data: Mapping[str, Any]) -> None:
+    known = set(Grid.__dataclass_fields__) - {"name"}
+    for key in data:
+        if key not in known:
+            raise ConfigError(f"{where}unknown key {key!r}{nearest(key, known)}")
 
 
 def _value(key: str, value: Any) -> Any:
@@ -158,7 +173,8 @@ def _words(key: str, value: Any) -> tuple[str, ...]:
 
 
 def _items(key: str, value: Any) -> tuple[Any, ...]:
-    return tuple(_typed(key, [] if value is None else value, list))
+    # Of an arm without overrides nothing needs to be said; elsewhere nothing is more likely to be forgotten.
+    return tuple(_typed(key, [] if value is None and key.startswith("arms.") else value, list))
 
 
 def _typed(key: str, value: Any, kind: type) -> Any:

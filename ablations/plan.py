@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ablations.grid import UNTOUCHED, Grid, check_seeds
+from reports.metrics import meant
 from unigrpo.checkpoints import digest_of
 from unigrpo.compose import Draft, recipe_of, unknown_key
 from unigrpo.config import RunConfig
@@ -311,15 +312,18 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"the baseline {plan.baseline} is refused: there is nothing to compare with"
     elif plan.baseline != plan.grid.baseline:
         yield f"an axis splits the baseline; every comparison is with {plan.baseline}"
+    for name in (plan.grid.primary["metric"], *plan.grid.secondary):
+        if close := meant(name):
+            yield f"no run of this project measures {name!r}; did you mean {close!r}?"
     comparisons = len(plan.comparisons)
     factor = comparisons if plan.grid.correction == "holm" else 1
     seeds = len(plan.seeds)
     smallest = 2 / 2**seeds
     if comparisons > 0 and smallest * factor > plan.grid.alpha:
         enough = next(n for n in itertools.count(seeds) if factor * 2 / 2**n <= plan.grid.alpha)
-        corrected = f", {smallest * factor:.3g} after {plan.grid.correction} over {comparisons} comparisons"
+        corrected = f", {min(1, smallest * factor):.3g} after {plan.grid.correction} over {comparisons} comparisons"
         yield (
-            f"with {seeds} seeds the smallest p that an exact paired test can give is {smallest:.3g}"
+            f"with {seeds} seed{'s' * (seeds > 1)} the smallest p that an exact paired test can give is {smallest:.3g}"
             f"{corrected if factor > 1 else ''}, above alpha = {plan.grid.alpha:g}: the test cannot show any"
             f" difference; seeds={enough} could"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -96,6 +97,13 @@ _KNOWN |= {
     f"geneval/official/{task}": Metric(f"geneval/official/{task}", task.replace("_", " "), "Official, by task")
     for task in TASKS
 }
+
+
+def meant(name: str) -> str:
+    """The known name that ``name``, which is none, is nearly: a slip of the pen, or a former name; empty otherwise."""
+    known = [*_KNOWN, *(f"cfg/{known}" for known in _KNOWN)]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+    return "" if name in known or not close else close[0]
 
 
 def metric(name: str) -> Metric:

@@ -175,7 +175,8 @@ def compare(arm: ArrayLike, other: ArrayLike | float, *, higher_is_better: bool 
     return Comparison(
         difference=mean_interval(differences),
         p=sign_flip_p(differences),
-        effect=float(differences.mean()) / spread if spread > 0 else None,
+        # Of differences that are equal but for rounding, the spread is rounding too.
+        effect=float(differences.mean()) / spread if spread > 1e-9 * np.abs(differences).max(initial=0) else None,
         improved=int(np.sum(differences > 0 if higher_is_better else differences < 0)),
         correlation=_correlation(first, second) if second.ndim else None,
         differences=tuple(float(d) for d in differences),

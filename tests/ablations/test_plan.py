@@ -47,6 +47,16 @@ def test_kl_vs_mse_is_nineteen_cells_seed_by_seed():
     assert [cell.config.seed for cell in cells[1:]] == sorted(cell.config.seed for cell in cells[1:])
 
 
+@pytest.mark.parametrize("name", ["geneval/strct", "heldout/distance_to_claen", "cfg/geneval/strictt"])
+def test_a_metric_that_is_nearly_one_is_told_before_any_time_is_spent(name):
+    def told(**changes):
+        return [note for note in make_plan(grid_of(**changes)).notes if "measures" in note]
+
+    assert "did you mean" in told(primary={"metric": name, "direction": "max"})[0]
+    assert name in told(secondary=(name,))[0]
+    assert not told(secondary=("reward/mine", "geneval/strict", "cfg/geneval/strict"))
+
+
 def test_only_planned_comparisons_count_for_the_correction():
     arms = {name: (f"optim.image_lr={rate}",) for name, rate in (("a", 1e-4), ("b", 2e-4), ("c", 3e-4))}
     everything, one = (make_plan(grid_of(arms=arms, comparisons=names)) for names in ((), ("c",)))
@@ -344,6 +354,10 @@ def test_without_a_correction_the_number_of_comparisons_does_not_count():
     ("changes", "expected"),
     [
         ({"baseline": "bb"}, "did you mean 'b'?"),
+        ({"comparisons": ("a",)}, "comparisons: expected other arms than the baseline, each once, got 'a'"),
+        ({"comparisons": ("b", "b")}, "each once, got 'b'"),
+        ({"arms": {"a": (), " b": ()}}, "got ' b'"),
+        ({"arms": {"a": (), "\u00e9": (), "e\u0301": ()}}, "two names look the same"),
         ({"arms": {}}, "expected at least one"),
         ({"arms": {"a": (), UNTOUCHED: ()}}, "is always there"),
         ({"arms": {"a": (), "b@2": ()}}, "arms: expected a name of printable characters without '@', got 'b@2'"),
@@ -363,11 +377,19 @@ def test_a_grid_that_makes_no_sense_is_refused(changes, expected):
     assert expected in str(caught.value)
 
 
+def test_a_grid_file_that_is_not_there_is_told_as_such(tmp_path):
+    for name in (str(tmp_path / "mine.yaml"), str(tmp_path / "mine.yml")):
+        with pytest.raises(ConfigError, match=r"expected a file whose name ends in \.yaml, there is none at"):
+            load_grid(name)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("question: x\nbaselin: y", "unknown key 'baselin'; did you mean 'baseline'?"),
         ("question: x", "the key 'recipe' is missing"),
+        ("question: x\npresets: {small: {seedz: [0]}}", "presets.small: unknown key 'seedz'; did you mean 'seeds'?"),
+        ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {a: }\ncomparisons:", "comparisons: expected a list"),
         ("- 1", "the file: expected a dict"),
         ("a: [", "grid"),
         ("question: [1]\nrecipe: u\nbaseline: a\nprimary: {}\narms: {}", "question: expected a str"),

@@ -223,3 +223,7 @@ def test_reading_one_measure_at_equal_levels_of_another():
     found = statistics.at_equal([0.9, 0.5, 0.7], [0.4, 0.6, 0.8], [0.6, 0.9, 0.95])
     assert found[:2] == pytest.approx([0.7, 0.4])
     assert np.isnan(found[2])
+
+
+def test_differences_that_are_equal_but_for_rounding_have_no_effect_size():
+    assert statistics.compare([0.5, 1 / 3], [1 / 3, 1 / 6]).effect is None
