@@ -8,6 +8,7 @@ per picture, in which ``metadata`` and ``details`` are themselves JSON texts.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -223,11 +224,19 @@ def read_results(path: Path) -> list[Result]:
     for record in read_lines(path):
         texts = {field.name: record.get(field.name, str) for field in fields(Result) if field.name != "correct"}
         results.append(Result(correct=record.get("correct", bool), **texts))
-        once.add(texts["filename"], record.where)
-    counts = Counter(result.metadata for result in results)
+        once.add(posixpath.normpath(texts["filename"]), record.where)
+    counts = Counter(map(_prompt_of, results))
     most = max(counts.values(), default=0)
     for result in results:
-        if counts[result.metadata] < most:
+        if (count := counts[_prompt_of(result)]) < most:
             expected = f"{most} pictures of every prompt, as of another one"
-            raise ValueError(f"{path}: expected {expected}, got {counts[result.metadata]} of {result.prompt!r:.80}")
+            raise ValueError(f"{path}: expected {expected}, got {count} of {result.prompt!r:.80}")
     return results
+
+
+def _prompt_of(result: Result) -> str:
+    """What tells the prompts of results apart: their metadata, in whatever order they were written."""
+    try:
+        return json.dumps(json.loads(result.metadata), sort_keys=True)
+    except ValueError:  # the scorer writes what it was given
+        return result.metadata

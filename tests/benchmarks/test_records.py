@@ -162,6 +162,23 @@ def test_a_picture_that_has_no_result_is_named_by_its_prompt(path):
         read_results(path)
 
 
+def test_a_prompt_is_one_however_its_metadata_are_written(path):
+    row = next(reader for reader in READERS if reader.name == "results").row
+    written = [{"b": 1, "a": 2}, {"a": 2, "b": 1}, {"a": 3}]
+    rows = [row | {"filename": f"{k}.png", "metadata": json.dumps(said)} for k, said in enumerate(written)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match="expected 2 pictures of every prompt"):
+        read_results(path)
+
+
+@pytest.mark.parametrize("other", ["./a/0.png", "a//0.png", "a/b/../0.png"])
+def test_a_picture_is_one_however_its_path_is_written(path, other):
+    row = next(reader for reader in READERS if reader.name == "results").row
+    path.write_text("\n".join(json.dumps(row | {"filename": name}) for name in ("a/0.png", other)))
+    with pytest.raises(ValueError, match="expected one result per picture"):
+        read_results(path)
+
+
 NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-0.1", "10.1", "1" * 400, "true", "null", '"3"', "[3]")
 
 
