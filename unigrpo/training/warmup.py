@@ -364,8 +364,8 @@ def _config(settings: Sequence[str]) -> WarmupConfig:
     plain: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals or key in plain:
-            raise ConfigError(f"{setting!r}: expected key=value, each key once")
+        if not equals:
+            raise ConfigError(f"{setting!r}: expected key=value")
         plain[key] = value if key == "like" else read_yaml(value)
     like = read_json(folder_of(plain.pop("like")) / "recipe.json") if "like" in plain else {"recipe": {}}
     config: WarmupConfig = build(WarmupConfig, like["recipe"] | plain)
