@@ -64,6 +64,12 @@ def test_a_mapping_given_whole_replaces_the_one_that_is_there():
     assert compose(["optim={updates: 3}", "optim.image_lr=1"]).optim == OptimConfig(updates=3, image_lr=1.0)
 
 
+def test_what_is_added_to_a_mapping_of_one_configuration_is_in_no_other():
+    given = ["reward=weighted", "reward.weights={geneval: 1.0}"]
+    assert compose([*given, "++reward.weights.proxy=2"]).reward.weights == {"geneval": 1.0, "proxy": 2.0}
+    assert compose(given).reward.weights == {"geneval": 1.0}
+
+
 def test_adding_and_deleting():
     both = {"geneval": 0.5, "proxy": 0.25}
     assert compose(["reward=weighted", "++reward.weights.proxy=0.25"]).reward.weights == both

@@ -204,9 +204,9 @@ class Draft:
         elif slot:
             node[last] = self._strategy(override, slot, before)
         elif field and isinstance(override.value, dict) and (section := class_of(field, override.value)):
-            node[last] = defaults(section) | override.value
+            node[last] = defaults(section) | _copy(override.value)
         else:
-            node[last] = override.value
+            node[last] = _copy(override.value)  # overrides are parsed once, for all configurations
         kept = bool(slot) and isinstance(before, dict) and node[last].get("name") == before.get("name")
         self.said = [o for o in self.said if o.key != override.key and (kept or not _is_below(o.key, override.key))]
         self.said.append(override)

@@ -10,8 +10,8 @@ PLAN_BUGS = (
     Bug(
         "a mapping given whole is merged",
         COMPOSE,
-        "            node[last] = override.value\n",
-        "            node[last] = before | override.value if isinstance(before, dict) else override.value\n",
+        "node[last] = _copy(override.value)  #",
+        "node[last] = before | override.value if isinstance(before, dict) else override.value  #",
         nodes("test_compose", "test_a_mapping_given_whole_replaces_the_one_that_is_there"),
     ),
     Bug(
