@@ -18,6 +18,8 @@ def root(tmp_path_factory):
 @pytest.mark.parametrize("name", grids())
 def test_every_grid_runs_in_its_small_preset(name, root, capsys):
     arguments = [f"grid={name}", "preset=small", "seeds=1", f"root={root}", "launcher=inline", "tracker=none"]
+    # The least that is still a group, and an evaluation of few steps: what is tested is that all parts meet.
+    arguments += ["rollout.group_size=2", "evaluation.steps=2"]
     if name != "single_vs_multi_round":  # whose arms differ in their updates
         arguments.append("optim.updates=1")
     assert main(arguments) == 0

@@ -17,6 +17,9 @@ from unigrpo.heads import Flow, Tokens
 from unigrpo.models.linear import Linear
 from unigrpo.walk import replay
 
+#: Every operation is recorded, which tracing would slow down as much again.
+pytestmark = pytest.mark.no_cover
+
 
 class Looking(torch.nn.Module):
     """What understands pictures: one product over channels."""
