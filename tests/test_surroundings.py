@@ -143,8 +143,12 @@ def test_a_file_that_stands_in_for_a_standard_module_is_refused(monkeypatch, tmp
 
 
 class TestKind:
-    def test_it_names_processor_kernels_threads_and_torch(self, monkeypatch):
-        monkeypatch.delenv("MKL_CBWR", raising=False)
+    @pytest.fixture(autouse=True)
+    def _as_if_nobody_picked_kernels(self, monkeypatch):
+        for name in ("MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "CUBLAS_WORKSPACE_CONFIG"):
+            monkeypatch.delenv(name, raising=False)
+
+    def test_it_names_processor_kernels_threads_and_torch(self):
         found = surroundings.kind()
         assert torch.backends.cpu.get_cpu_capability() in found
         assert f"{torch.get_num_threads()} thread" in found
