@@ -22,7 +22,7 @@ from ablations.plan import Cell, Plan, flat
 from ablations.record import planned, sweep_folder
 from ablations.worker import RUNNER, Job
 from unigrpo.errors import ConfigError
-from unigrpo.files import read_json, write_text
+from unigrpo.io import read_json, write_text
 
 #: Keys of a configuration in which ``explain`` names differences, before it only counts them.
 MOST_KEYS = 12

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.provenance import now
-from unigrpo.files import append_row, last_row, read_json, write_json, write_text
+from unigrpo.io import append_row, last_row, read_json, write_json, write_text
 
 #: Seconds between two signs of life of a running cell.
 BEAT = 20.0

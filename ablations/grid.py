@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unigrpo.errors import ConfigError
-from unigrpo.files import home_expanded
+from unigrpo.io import home_expanded
 from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
 

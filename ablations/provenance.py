@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from unigrpo.files import read_json
+from unigrpo.io import read_json
 
 
 def now() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from ablations.cells import CellFolder
 from ablations.plan import Plan, digest
 from ablations.provenance import git_sha, now
-from unigrpo.files import append_row, read_json, read_rows, write_json
+from unigrpo.io import append_row, read_json, read_rows, write_json
 
 #: Layout of ``sweep.json``; ``reports`` reads this one.
 LAYOUT = 1

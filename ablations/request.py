@@ -17,7 +17,7 @@ from ablations.launchers import Launcher
 from unigrpo.compose import recipes
 from unigrpo.config import RunConfig, build_strategy, slot_of
 from unigrpo.errors import ConfigError
-from unigrpo.files import home_expanded
+from unigrpo.io import home_expanded
 from unigrpo.registry import find, nearest, strategies
 from unigrpo.strict_yaml import read_yaml
 

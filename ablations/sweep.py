@@ -28,7 +28,7 @@ from ablations.tracking import Mirror
 from ablations.worker import RUNNER
 from unigrpo import console, surroundings
 from unigrpo.errors import ConfigError
-from unigrpo.files import read_json, write_json
+from unigrpo.io import read_json, write_json
 
 DONE, INCOMPLETE, MISTAKE, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 130
 

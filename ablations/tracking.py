@@ -31,7 +31,7 @@ from ablations.costs import cost_of
 from ablations.plan import SCHEMA, Cell, Plan, flat
 from ablations.store_faults import try_database, way_out
 from ablations.store_text import keys, public, text_of
-from unigrpo.files import read_json, read_rows, write_json, write_text
+from unigrpo.io import read_json, read_rows, write_json, write_text
 
 #: Seconds between two batches.
 PAUSE = 3.0

@@ -27,7 +27,7 @@ from ablations.provenance import git_sha
 from unigrpo import console, surroundings
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError, NonFiniteLoss, Stopped
-from unigrpo.files import write_json
+from unigrpo.io import write_json
 
 #: The function that trains and evaluates one run.
 RUNNER = "unigrpo.training.runner:run"

@@ -15,7 +15,7 @@ from benchmarks.records import Once, Record, read_records, write_records
 from unigrpo.worlds import Shapes
 
 if TYPE_CHECKING:
-    from unigrpo.episodes.episode import Family
+    from unigrpo.rollout.episodes.episode import Family
 
 
 @dataclass(frozen=True)

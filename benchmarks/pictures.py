@@ -95,6 +95,6 @@ def write_picture(path: Path, picture: Floats) -> None:
     """Write a picture [3, H, W] in [-1, 1] (clipped), in the bytes that a run's samples have."""
     import torch
 
-    from unigrpo.training.report_files import save_png
+    from unigrpo.training.artifacts import save_png
 
     save_png(path, torch.from_numpy(picture))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unigrpo.files import write_json, write_rows
+from unigrpo.io import write_json, write_rows
 
 T = TypeVar("T")
 

@@ -72,11 +72,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("drift/velocity_mse", "velocity MSE", "Drift", "neither"),
     Metric("drift/text_kl", "text KL", "Drift", "neither"),
     Metric("drift/image_kl", "image KL", "Drift", "neither"),
-    Metric("cfg/geneval/strict", "strict", "Guided"),
-    Metric("cfg/geneval/official", "official", "Guided"),
-    Metric("cfg/interleaved/mean", "mean", "Guided"),
-    Metric("cfg/editing/O", "O", "Guided"),
-    Metric("cfg/heldout/distance_to_clean", "distance to clean (lower is cleaner)", "Guided", "lower"),
+    Metric("guided/geneval/strict", "strict", "Guided"),
+    Metric("guided/geneval/official", "official", "Guided"),
+    Metric("guided/interleaved/mean", "mean", "Guided"),
+    Metric("guided/editing/O", "O", "Guided"),
+    Metric("guided/heldout/distance_to_clean", "distance to clean (lower is cleaner)", "Guided", "lower"),
     Metric("cost/cpu_s", "CPU s", "Cost", "neither"),
 )
 
@@ -101,7 +101,7 @@ _KNOWN |= {
 
 def meant(name: str) -> str:
     """The known name that ``name``, which is none, is nearly: a slip of the pen, or a former name; empty otherwise."""
-    known = [*_KNOWN, *(f"cfg/{known}" for known in _KNOWN)]
+    known = [*_KNOWN, *(f"guided/{known}" for known in _KNOWN)]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
     return "" if name in known or not close else close[0]
 

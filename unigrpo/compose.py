@@ -16,7 +16,7 @@ from typing import Any
 from unigrpo import registry
 from unigrpo.config import Fields, RunConfig, class_of, fields_of, plain_form, slot_of
 from unigrpo.errors import ConfigError
-from unigrpo.files import home_expanded
+from unigrpo.io import home_expanded
 from unigrpo.overrides import Override, parse
 from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml

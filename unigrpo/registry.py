@@ -36,11 +36,11 @@ ENTRY_POINTS = "unigrpo.strategies"
 #: Slot -> the module that holds the shipped strategies.
 SLOTS: dict[str, str] = {
     "world": "unigrpo.worlds",
-    "episode": "unigrpo.episodes",
+    "episode": "unigrpo.rollout.episodes",
     "reward": "unigrpo.rewards",
     "text_scorer": "unigrpo.rewards.scorers",
     "image_scorer": "unigrpo.rewards.scorers",
-    "image_head": "unigrpo.heads",
+    "image_head": "unigrpo.rollout.heads",
     "guidance": "unigrpo.flow.guidance",
     "dynamics": "unigrpo.flow.dynamics",
     "window": "unigrpo.flow.window",

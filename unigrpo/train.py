@@ -14,7 +14,7 @@ from typing import Any
 from unigrpo import console, surroundings
 from unigrpo.compose import compose
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError, Stopped
-from unigrpo.files import home_expanded
+from unigrpo.io import home_expanded
 
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 
@@ -57,11 +57,11 @@ def _folder(name: str) -> Path:
 def _train(config: Any, folder: Path) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from unigrpo.measures import MEASURES
+    from unigrpo.metrics import MEASURES
     from unigrpo.training.runner import run
 
     measure = MEASURES[config.episode.family](config.world)
-    watched, headline = measure.watched[0], measure.headline
+    train_metrics, headline = measure.train_metrics[0], measure.headline
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -71,7 +71,7 @@ def _train(config: Any, folder: Path) -> int:
 
             def show(event: dict[str, Any]) -> None:
                 numbers = event["metrics"]
-                text = f"reward {numbers['train/reward']:.3f}, {watched} {numbers[f'train/{watched}']:.3f}"
+                text = f"reward {numbers['train/reward']:.3f}, {train_metrics} {numbers[f'train/{train_metrics}']:.3f}"
                 bar.update(task, completed=event["update"], description=text)
 
             result = run(config, folder, progress=show, stop=lambda: bool(asked))
@@ -83,7 +83,7 @@ def _train(config: Any, folder: Path) -> int:
         return _USAGE if isinstance(error, ConfigError) else _FAILED
     finally:
         signal.signal(signal.SIGINT, before)
-    for name in (*headline, f"cfg/{headline[0]}"):
+    for name in (*headline, f"guided/{headline[0]}"):
         print(f"{name} {result['metrics'][name]:.3f}")
     return 0
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unigrpo.files import read_json, write_json
+from unigrpo.io import read_json, write_json
 
 
 @dataclass(frozen=True)

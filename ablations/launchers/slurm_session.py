@@ -24,7 +24,7 @@ from ablations.launchers.queue import GONE, Queue, Refused, SlurmDown, array_lim
 from ablations.launchers.slurm_jobs import Resources, SlurmJobs
 from ablations.worker import Job, Outcome
 from unigrpo.errors import ConfigError
-from unigrpo.files import read_json
+from unigrpo.io import read_json
 
 #: Seconds between looks for what jobs have left; files cost Slurm nothing.
 LOOK = 1.0

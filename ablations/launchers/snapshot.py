@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablations.provenance import git_sha
-from unigrpo.files import write_json
+from unigrpo.io import write_json
 
 #: What every worker imports.
 PACKAGES = ("unigrpo", "ablations", "benchmarks", "reports")

@@ -26,7 +26,7 @@ from ablations.launchers.local import Local
 from ablations.launchers.queue import SlurmDown, ask
 from ablations.worker import Job, Outcome, had_before, join_cell, run_logged, slurm_job
 from unigrpo.errors import ConfigError
-from unigrpo.files import write_json
+from unigrpo.io import write_json
 
 #: Why Slurm ended an attempt that gained nothing -> how a cell that is given up for that tells it, and the way out.
 _GIVEN_UP = {

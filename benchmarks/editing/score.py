@@ -16,8 +16,8 @@ from benchmarks.answers import Answer, prompts_of
 from benchmarks.command import judge_answers
 from benchmarks.editing.ratings import read_ratings, report
 from benchmarks.pictures import read_picture
-from unigrpo.measures import EditMeasure, Row
-from unigrpo.transcript import Pictures, Transcript
+from unigrpo.metrics import EditMeasure, Row
+from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart
 from unigrpo.worlds import Shapes
 
 
@@ -51,12 +51,12 @@ def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
         [read_picture(folder / str(answer.blocks[turn].image), world.size) for answer in answers]
         for turn in range(turns)
     ]
-    made = [True] * len(answers)
+    alive = [True] * len(answers)
     parts = [
-        Pictures(torch.from_numpy(np.stack(pictures)), made, given=number == 0, turn=max(number - 1, 0))
+        ImagePart(torch.from_numpy(np.stack(pictures)), alive, given=number == 0, turn=max(number - 1, 0))
         for number, pictures in enumerate(painted)
     ]
-    return EditMeasure(world).rows(Transcript(prompts, tuple(parts)), per_prompt=1)
+    return EditMeasure(world).rows(DecodedEpisodes(prompts, tuple(parts)), per_prompt=1)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from benchmarks.pictures import Floats, read_picture, write_picture
 from benchmarks.records import Once, Record, read_lines, read_object
-from unigrpo.files import write_rows
+from unigrpo.io import write_rows
 from unigrpo.worlds.shapes.prompts import Prompt
 from unigrpo.worlds.shapes.rules import check_clauses
 

@@ -16,8 +16,8 @@ from benchmarks.answers import Answer, Block, prompts_of
 from benchmarks.command import judge_answers
 from benchmarks.interleaved.judgements import read_judgements, summarise
 from benchmarks.pictures import read_picture
-from unigrpo.measures import Row, StoryMeasure
-from unigrpo.transcript import End, Pictures, Transcript, Words
+from unigrpo.metrics import Row, StoryMeasure
+from unigrpo.rollout.decoded import DecodedEpisodes, End, ImagePart, TextPart
 from unigrpo.worlds import Shapes
 
 
@@ -36,7 +36,7 @@ def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
     told = [tuple(_told(answer)) for answer in answers]
     turns = range(max(map(len, told)))
     parts = [part for turn in turns for part in _turn(turn, told, folder)]
-    return StoryMeasure(Shapes()).rows(Transcript(stories, tuple(parts)), per_prompt=1)
+    return StoryMeasure(Shapes()).rows(DecodedEpisodes(stories, tuple(parts)), per_prompt=1)
 
 
 def _told(answer: Answer) -> Iterator[Block]:
@@ -47,7 +47,7 @@ def _told(answer: Answer) -> Iterator[Block]:
             return
 
 
-def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[Words, Pictures]:
+def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[TextPart, ImagePart]:
     import torch
 
     blocks = [blocks[turn] if turn < len(blocks) else None for blocks in told]
@@ -58,8 +58,8 @@ def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[Wor
     nothing = np.zeros((3, size, size), dtype=np.float32)
     pixels = np.stack([read_picture(folder / image, size) if image else nothing for image in images])
     return (
-        Words(texts, ends, [len(text.split()) for text in texts], given=False, turn=turn),
-        Pictures(torch.from_numpy(pixels), [bool(image) for image in images], given=False, turn=turn),
+        TextPart(texts, ends, [len(text.split()) for text in texts], given=False, turn=turn),
+        ImagePart(torch.from_numpy(pixels), [bool(image) for image in images], given=False, turn=turn),
     )
 
 

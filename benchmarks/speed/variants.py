@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unigrpo.models.policy import Context, Policy
 from unigrpo.noise import EpisodeDraws
+from unigrpo.rollout.rollout import Rollout, RolloutSpec, replay
+from unigrpo.rollout.trajectory import TextSegment, Trajectory
 from unigrpo.training.trainer import Trainer
-from unigrpo.trajectory import TextSegment, Trajectory
-from unigrpo.walk import Rules, Walk, replay
 
 #: A block of text as a policy reads it: tokens [B, L] with the leading bos, and their mask.
 Block = tuple[Tensor, Tensor]
@@ -36,7 +36,7 @@ def flow(policy: Policy, points: Tensor, noise: Tensor, context: Callable[[], Co
 
 
 def framed(segment: TextSegment, bos: int) -> Block:
-    """A segment as the walker gives it to the policy."""
+    """A segment as the rollout gives it to the policy."""
     first = torch.full_like(segment.tokens[:, :1], bos)
     return torch.cat((first, segment.tokens), 1), torch.cat((torch.ones_like(first, dtype=torch.bool), segment.mask), 1)
 
@@ -58,22 +58,22 @@ class Bench:
     @classmethod
     def prepare(cls, trainer: Trainer, update: int = 0) -> Bench:
         """Roll out once, for the segments that the variants go over."""
-        return cls(trainer, update, trainer.rollout(update, trainer.rules(update)))
+        return cls(trainer, update, trainer.rollout(update, trainer.rollout_spec(update)))
 
     @property
-    def rules(self) -> Rules:
-        """What the walks of the update share."""
-        return self.trainer.rules(self.update)
+    def spec(self) -> RolloutSpec:
+        """What the rollouts of the update share."""
+        return self.trainer.rollout_spec(self.update)
 
     def rollout(self) -> list[Trajectory]:
         """Sample the update's episodes."""
-        return self.trainer.rollout(self.update, self.rules)
+        return self.trainer.rollout(self.update, self.spec)
 
     def blocks(self, trajectory: Trajectory) -> list[Block]:
         """All texts of a trajectory, one row per episode."""
         rows = len(trajectory.row_prompts)
         texts = [segment for segment in trajectory.segments if isinstance(segment, TextSegment)]
-        framed_texts = [framed(text, self.rules.bos) for text in texts]
+        framed_texts = [framed(text, self.spec.bos) for text in texts]
         return [tuple(part.repeat_interleave(rows // len(part), 0) for part in block) for block in framed_texts]  # type: ignore[misc]
 
     def draws(self, trajectory: Trajectory) -> EpisodeDraws:
@@ -96,9 +96,9 @@ class Bench:
         policy, blocks = self.trainer.policy, self.blocks(trajectory)
         noise = self.draws(trajectory)((len(blocks), "initial"), policy.latent_shape).to(blocks[0][0].device)
         if not cached:
-            return flow(policy, self.rules.points, noise, lambda: read(policy, blocks))
+            return flow(policy, self.spec.points, noise, lambda: read(policy, blocks))
         context = read(policy, blocks)
-        return flow(policy, self.rules.points, noise, lambda: context)
+        return flow(policy, self.spec.points, noise, lambda: context)
 
     @torch.no_grad()
     def read_shared(self) -> list[Context]:
@@ -118,18 +118,18 @@ class Bench:
         """Sample the update's episodes with nothing shared between the members of a group; their latents."""
         config, found = self.trainer.config, []
         for trajectory in self.trajectories:
-            walk = Walk(self.trainer.policy, self.rules, len(trajectory.row_prompts))
-            given = self.trainer.evaluator.codec.given(trajectory.row_prompts)
-            config.episode(walk, given, 1, self.draws(trajectory))
-            found.append(Trajectory(trajectory.row_prompts, 1, tuple(walk.segments), ()).image.latents)
+            rollout = Rollout(self.trainer.policy, self.spec, len(trajectory.row_prompts))
+            given = self.trainer.evaluator.processor.encode(trajectory.row_prompts)
+            config.episode(rollout, given, 1, self.draws(trajectory))
+            found.append(Trajectory(trajectory.row_prompts, 1, tuple(rollout.segments), ()).image.latents)
         return found
 
     def replay(self) -> None:
         """Score the recorded episodes, with the graph for a backward pass."""
         for trajectory in self.trajectories:
-            replay(self.trainer.policy, self.rules, trajectory)
+            replay(self.trainer.policy, self.spec, trajectory)
 
     def _prompt(self, trajectory: Trajectory) -> Block:
         prompt = trajectory.segments[0]
         assert isinstance(prompt, TextSegment)
-        return framed(prompt, self.rules.bos)
+        return framed(prompt, self.spec.bos)

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ablations import cells, worker
 from ablations.cells import STALE, CellFolder, State
-from unigrpo.files import write_text
+from unigrpo.io import write_text
 
 HOLDERS = st.integers(0, 3)
 

@@ -47,14 +47,14 @@ def test_kl_vs_mse_is_nineteen_cells_seed_by_seed():
     assert [cell.config.seed for cell in cells[1:]] == sorted(cell.config.seed for cell in cells[1:])
 
 
-@pytest.mark.parametrize("name", ["geneval/strct", "heldout/distance_to_claen", "cfg/geneval/strictt"])
+@pytest.mark.parametrize("name", ["geneval/strct", "heldout/distance_to_claen", "guided/geneval/strictt"])
 def test_a_metric_that_is_nearly_one_is_told_before_any_time_is_spent(name):
     def told(**changes):
         return [note for note in make_plan(grid_of(**changes)).notes if "measures" in note]
 
     assert "did you mean" in told(primary={"metric": name, "direction": "max"})[0]
     assert name in told(secondary=(name,))[0]
-    assert not told(secondary=("reward/mine", "geneval/strict", "cfg/geneval/strict"))
+    assert not told(secondary=("reward/mine", "geneval/strict", "guided/geneval/strict"))
 
 
 def test_only_planned_comparisons_count_for_the_correction():

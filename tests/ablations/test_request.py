@@ -8,7 +8,7 @@ import pytest
 
 from ablations.request import read
 from unigrpo.errors import ConfigError
-from unigrpo.files import home_expanded
+from unigrpo.io import home_expanded
 
 
 def test_a_root_may_begin_at_home(monkeypatch, tmp_path):

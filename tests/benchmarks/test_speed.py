@@ -12,8 +12,8 @@ from benchmarks.speed.__main__ import main
 from benchmarks.speed.timing import Quartiles, Spent, ratio, take_turns
 from benchmarks.speed.variants import Bench
 from unigrpo.compose import compose
+from unigrpo.rollout.rollout import Rollout
 from unigrpo.training.trainer import Trainer
-from unigrpo.walk import Walk
 
 SMALL = ["rollout.prompts=4", "rollout.group_size=2", "rollout.minibatches=2", "sampler.steps=4"]
 
@@ -31,12 +31,14 @@ def test_reading_the_context_again_paints_the_same_pictures(bench):
 
 @torch.no_grad()
 def test_the_benchmark_paints_as_the_walker_does(bench):
-    rules = dataclasses.replace(bench.rules, stochastic=())
+    spec = dataclasses.replace(bench.spec, stochastic=())
     for trajectory, painted in zip(bench.trajectories, bench.paint_from_cache(), strict=True):
-        walk = Walk(bench.trainer.policy, rules, len(trajectory.prompts))
+        rollout = Rollout(bench.trainer.policy, spec, len(trajectory.prompts))
         for segment in trajectory.segments[:-1]:
-            walk.follow(segment)
-        torch.testing.assert_close(walk.paint(bench.draws(trajectory)).latents, painted, rtol=1e-4, atol=1e-4)
+            rollout.replay(segment)
+        torch.testing.assert_close(
+            rollout.generate_image(bench.draws(trajectory)).latents, painted, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_shared_prompt_gives_every_member_the_context_of_its_own(bench):

@@ -1,4 +1,4 @@
-"""What a walk computes, operation by operation, as the kernels see it."""
+"""What a rollout computes, operation by operation, as the kernels see it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from unigrpo.trajectory import Trajectory
-from unigrpo.walk import Rules, replay
+from unigrpo.rollout.rollout import RolloutSpec, replay
+from unigrpo.rollout.trajectory import Trajectory
 
 #: They share storage, shape and strides with what they are given and compute nothing; autograd alone asks for them.
 BOOKKEEPING = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
@@ -50,7 +50,7 @@ class Calls:
 
     def __init__(self, policy: Any, recorder: Recorder):
         self._policy, self._operations = policy, recorder.operations
-        self.made: list[tuple[str, list[Operation]]] = []
+        self.alive: list[tuple[str, list[Operation]]] = []
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._policy, name)
@@ -60,7 +60,7 @@ class Calls:
         def call(*args: Any) -> Any:
             start = len(self._operations)
             result = method(*args)
-            self.made.append((name, self._operations[start:]))
+            self.alive.append((name, self._operations[start:]))
             return result
 
         return call
@@ -80,7 +80,7 @@ def variants(policy: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, bo
         parameter.requires_grad_(True)
 
 
-def assert_same_kernels(policy: Any, rules: Rules, sample: Callable[[Any], Trajectory]) -> None:
+def assert_same_kernels(policy: Any, spec: RolloutSpec, sample: Callable[[Any], Trajectory]) -> None:
     """Demand that every replay of what ``sample`` makes with ``policy`` computes what sampling computed.
 
     Which kernel a processor takes is a matter of operation, shapes, strides and dtypes: where these agree, bits agree
@@ -96,13 +96,13 @@ def assert_same_kernels(policy: Any, rules: Rules, sample: Callable[[Any], Traje
     for name, candidate, grad in variants(policy):
         with torch.set_grad_enabled(grad), Recorder() as recorder:
             calls = Calls(candidate, recorder)
-            replay(calls, rules, trajectory)
+            replay(calls, spec, trajectory)
         if first is None:
             first = recorder.operations
         assert_equal(recorder.operations, first, name)
         # Sampling does more: it tries words and takes steps that nobody scores.
-        rest = iter(sampling.made)
-        for k, call in enumerate(calls.made):
+        rest = iter(sampling.alive)
+        for k, call in enumerate(calls.alive):
             assert call in rest, f"{name}: call {k} of replay, {call[0]}, is none of sampling with the same operations"
 
 

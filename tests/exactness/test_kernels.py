@@ -9,13 +9,13 @@ import torch
 
 from tests.exactness.kernels import Recorder, assert_same_kernels, variants
 from tests.models import tiny
-from tests.walks import roll, rules, scores_of
-from unigrpo.episodes import Editing, Interleaved, Reflect, SingleRound
+from tests.rollouts import roll, scores_of, spec
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
-from unigrpo.heads import Flow, Tokens
 from unigrpo.models.linear import Linear
-from unigrpo.walk import replay
+from unigrpo.rollout.episodes import Editing, Interleaved, Reflect, SingleRound
+from unigrpo.rollout.heads import Flow, Tokens
+from unigrpo.rollout.rollout import replay
 
 #: Every operation is recorded, which tracing would slow down as much again.
 pytestmark = pytest.mark.no_cover
@@ -64,7 +64,7 @@ WALKS = [
 def rules_of(policy: str, guided: bool, context_grad: bool = False):
     head = {"head": Tokens(), "dynamics": Ode(), "stochastic": ()} if policy == "tokens" else {"head": Flow()}
     guidance = Cfg(scale=2.0, renorm=True) if guided else CfgFree()
-    return rules(guidance=guidance, context_grad=context_grad, **head)
+    return spec(guidance=guidance, context_grad=context_grad, **head)
 
 
 @pytest.mark.parametrize(("policy", "episode", "guided"), WALKS)
@@ -83,11 +83,11 @@ def test_replay_takes_the_kernels_of_sampling(policy, episode, guided):
 
 @pytest.mark.parametrize(("policy", "context_grad"), [*((policy, False) for policy in POLICIES), ("adaln", True)])
 def test_replay_gives_the_bits_of_sampling(policy, context_grad):
-    made, walked = POLICIES[policy](), rules_of(policy, True, context_grad)
-    trajectory = roll(made, walked, group=2, episode=EPISODES["editing"])
+    alive, walked = POLICIES[policy](), rules_of(policy, True, context_grad)
+    trajectory = roll(alive, walked, group=2, episode=EPISODES["editing"])
     sampled = scores_of(trajectory) + codes_of(trajectory)
     assert len(sampled) > 3  # two turns of text and picture
-    for name, candidate, grad in variants(made):
+    for name, candidate, grad in variants(alive):
         with torch.set_grad_enabled(grad):
             again = replay(candidate, walked, trajectory)
         for old, new in zip(sampled, scores_of(again) + codes_of(again), strict=True):

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch.distributions import Normal
 
 from tests.strategies import DOUBLE, noisy, sdes, spread, steps, tensors
+from unigrpo.checks import ShapeError
 from unigrpo.config import RunConfig
 from unigrpo.flow.dynamics import Cps, DanceSde, FlowSde, Ode, Transition
 from unigrpo.flow.schedule import time_points
-from unigrpo.tensors import ShapeError
 
 LATENT = (3, 4, 2)
 close = torch.testing.assert_close

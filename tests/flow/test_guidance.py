@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import reals, spread, tensors
+from unigrpo.checks import ShapeError
 from unigrpo.flow.guidance import Cfg, CfgFree
-from unigrpo.tensors import ShapeError
 
 SHAPE = (3, 4, 2)
 SCALES = st.floats(0, 10)

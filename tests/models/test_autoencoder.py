@@ -23,7 +23,7 @@ def small() -> TinyAutoencoder:
 @pytest.fixture
 def vae(tmp_path):
     torch.manual_seed(0)
-    made = AutoencoderKL(
+    alive = AutoencoderKL(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -32,8 +32,8 @@ def vae(tmp_path):
         scaling_factor=0.5,
         shift_factor=0.25,
     ).eval()
-    made.save_pretrained(tmp_path / "vae")
-    return made, DiffusersAutoencoder(tmp_path / "vae").eval()
+    alive.save_pretrained(tmp_path / "vae")
+    return alive, DiffusersAutoencoder(tmp_path / "vae").eval()
 
 
 def test_sides_shrink_by_eight_and_grow_again(small):

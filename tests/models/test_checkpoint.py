@@ -42,10 +42,10 @@ def test_loaded_is_saved(saved):
     assert not any(parameter.requires_grad for parameter in loaded.autoencoder.parameters())
     x, painted = tiny.randn(1, *model.policy.latent_shape), []
     with torch.no_grad():
-        for made in (model, loaded):
-            tokens, mask = made.tokenizer.encode(["a photo of a red circle"])
-            _, context = made.policy.extend_text(made.policy.start(1), tokens, mask)
-            painted.append(made.autoencoder.decode(made.policy.velocity(context, x, torch.tensor(0.5))))
+        for alive in (model, loaded):
+            tokens, mask = alive.tokenizer.encode(["a photo of a red circle"])
+            _, context = alive.policy.extend_text(alive.policy.start(1), tokens, mask)
+            painted.append(alive.autoencoder.decode(alive.policy.velocity(context, x, torch.tensor(0.5))))
     assert torch.equal(*painted)
 
 

@@ -81,8 +81,8 @@ def test_a_code_is_seen_by_those_after_it_and_by_later_text(place, seed):
 
 
 def test_a_picture_that_was_not_made_leaves_no_trace():
-    context, made = read(POLICY), torch.tensor([True, False])
-    longer = [POLICY.extend_codes(context, begun(codes_of(seed)), made)[1] for seed in (1, 2)]
+    context, alive = read(POLICY), torch.tensor([True, False])
+    longer = [POLICY.extend_codes(context, begun(codes_of(seed)), alive)[1] for seed in (1, 2)]
     assert torch.equal(longer[0].position, context.position + torch.tensor([1, 0]))
     later = tiny.text([3, 3])
     (one, two), bare = (
@@ -100,7 +100,7 @@ def test_latents_and_codes_are_one():
     latents = POLICY.latents_of(codes)
     assert latents.shape == (2, *POLICY.latent_shape)
     assert torch.equal(POLICY.codes_of(latents), codes)
-    assert POLICY.image_codes == BEGIN
+    assert POLICY.num_image_codes == BEGIN
 
 
 def test_the_two_experts_share_out_all_parameters():

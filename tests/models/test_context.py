@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.models import tiny
 from unigrpo.models.mot import MoTPolicy
 from unigrpo.models.policy import Context
-from unigrpo.trajectory import TextSegment
+from unigrpo.rollout.trajectory import TextSegment
 
 POLICY = tiny.policy().requires_grad_(False)
 T = torch.tensor(0.6)

@@ -11,16 +11,16 @@ from tests.models.reference import Block, Reference
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.flow.schedule import time_points
-from unigrpo.heads import Flow
 from unigrpo.models.mot import MoTPolicy
-from unigrpo.trajectory import TextScore
-from unigrpo.walk import Rules, Walk
+from unigrpo.rollout.heads import Flow
+from unigrpo.rollout.rollout import Rollout, RolloutSpec
+from unigrpo.rollout.trajectory import TextScore
 
 
 def qwen2(policy: MoTPolicy) -> Qwen2ForCausalLM:
     """transformers' Qwen2 with the weights of the policy's text expert, by name."""
     config = policy.config
-    made = Qwen2ForCausalLM(
+    alive = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
@@ -34,8 +34,8 @@ def qwen2(policy: MoTPolicy) -> Qwen2ForCausalLM:
         )
     ).eval()
     weights = policy.language_model.state_dict()
-    made.load_state_dict({name: weights[name] for name in made.state_dict()})
-    return made
+    alive.load_state_dict({name: weights[name] for name in alive.state_dict()})
+    return alive
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +73,17 @@ def test_padded_text_is_qwen2_with_an_attention_mask(plain):
 
 
 def test_scores_of_a_text_are_the_loss_of_transformers(plain):
-    """Cross-entropy of Qwen2 on ``bos + tokens`` is minus the mean of the walk's log-probabilities."""
+    """Cross-entropy of Qwen2 on ``bos + tokens`` is minus the mean of the rollout's log-probabilities."""
     segment = tiny.text([8, 5, 2], given=False)
-    rules = Rules(time_points(1), Ode(), (), CfgFree(), 1.0, bos=1, eos=2, pad=0, image=3, head=Flow())
-    walk = Walk(plain, rules, 3)
-    tokens = torch.cat((torch.full((3, 1), rules.bos), segment.tokens), 1)
+    spec = RolloutSpec(time_points(1), Ode(), (), CfgFree(), 1.0, bos=1, eos=2, pad=0, image=3, head=Flow())
+    rollout = Rollout(plain, spec, 3)
+    tokens = torch.cat((torch.full((3, 1), spec.bos), segment.tokens), 1)
     mask = torch.cat((torch.ones(3, 1, dtype=torch.bool), segment.mask), 1)
     with torch.no_grad():
-        walk.follow(segment)
+        rollout.replay(segment)
         labels = tokens.where(mask, -100)
         expected = qwen2(plain)(tokens, attention_mask=mask.long(), labels=labels).loss
-    score = walk.scores[0]
+    score = rollout.scores[0]
     assert isinstance(score, TextScore)
     torch.testing.assert_close(-score.log_prob.sum() / segment.mask.sum(), expected, atol=1e-5, rtol=0)
 

@@ -26,17 +26,17 @@ def seeing_policy():
     return policy
 
 
-def logits_after(policy, latents, made):
-    context = policy.extend_image(policy.start(len(latents)), latents, made)
+def logits_after(policy, latents, alive):
+    context = policy.extend_image(policy.start(len(latents)), latents, alive)
     words = torch.tensor([[1, 5, 6]]).expand(len(latents), -1)
     logits, context = policy.extend_text(context, words, torch.ones_like(words, dtype=torch.bool))
     return logits, context
 
 
 def test_features_come_after_the_picture_at_a_position_of_their_own():
-    latents, made = tiny.randn(2, 3, 2, 2), torch.tensor([True, True])
-    blind = tiny.policy().extend_image(tiny.policy().start(2), latents, made)
-    seeing = seeing_policy().extend_image(seeing_policy().start(2), latents, made)
+    latents, alive = tiny.randn(2, 3, 2, 2), torch.tensor([True, True])
+    blind = tiny.policy().extend_image(tiny.policy().start(2), latents, alive)
+    seeing = seeing_policy().extend_image(seeing_policy().start(2), latents, alive)
     assert seeing.valid.shape[1] == blind.valid.shape[1] + 3
     assert seeing.position.tolist() == [2, 2]
     for one, other in zip(seeing.keys, blind.keys, strict=True):

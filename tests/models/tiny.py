@@ -13,7 +13,7 @@ from unigrpo.models.configuration import MoTConfig
 from unigrpo.models.mot import MoTPolicy
 from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
-from unigrpo.trajectory import TextSegment
+from unigrpo.rollout.trajectory import TextSegment
 from unigrpo.worlds import Shapes
 
 
@@ -37,14 +37,14 @@ def config(**changes: Any) -> MoTConfig:
 def policy(seed: int = 0, **changes: Any) -> MoTPolicy:
     """A policy whose norms, biases and modulations are random too."""
     generator = torch.Generator().manual_seed(seed)
-    made = MoTPolicy(config(**changes)).eval()
+    alive = MoTPolicy(config(**changes)).eval()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in alive.parameters():
             if parameter.requires_grad:
                 scale = 0.2 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5
                 offset = 1.0 if parameter.ndim == 1 and bool((parameter == 1).all()) else 0.0
                 parameter.copy_(offset + scale * torch.randn(parameter.shape, generator=generator))
-    return made
+    return alive
 
 
 @cache
@@ -67,8 +67,8 @@ def model(seed: int = 0, code_levels: tuple[int, ...] = (), **changes: Any) -> U
     torch.manual_seed(seed)
     autoencoder = QuantisedAutoencoder(code_levels, 8) if code_levels else TinyAutoencoder(channels=3, width=8)
     kind = {"code_levels": code_levels, "time_conditioning": "input" if code_levels else "adaln"}
-    made = policy(seed, **ids | kind, latent_size=(4, 4), **changes)
-    return UnifiedModel(made, autoencoder.eval().requires_grad_(False), tokenizer)
+    alive = policy(seed, **ids | kind, latent_size=(4, 4), **changes)
+    return UnifiedModel(alive, autoencoder.eval().requires_grad_(False), tokenizer)
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -65,19 +65,19 @@ CREDIT_BUGS = (
         nodes("objective/test_advantage", "test_p08_equal_rewards_of_those_present_get_exact_zeros"),
     ),
     Bug(
-        "credit for what was not made",
+        "credit for what was not alive",
         CREDIT,
-        "return values.expand(self.made.shape).where(self.made, 0.0)",
-        "return values.expand(self.made.shape)",
+        "return values.expand(self.alive.shape).where(self.alive, 0.0)",
+        "return values.expand(self.alive.shape)",
         nodes(
             "objective/test_credit",
             "test_what_was_not_made_has_exactly_0_and_what_was_not_placed_may_be_anything",
         ),
     ),
     Bug(
-        "rewards counted where none is placed",
+        "rewards counted where none is has_reward",
         CREDIT,
-        "steps = steps.where(self.placed.unsqueeze(-1), 0.0)",
+        "steps = steps.where(self.has_reward.unsqueeze(-1), 0.0)",
         "steps = steps.clone()",
         nodes(
             "objective/test_credit",
@@ -101,7 +101,7 @@ CREDIT_BUGS = (
     Bug(
         "pooled rewards without the mask",
         CREDIT,
-        "rewards.weights, rewards.placed.flatten(1, 2))",
+        "rewards.weights, rewards.has_reward.flatten(1, 2))",
         "rewards.weights)",
         nodes("objective/test_credit", "test_closed_forms"),
     ),
@@ -143,7 +143,7 @@ CREDIT_BUGS = (
     Bug(
         "an episode that was over taken for one that stopped",
         CREDIT,
-        "known = (earned | made) & had_one",
+        "known = (earned | alive) & had_one",
         "known = had_one",
         nodes("objective/test_credit", "test_improvement_of_an_episode_that_ended_before_is_none"),
     ),

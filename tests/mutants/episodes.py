@@ -4,97 +4,97 @@ from __future__ import annotations
 
 from tests.mutants.bug import Bug, nodes
 
-WALK = "unigrpo/walk.py"
-FLOW = "unigrpo/heads/flow.py"
-TOKENS = "unigrpo/heads/tokens.py"
-JUDGING = "unigrpo/training/judging.py"
-CODEC = "unigrpo/codec.py"
+WALK = "unigrpo/rollout/rollout.py"
+FLOW = "unigrpo/rollout/heads/flow.py"
+TOKENS = "unigrpo/rollout/heads/tokens.py"
+JUDGING = "unigrpo/training/advantages.py"
+PROCESSOR = "unigrpo/models/processor.py"
 HYBRID = "unigrpo/rewards/hybrid.py"
 STORY_JUDGE = "unigrpo/worlds/shapes/story_judge.py"
-IMAGES = "unigrpo/measures/images.py"
+IMAGES = "unigrpo/metrics/images.py"
 NOISE = "unigrpo/noise.py"
-TRAJECTORY = "unigrpo/trajectory.py"
+TRAJECTORY = "unigrpo/rollout/trajectory.py"
 
 EPISODE_BUGS = (
     Bug(
         "texts learn nothing from the texts after a picture",
         WALK,
-        "self.context = walked.followed_by(self.context)",
+        "self.context = covered.followed_by(self.context)",
         "pass",
-        nodes("test_rounds", "test_texts_train_the_texts_before_them_and_pictures_only_where_the_rules_say_so"),
+        nodes("rollout/test_rounds", "test_texts_train_the_texts_before_them_and_pictures_only_where_the_rules_say_so"),
     ),
     Bug(
-        "a picture passes gradients whatever the rules say",
+        "a picture passes gradients whatever the spec say",
         WALK,
-        "torch.is_grad_enabled() and self.rules.context_grad):",
+        "torch.is_grad_enabled() and self.spec.context_grad):",
         "torch.is_grad_enabled()):",
-        nodes("test_rounds", "test_a_looked_at_picture_passes_gradients_only_where_the_rules_say_so"),
+        nodes("rollout/test_rounds", "test_a_looked_at_picture_passes_gradients_only_where_the_rules_say_so"),
     ),
     Bug(
         "a group that parts does not look at its shared picture",
         WALK,
-        "        self._look()\n        self.context = self.context.repeat(times)",
+        "        self._encode_pending_image()\n        self.context = self.context.repeat(times)",
         "        self.context = self.context.repeat(times)",
-        ("tests/test_rounds.py::TestTree",),
+        ("tests/rollout/test_rounds.py::TestTree",),
     ),
     Bug(
         "shared segments drawn for the last member",
         WALK,
         "return draws[:: len(draws) // self.context.batch]",
         "return draws[len(draws) // self.context.batch - 1 :: len(draws) // self.context.batch]",
-        ("tests/test_rounds.py::TestTree",),
+        ("tests/rollout/test_rounds.py::TestTree",),
     ),
     Bug(
         "episodes that were cut off go on",
         WALK,
-        "self.active = ((said.tokens == self.rules.image) & said.mask).any(1)",
-        "self.active = ((said.tokens != self.rules.eos) & said.mask).any(1)",
-        nodes("test_rounds", "test_the_form_of_a_story_under_any_stream_of_tokens"),
+        "self.active = ((said.tokens == self.spec.image) & said.mask).any(1)",
+        "self.active = ((said.tokens != self.spec.eos) & said.mask).any(1)",
+        nodes("rollout/test_rounds", "test_the_form_of_a_story_under_any_stream_of_tokens"),
     ),
     Bug(
         "ended rows looked at",
         FLOW,
-        "latents = _blank(segment.latents, segment.made)",
+        "latents = _blank(segment.latents, segment.alive)",
         "latents = segment.latents",
-        nodes("test_rounds", "test_what_stands_in_the_rows_of_ended_episodes_does_not_matter"),
+        nodes("rollout/test_rounds", "test_what_stands_in_the_rows_of_ended_episodes_does_not_matter"),
     ),
     Bug(
         "codes scored one place late",
         TOKENS,
-        "log_prob(logits[:, :-1], walk.rules.temperature, segment.tokens)",
-        "log_prob(logits[:, 1:], walk.rules.temperature, segment.tokens)",
-        nodes("heads/test_tokens", "test_scores_by_hand"),
+        "log_prob(logits[:, :-1], rollout.spec.temperature, segment.tokens)",
+        "log_prob(logits[:, 1:], rollout.spec.temperature, segment.tokens)",
+        nodes("rollout/heads/test_tokens", "test_scores_by_hand"),
     ),
     Bug(
         "codes of ended rows scored",
         TOKENS,
-        "ImageScore(log_prob=scores.where(segment.made[:, None], 0.0))",
+        "ImageScore(log_prob=scores.where(segment.alive[:, None], 0.0))",
         "ImageScore(log_prob=scores)",
-        nodes("heads/test_tokens", "test_p33_replay_by_the_same_weights_is_bit_identical"),
+        nodes("rollout/heads/test_tokens", "test_p33_replay_by_the_same_weights_is_bit_identical"),
     ),
     Bug(
         "credit for what a group shares",
         JUDGING,
         "s.given or s.rows != rows",
         "s.given",
-        nodes("training/test_judging", "test_what_a_group_shares_was_made_by_none_of_its_members"),
+        nodes("training/test_advantages", "test_what_a_group_shares_was_made_by_none_of_its_members"),
     ),
     Bug(
         "the end of a text read as a word",
-        CODEC,
+        PROCESSOR,
         "kept[row, length - 1] = False",
         "pass",
-        nodes("test_codec", "test_what_was_said_is_read_word_for_word_and_so_is_its_end"),
+        nodes("models/test_processor", "test_what_was_said_is_read_word_for_word_and_so_is_its_end"),
     ),
     Bug(
         "process rewards of another scale than the outcome",
         HYBRID,
-        "torch.stack((text / asked, visual / asked, structure), -1), placed",
-        "torch.stack((text, visual, structure), -1), placed",
+        "torch.stack((text / asked, visual / asked, structure), -1), has_reward",
+        "torch.stack((text, visual, structure), -1), has_reward",
         ("tests/rewards/test_rewards.py::TestHybrid",),
     ),
     Bug(
-        "structure placed where the episode ends",
+        "structure has_reward where the episode ends",
         STORY_JUDGE,
         "tuple(after - before for before, after in pairwise(running))",
         "(*[0.0] * (len(events) - 1), running[-1])",
@@ -105,7 +105,7 @@ EPISODE_BUGS = (
         IMAGES,
         'row["stopped"] if row["first"] else row["rounds"] > 1',
         'row["stopped"] == row["first"]',
-        ("tests/measures/test_measures.py::TestImages",),
+        ("tests/metrics/test_measures.py::TestImages",),
     ),
     Bug(
         "the members of a group share all of their noise",

@@ -24,9 +24,9 @@ KERNEL_BUGS = (
     ),
     Bug(
         "a picture's context is copied only where gradients are wanted",
-        "unigrpo/walk.py",
-        "        if not self.rules.context_grad:\n            # The picture",
-        "        if torch.is_grad_enabled() and not self.rules.context_grad:\n            # The picture",
+        "unigrpo/rollout/rollout.py",
+        "        if not self.spec.context_grad:\n            # The picture",
+        "        if torch.is_grad_enabled() and not self.spec.context_grad:\n            # The picture",
         nodes("exactness/test_kernels", "test_replay_takes_the_kernels_of_sampling[adaln-editing-True]"),
     ),
 )

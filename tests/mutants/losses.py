@@ -12,7 +12,7 @@ REGULARIZER = "unigrpo/objective/regularizer.py"
 TEXT_KL = "unigrpo/objective/text_kl.py"
 LOSS = "unigrpo/objective/loss.py"
 MINIBATCH = "unigrpo/training/loss.py"
-TENSORS = "unigrpo/tensors.py"
+TENSORS = "unigrpo/checks.py"
 
 LOSS_BUGS = (
     Bug(
@@ -214,14 +214,14 @@ LOSS_BUGS = (
         LOSS,
         "if aggregation.joint and weighted:",
         "if False:",
-        nodes("objective/test_joint_loss", "test_trajectory_mean_by_hand"),
+        nodes("objective/test_joint_loss", "rollout/test_trajectory_mean_by_hand"),
     ),
     Bug(
         "no weights in the joint mean",
         LOSS,
-        "side_by_side([actions for _, actions in weighted])",
-        "side_by_side([part for part in (text, image) if part is not None])",
-        nodes("objective/test_joint_loss", "test_trajectory_mean_by_hand"),
+        "concat_actions([actions for _, actions in weighted])",
+        "concat_actions([part for part in (text, image) if part is not None])",
+        nodes("objective/test_joint_loss", "rollout/test_trajectory_mean_by_hand"),
     ),
     Bug(
         "steps of unpainted pictures masked after the ratio",
@@ -254,7 +254,7 @@ LOSS_BUGS = (
     Bug(
         "tokens of unpainted pictures counted",
         MINIBATCH,
-        "segment.made[:, None].expand_as(new.log_prob)",
+        "segment.alive[:, None].expand_as(new.log_prob)",
         "torch.ones_like(new.log_prob, dtype=torch.bool)",
         nodes("training/test_loss_of_segments", "test_the_loss_of_a_story_and_its_gradient_by_hand"),
     ),
@@ -275,8 +275,8 @@ LOSS_BUGS = (
     Bug(
         "penalty without its weight",
         MINIBATCH,
-        "surrogate.penalised(penalty, weight)",
-        "surrogate.penalised(penalty, 1.0)",
+        "surrogate.with_penalty(penalty, weight)",
+        "surrogate.with_penalty(penalty, 1.0)",
         nodes("training/test_loss_of_segments", "test_the_loss_of_a_story_and_its_gradient_by_hand"),
     ),
     Bug(

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import present, rewards, spread
+from unigrpo.checks import ShapeError
 from unigrpo.objective.advantage import GlobalStd, Group, MeanOnly, PerReward, zero_variance
-from unigrpo.tensors import ShapeError
 
 ONE = torch.ones(1, dtype=torch.float64)
 DDOFS = st.sampled_from([0, 1])
@@ -136,8 +136,8 @@ def test_p08_a_group_of_equal_rewards_gets_exact_zeros(strategy, r, constant, dt
     assert advantage.isfinite().all()
     assert advantage[2].tolist() == [0] * 5
     assert zero_variance(r, weights(r)).tolist() == [False, False, True]
-    everywhere = r[2:].expand(3, 5, 2)
-    assert torch.equal(of(strategy, everywhere), torch.zeros(3, 5, dtype=dtype))
+    gather_rewards = r[2:].expand(3, 5, 2)
+    assert torch.equal(of(strategy, gather_rewards), torch.zeros(3, 5, dtype=dtype))
 
 
 def test_p08_equal_rewards_whose_mean_rounds_away_from_them():

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import masks, spread
+from unigrpo.checks import ShapeError
 from unigrpo.objective.aggregation import Constant, SequenceMean, TokenMean, TrajectoryMean
-from unigrpo.tensors import ShapeError
 
 SHAPE = (3, 5)
 ALL = [SequenceMean(), TokenMean(), Constant(length=7.0), TrajectoryMean()]

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import DOUBLE, spread
+from unigrpo.checks import ShapeError
 from unigrpo.config import RunConfig
 from unigrpo.objective.advantage import GlobalStd, Group, MeanOnly, PerReward
 from unigrpo.objective.credit import Broadcast, Improvement, Outcome, PerTurn, StepRewards, SuffixSum
-from unigrpo.tensors import ShapeError
 
 close = torch.testing.assert_close
 NAN = float("nan")
@@ -44,14 +44,14 @@ def step_rewards(draw, most_groups=3):
     turns = (0, *(turn for turn, size in enumerate(sizes) for _ in range(size)))
     S = len(turns)
     ends = torch.tensor(draw(st.lists(st.integers(2, S), min_size=P * G, max_size=P * G))).reshape(P, G, 1)
-    made = (torch.arange(S) < ends) & (torch.arange(S) > 0)
-    placed = made & torch.tensor(draw(st.lists(st.booleans(), min_size=S, max_size=S)))
+    alive = (torch.arange(S) < ends) & (torch.arange(S) > 0)
+    has_reward = alive & torch.tensor(draw(st.lists(st.booleans(), min_size=S, max_size=S)))
     steps, outcome = draw(spread((P, G, S, K))), draw(spread((P, G, K)))
     verdicts = draw(st.booleans())
     if verdicts:  # right or wrong, many ties
         steps, outcome = (steps > 0).double(), (outcome > 0).double()
     weights = torch.tensor([1.0, 0.5], dtype=DOUBLE)
-    return StepRewards(steps.where(placed[..., None], 0.0), placed, made, turns, outcome, weights)
+    return StepRewards(steps.where(has_reward[..., None], 0.0), has_reward, alive, turns, outcome, weights)
 
 
 def one_segment(outcome):
@@ -72,11 +72,11 @@ class Loops:
     """The strategies for one group, number by number, with ``advantage=group``."""
 
     def __init__(self, r, group):
-        self.turns, self.members, self.segments = r.turns, range(r.made.shape[1]), range(len(r.turns))
+        self.turns, self.members, self.segments = r.turns, range(r.alive.shape[1]), range(len(r.turns))
         total = (r.steps[group] * r.weights).sum(-1)
-        self.made = r.made[group].tolist()
+        self.alive = r.alive[group].tolist()
         self.reward = [
-            [total[g, s].item() if r.placed[group, g, s] else None for s in self.segments] for g in self.members
+            [total[g, s].item() if r.has_reward[group, g, s] else None for s in self.segments] for g in self.members
         ]
         self.total = [(r.outcome[group, g] * r.weights).sum().item() for g in self.members]
 
@@ -113,7 +113,7 @@ class Loops:
         if turn == 0:
             return now
         before = self.of_turn(member, turn - 1)
-        spoke = any(made and its == turn for made, its in zip(self.made[member], self.turns, strict=True))
+        spoke = any(alive and its == turn for alive, its in zip(self.alive[member], self.turns, strict=True))
         if before is None or (now is None and not spoke):
             return None
         return float(before >= 1 - 1e-6) if now is None else now - before
@@ -133,17 +133,17 @@ def test_closed_forms(credit, name, r):
         loops = Loops(r, group)
         for g in loops.members:
             for s in loops.segments:
-                expected = getattr(loops, name)(g, s) if loops.made[g][s] else 0.0
+                expected = getattr(loops, name)(g, s) if loops.alive[g][s] else 0.0
                 assert found[group, g, s].item() == pytest.approx(expected, abs=1e-9)
 
 
 @given(step_rewards(), credits_, advantages, st.sampled_from([NAN, float("inf"), 1e30]))
 def test_what_was_not_made_has_exactly_0_and_what_was_not_placed_may_be_anything(r, credit, advantage, junk):
     found = credit(r, advantage)
-    assert found.shape == r.made.shape
+    assert found.shape == r.alive.shape
     assert found.isfinite().all()
-    assert (found[~r.made] == 0).all()
-    soiled = replace(r, steps=r.steps.where(r.placed[..., None], junk))
+    assert (found[~r.alive] == 0).all()
+    soiled = replace(r, steps=r.steps.where(r.has_reward[..., None], junk))
     assert torch.equal(credit(soiled, advantage), found)
 
 
@@ -154,8 +154,8 @@ def test_padding_changes_nothing(r, credit, advantage, turn):
     nobody = torch.zeros(P, G, 2, dtype=torch.bool)
     padded = StepRewards(
         torch.cat((r.steps, torch.full((P, G, 2, K), NAN, dtype=DOUBLE)), 2),
-        torch.cat((r.placed, nobody), 2),
-        torch.cat((r.made, nobody), 2),
+        torch.cat((r.has_reward, nobody), 2),
+        torch.cat((r.alive, nobody), 2),
         (*r.turns, turn, turn + 1),
         r.outcome,
         r.weights,
@@ -167,11 +167,11 @@ def test_padding_changes_nothing(r, credit, advantage, turn):
 
 @given(step_rewards(), credits_, advantages, st.randoms(use_true_random=False))
 def test_members_and_groups_may_come_in_any_order_with_their_segments(r, credit, advantage, rng):
-    groups, members = list(range(r.made.shape[0])), list(range(r.made.shape[1]))
+    groups, members = list(range(r.alive.shape[0])), list(range(r.alive.shape[1]))
     rng.shuffle(groups)
     rng.shuffle(members)
     moved = replace(
-        r, **{name: getattr(r, name)[groups][:, members] for name in ("steps", "placed", "made", "outcome")}
+        r, **{name: getattr(r, name)[groups][:, members] for name in ("steps", "has_reward", "alive", "outcome")}
     )
     close(credit(moved, advantage), credit(r, advantage)[groups][:, members], atol=1e-9, rtol=1e-9)
 
@@ -195,11 +195,11 @@ def test_with_a_single_segment_every_strategy_is_outcome(outcome, credit, advant
 @given(step_rewards(), st.sampled_from([SuffixSum(), SuffixSum("index"), PerTurn(), PerTurn(0.0), Broadcast()]))
 def test_with_a_single_turn_that_ends_in_the_outcome_they_are_outcome(r, credit):
     """MATH 9.11, for a turn of several segments, as thinking and picture are: the reward is placed at its end."""
-    placed = torch.zeros_like(r.placed)
-    placed[..., -1] = True
+    has_reward = torch.zeros_like(r.has_reward)
+    has_reward[..., -1] = True
     steps = torch.zeros_like(r.steps)
     steps[..., -1, :] = r.outcome
-    single = replace(r, steps=steps, placed=placed, turns=(0,) * len(r.turns))
+    single = replace(r, steps=steps, has_reward=has_reward, turns=(0,) * len(r.turns))
     for advantage in (Group(), MeanOnly(), GlobalStd(), PerReward()):
         close(credit(single, advantage), Outcome()(single, advantage), atol=1e-9, rtol=1e-9)
 
@@ -208,7 +208,7 @@ def test_with_a_single_turn_that_ends_in_the_outcome_they_are_outcome(r, credit)
 def test_a_late_reward_never_changes_the_credit_of_what_comes_after_it(r, data):
     """Exactly so where rewards are compared index by index, and of the pooled sum before any baseline."""
     late = data.draw(st.integers(0, len(r.turns) - 1))
-    member = data.draw(st.integers(0, r.made.shape[1] - 1))
+    member = data.draw(st.integers(0, r.alive.shape[1] - 1))
     steps = r.steps.clone()
     steps[0, member, late] += 1.5
     changed = replace(r, steps=steps)
@@ -218,7 +218,7 @@ def test_a_late_reward_never_changes_the_credit_of_what_comes_after_it(r, data):
     ):
         before, after = credit(r, advantage), credit(changed, advantage)
         assert torch.equal(before[..., late + 1 :], after[..., late + 1 :])
-    if r.placed[0, member, late] and r.made[0, member, 1]:
+    if r.has_reward[0, member, late] and r.alive[0, member, 1]:
         assert (after - before)[0, member, 1].item() == pytest.approx(1.5 * 1.5), "but that of what led to it"
 
 
@@ -228,20 +228,20 @@ def test_a_pooled_reward_moves_all_others_through_the_mean_of_the_group(r, late)
     steps = r.steps.clone()
     steps[0, 0, late, 0] += 2.0
     moved = (SuffixSum()(replace(r, steps=steps), MeanOnly()) - SuffixSum()(r, MeanOnly()))[0]
-    count = int(r.placed.sum())
+    count = int(r.has_reward.sum())
     expected = torch.zeros_like(moved)
-    if r.placed[0, 0, late] and count > 1:
-        expected -= 2.0 / count * r.placed[0].double().flip(-1).cumsum(-1).flip(-1)
+    if r.has_reward[0, 0, late] and count > 1:
+        expected -= 2.0 / count * r.has_reward[0].double().flip(-1).cumsum(-1).flip(-1)
         expected[0, : late + 1] += 2.0
-    close(moved, expected.where(r.made[0], 0.0), atol=1e-9, rtol=1e-9)
+    close(moved, expected.where(r.alive[0], 0.0), atol=1e-9, rtol=1e-9)
 
 
 @given(step_rewards(), advantages)
 def test_broadcast_and_outcome_give_all_of_an_episodes_segments_the_same(r, advantage):
     for credit in (Outcome(), Broadcast()):
         found = credit(r, advantage)
-        first = found.gather(-1, r.made.long().argmax(-1, keepdim=True))
-        assert torch.equal(found, first.expand_as(found).where(r.made, 0.0))
+        first = found.gather(-1, r.alive.long().argmax(-1, keepdim=True))
+        assert torch.equal(found, first.expand_as(found).where(r.alive, 0.0))
 
 
 @given(step_rewards(), advantages)
@@ -250,7 +250,7 @@ def test_per_turn_and_improvement_give_all_of_a_turns_segments_the_same(r, advan
         found = credit(r, advantage)
         for s, turn in enumerate(r.turns):
             for other in range(s):
-                both = r.made[..., s] & r.made[..., other]
+                both = r.alive[..., s] & r.alive[..., other]
                 if r.turns[other] == turn:
                     assert torch.equal(found[..., s][both], found[..., other][both])
 
@@ -262,13 +262,13 @@ def test_per_turn_lies_between_the_turn_alone_and_the_outcome(r):
     close(PerTurn(1e9)(r, Group()), outcome, atol=1e-6, rtol=1e-6)
 
 
-def reflections(first, second, made):
+def reflections(first, second, alive):
     """Four members: think, paint; reflect, repaint.  None: nothing placed."""
     rewards = torch.tensor([[[NAN, f, NAN, NAN if s is None else s] for f, s in zip(first, second, strict=True)]])
     return StepRewards(
         rewards[..., None].double(),
         torch.tensor([[[False, True, False, s is not None] for s in second]]),
-        torch.tensor([made]),
+        torch.tensor([alive]),
         (0, 0, 1, 1),
         torch.zeros(1, 4, 1, dtype=DOUBLE),
         torch.ones(1, dtype=DOUBLE),
@@ -315,8 +315,8 @@ def test_fp32_rewards_give_fp32_credit():
         ({"steps": torch.zeros(2, 3, 4)}, ShapeError, r"steps \[P, G, S, K\] .* got \[2, 3, 4\] and \[2, 3, 2\]"),
         ({"outcome": torch.zeros(2, 3, 1)}, ShapeError, r"got \[2, 3, 1, 2\] and \[2, 3, 1\]"),
         ({"turns": (0, 1)}, ShapeError, "one turn for each of 1 segments, got 2"),
-        ({"placed": torch.ones(2, 3, dtype=torch.bool)}, ShapeError, r"mask \[2, 3\], segments \[2, 3, 1\]"),
-        ({"made": torch.ones(2, 3, 1)}, TypeError, "boolean mask"),
+        ({"has_reward": torch.ones(2, 3, dtype=torch.bool)}, ShapeError, r"mask \[2, 3\], segments \[2, 3, 1\]"),
+        ({"alive": torch.ones(2, 3, 1)}, TypeError, "boolean mask"),
     ],
 )
 def test_rewards_that_do_not_fit_are_refused(changes, error, message):

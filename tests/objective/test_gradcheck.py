@@ -102,6 +102,6 @@ def test_joint_loss(aggregation):
         text = text_actions(log_prob, Token(), PpoClip())
         image = image_actions(v, FlowSde(), RatioNorm(), PpoClip())
         kl = token_penalty(log_prob, draws((B, L), 10), MASK, kl=K3())
-        return joint_loss(Joint(text=0.5, image=2.0), aggregation, text=text.penalised(kl, 0.3), image=image)
+        return joint_loss(Joint(text=0.5, image=2.0), aggregation, text=text.with_penalty(kl, 0.3), image=image)
 
     assert gradcheck(value, (leaf((B, L), 1, 0.3), leaf(LATENT, 9)))

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import DOUBLE, noisy, sdes, spread, steps
+from unigrpo.checks import ShapeError
 from unigrpo.config import RunConfig
 from unigrpo.objective.image_ratio import Guard, RatioNorm, Raw
-from unigrpo.tensors import ShapeError
 
 LATENT = (4, 3, 2)
 D = 6

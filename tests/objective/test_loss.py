@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import DOUBLE, masks, spread
+from unigrpo.checks import ShapeError
 from unigrpo.objective.aggregation import Constant, SequenceMean, TokenMean
 from unigrpo.objective.image_ratio import Guard, RatioNorm, Raw
 from unigrpo.objective.loss import (
     Surrogate,
-    side_by_side,
+    concat_actions,
     step_objective,
     step_penalty,
     token_objective,
@@ -20,7 +21,6 @@ from unigrpo.objective.regularizer import LatentKl, NoRegularizer, VelocityMse
 from unigrpo.objective.text_kl import K1, K2, K3, NoTextKl
 from unigrpo.objective.text_ratio import Sequence, Token
 from unigrpo.objective.trust_region import PpoClip, Unclipped
-from unigrpo.tensors import ShapeError
 
 B, L, LATENT = 4, 5, (4, 3, 2)
 close = torch.testing.assert_close
@@ -129,14 +129,14 @@ def test_diagnostics_see_ratios_of_1_plus_1e_6_and_none_where_nothing_counts():
     assert diagnostics["ratio_mean"] - 1 == pytest.approx(2e-6, rel=1e-4)
     assert diagnostics["ratio_std"] == pytest.approx(1e-6, rel=1e-4)
     assert diagnostics["clip_frac"] == 0.5
-    assert actions.largest() == pytest.approx(3e-6)
+    assert actions.max_abs() == pytest.approx(3e-6)
     nothing = actions_of([NAN], [True], [False])
-    assert (nothing.diagnostics(), nothing.largest()) == ({}, 0.0)
+    assert (nothing.diagnostics(), nothing.max_abs()) == ({}, 0.0)
 
 
 def test_segments_lie_side_by_side():
     first, second = actions_of([1.0, 2.0], [True, False], [True, True]), actions_of([-3.0], [False], [False])
-    both = side_by_side([first, second])
+    both = concat_actions([first, second])
     assert both.log_ratio.tolist() == [[1, 2, -3]]
     assert both.mask.tolist() == [[True, True, False]]
     assert both.clipped.tolist() == [[True, False, False]]
@@ -145,9 +145,9 @@ def test_segments_lie_side_by_side():
 
 def test_a_penalty_is_added_with_its_weight_action_by_action():
     actions = actions_of([1.0, 2.0], [True, False], [True, True])
-    assert actions.penalised(torch.tensor([[3.0, 5.0]]), 0.5).values.tolist() == [[1.5, 2.5]]
+    assert actions.with_penalty(torch.tensor([[3.0, 5.0]]), 0.5).values.tolist() == [[1.5, 2.5]]
     with pytest.raises(ShapeError, match=r"values \[1, 2\], penalty \[1, 1\]"):
-        actions.penalised(torch.tensor([[3.0]]), 0.5)
+        actions.with_penalty(torch.tensor([[3.0]]), 0.5)
 
 
 @given(step_batches, step_strategies)

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from tests.strategies import DOUBLE, noisy, sdes, spread, steps
+from unigrpo.checks import ShapeError
 from unigrpo.config import RunConfig
 from unigrpo.flow.dynamics import Cps, DanceSde, FlowSde, Ode
 from unigrpo.flow.schedule import time_points
 from unigrpo.objective.regularizer import LatentKl, NoRegularizer, VelocityMse, penalty_weight
-from unigrpo.tensors import ShapeError
 
 LATENT = (3, 4, 2)
 D = 8

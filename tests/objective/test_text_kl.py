@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 
 from tests.strategies import DOUBLE, spread, tensors
+from unigrpo.checks import ShapeError
 from unigrpo.objective.text_kl import K1, K2, K3, NoTextKl
-from unigrpo.tensors import ShapeError
 
 VOCABULARY = (6,)
 LOGITS = st.one_of(tensors(VOCABULARY), spread(VOCABULARY))

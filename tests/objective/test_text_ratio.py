@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import masks, spread
+from unigrpo.checks import ShapeError
 from unigrpo.objective.text_ratio import Sequence, Token
-from unigrpo.tensors import ShapeError
 
 SHAPE = (3, 5)
 RATIOS = st.sampled_from([Token(), Sequence()])

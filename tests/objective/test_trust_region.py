@@ -6,8 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.strategies import DOUBLE, spread, tensors
+from unigrpo.checks import ShapeError
 from unigrpo.objective.trust_region import PpoClip, Unclipped
-from unigrpo.tensors import ShapeError
 
 N = (12,)
 LOG_RATIOS = st.one_of(tensors(N, -10, 10), spread(N, 0.3))

@@ -76,8 +76,8 @@ def _picture_finals(rows: list[Row]) -> dict[str, float]:
         **{f"geneval/strict/{task}": score for task, score in tags.items()},
         **{f"geneval/official/{task}": min(1.0, score + 0.06) for task, score in tags.items()},
         "thinking/faithful": 0.7 + 0.2 * overall,
-        "cfg/geneval/strict": overall + 0.04,
-        "cfg/geneval/official": overall + 0.08,
+        "guided/geneval/strict": overall + 0.04,
+        "guided/geneval/official": overall + 0.08,
     }
 
 
@@ -216,7 +216,7 @@ def _edit_finals(rows: list[Row]) -> dict[str, float]:
     for turn in (1, 2, 3):
         there = [row for row in rows if row["turn"] == turn]
         found |= {f"editing/turn/{turn}/{n}": fmean(_by_tag(there, n).values()) for n in ("O", "SC", "PQ")}
-    return found | {"retention/geneval/strict": 0.37, "retention/geneval/official": 0.4, "cfg/editing/O": 6.0}
+    return found | {"retention/geneval/strict": 0.37, "retention/geneval/official": 0.4, "guided/editing/O": 6.0}
 
 
 def _edit_samples(rng: Random, quality: float) -> list[Row]:

@@ -165,7 +165,7 @@ def _write_cell(
         "thinking/length": 11.5 + rng.normal() * 0.2,
         "drift/latent_kl": drift * (1 + rng.normal() * 0.1),
         "drift/velocity_mse": drift * 0.6 * (1 + rng.normal() * 0.1),
-        "cfg/heldout/distance_to_clean": 0.08 + drift,
+        "guided/heldout/distance_to_clean": 0.08 + drift,
     }
     reference = 96 * 2 * updates if regularizer.get("weight") else 0
     cost = {

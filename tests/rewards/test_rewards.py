@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.transcripts import OVER, plan, said, shown
+from tests.episodes import OVER, plan, said, shown
 from tests.worlds.scenes import prompts, scenes
 from unigrpo import registry
 from unigrpo.config import RunConfig, build_strategy
@@ -17,7 +17,7 @@ from unigrpo.errors import ConfigError
 from unigrpo.objective.advantage import Group
 from unigrpo.objective.credit import Broadcast, Outcome, PerTurn, StepRewards, SuffixSum
 from unigrpo.rewards import EditReward, GenEvalReward, HybridReward, PictureReward, ProxyReward, WeightedReward
-from unigrpo.transcript import Transcript
+from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.edit_prompts import edits_by_type
 from unigrpo.worlds.shapes.edits import apply_edit
@@ -40,14 +40,14 @@ REWARDS = [
 def test_components_names_and_weights_agree(reward):
     rng = random.Random(0)
     chosen = [tests[0] for tests in by_task("test").values()]
-    transcript = Transcript(chosen, (shown(*(satisfying_scene(prompt, rng) for prompt in chosen)),))
-    judged = reward(transcript, WORLD)
+    decoded = DecodedEpisodes(chosen, (shown(*(satisfying_scene(prompt, rng) for prompt in chosen)),))
+    judged = reward(decoded, WORLD)
     assert judged.outcome.shape == (6, len(reward.component_names))
     assert judged.outcome.dtype == judged.steps.dtype == torch.float32
     assert len(reward.component_names) == len(set(reward.component_names)) == len(reward.component_weights)
     assert not judged.outcome.requires_grad
     assert torch.equal(judged.steps[:, 0], judged.outcome), "one picture earns all"
-    assert judged.placed.all()
+    assert judged.has_reward.all()
     assert reward.families == ("images",)
 
 
@@ -102,13 +102,13 @@ def test_every_picture_earns_its_score_and_the_last_is_the_outcome():
         shown(three, OVER, OVER, two, turn=1),
         said(("a", "stop"), OVER, OVER, ("d", "cut"), turn=2),
     )
-    judged = Objects()(Transcript("wxyz", parts), WORLD)
+    judged = Objects()(DecodedEpisodes("wxyz", parts), WORLD)
     assert judged.outcome[:, 0].tolist() == [3, 2, 1, 2]
     assert judged.steps[..., 0].tolist() == [
         [0, 0, 1, 0, 3, 0], [0, 0, 2, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 3, 0, 2, 0],
     ]  # fmt: skip
-    placed = [[2, 4], [2], [2, 3], [2, 4, 5]]
-    assert [row.nonzero().flatten().tolist() for row in judged.placed] == placed, (
+    has_reward = [[2, 4], [2], [2, 3], [2, 4, 5]]
+    assert [row.nonzero().flatten().tolist() for row in judged.has_reward] == has_reward, (
         "to be cut off earns 0, to stop nothing"
     )
 
@@ -128,7 +128,7 @@ def told():
         shown(OVER, OVER, second, OVER, turn=2),
         said(OVER, OVER, end, OVER, turn=3),
     )
-    return Transcript([story] * 4, parts)
+    return DecodedEpisodes([story] * 4, parts)
 
 
 class Longer:
@@ -170,10 +170,10 @@ class TestHybrid:
     def test_each_component_is_placed_where_its_segment_ends(self, told):
         judged = HybridReward()(told, WORLD)
         texts, pictures = [1, 3, 5, 7], [2, 4, 6]
-        made = torch.tensor([part.made for part in told.parts]).T
-        made[:, 0] = False
-        assert torch.equal(judged.placed, made)
-        assert not judged.steps[~made].any()
+        alive = torch.tensor([part.alive for part in told.parts]).T
+        alive[:, 0] = False
+        assert torch.equal(judged.has_reward, alive)
+        assert not judged.steps[~alive].any()
         assert not judged.steps[:, pictures, 0].any()
         assert not judged.steps[:, texts, 1].any()
         assert judged.steps[0, :, 0].tolist() == [0, 1 / 2, 0, 1 / 2, 0, 0, 0, 0]
@@ -192,8 +192,8 @@ class TestHybrid:
         both = [0, 1] * 2  # told to the end, and ended after the first picture
         rewards = StepRewards(
             steps=judged.steps[both][None],
-            placed=judged.placed[both][None],
-            made=judged.placed[both][None],
+            has_reward=judged.has_reward[both][None],
+            alive=judged.has_reward[both][None],
             turns=tuple(part.turn for part in told.parts),
             outcome=judged.outcome[both][None],
             weights=torch.tensor([0.1, 0.1, 0.8]),  # structure above all, which most tempts to an end
@@ -230,7 +230,7 @@ class TestHybrid:
         assert judged.outcome[0, 1].item() == pytest.approx(sum(bright), rel=1e-5)
         assert judged.outcome[1, 1].item() == pytest.approx(bright[0], rel=1e-5), "the missing picture counts 0"
         assert torch.equal(judged.steps[..., 2], exact.steps[..., 2])
-        assert torch.equal(judged.placed, exact.placed)
+        assert torch.equal(judged.has_reward, exact.has_reward)
 
     def test_an_empty_range_of_scores_is_refused(self):
         with pytest.raises(ValueError, match="image_range="):
@@ -264,16 +264,16 @@ def test_each_edit_earns_at_its_picture():
         said(*[("", "cut")] * 3, turn=1),
         shown(two, prompt.source, nothing, turn=1),
     )
-    transcript = Transcript([prompt] * 3, parts)
-    judged = EditReward()(transcript, WORLD)
-    assert judged.placed.tolist() == [[False, False, False, True, False, False, True]] * 3
+    decoded = DecodedEpisodes([prompt] * 3, parts)
+    judged = EditReward()(decoded, WORLD)
+    assert judged.has_reward.tolist() == [[False, False, False, True, False, False, True]] * 3
     assert judged.outcome[0].tolist() == [1, 1]
     assert judged.steps[0, [3, 6]].tolist() == [[1, 1], [1, 1]]
     assert judged.steps[1, 3, 0] < 1
     assert judged.steps[1, 3, 1] == 1, "what is left as it was is preserved"
     assert judged.steps[2, 3].tolist() == [0, 0]
     torch.testing.assert_close(judged.outcome, judged.steps[:, [3, 6]].mean(1))
-    verdicts = WORLD.judge_edits(transcript)
+    verdicts = WORLD.judge_edits(decoded)
     for turn, k in enumerate((3, 6)):
         expected = [[verdict.success / 10, verdict.preserved / 10] for verdict in verdicts[turn]]
         torch.testing.assert_close(judged.steps[:, k], torch.tensor(expected))
@@ -287,12 +287,12 @@ def test_a_weighted_sum_keeps_components_apart(one, other):
     assert reward.component_weights == (one / 2, one / 2, other)
     prompt = by_task("train")["single_object"][0]
     scene = satisfying_scene(prompt, random.Random(0))
-    transcript = Transcript([prompt], (shown(scene), said(("", "cut"))))
-    parts = [part(transcript, WORLD) for part in (GenEvalReward(), ProxyReward())]
-    judged = reward(transcript, WORLD)
+    decoded = DecodedEpisodes([prompt], (shown(scene), said(("", "cut"))))
+    parts = [part(decoded, WORLD) for part in (GenEvalReward(), ProxyReward())]
+    judged = reward(decoded, WORLD)
     assert torch.equal(judged.outcome, torch.cat([part.outcome for part in parts], 1))
     assert torch.equal(judged.steps, torch.cat([part.steps for part in parts], 2))
-    assert judged.placed.tolist() == [[True, True]]
+    assert judged.has_reward.tolist() == [[True, True]]
 
 
 def test_a_weighted_sum_judges_what_all_its_parts_judge():

@@ -17,9 +17,9 @@ import torch
 
 from unigrpo.compose import load_recipe
 from unigrpo.config import RunConfig
-from unigrpo.rewards import Judged, PictureReward
+from unigrpo.rewards import PictureReward, RewardOutput
+from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.training.trainer import Trainer
-from unigrpo.transcript import Transcript
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Whim:
     component_names: ClassVar[tuple[str, ...]] = ("words", "red")
     component_weights: ClassVar[tuple[float, ...]] = (0.1, 10.0)
 
-    def __call__(self, transcript: Transcript, world: Any) -> Judged:
-        steps = torch.zeros(len(transcript.prompts), len(transcript.parts), 2)
-        placed = torch.zeros(steps.shape[:2], dtype=torch.bool)
-        for k, words in transcript.words:
-            placed[:, k], steps[:, k, 0] = torch.tensor(words.made), torch.tensor(words.lengths).float()
-        for k, pictures in transcript.pictures:
-            placed[:, k] = torch.tensor(pictures.made)
-            steps[:, k, 1] = pictures.pixels[:, 0].mean((1, 2)).where(placed[:, k], 0.0)
-        return Judged(steps.sum(1), steps, placed)
+    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
+        steps = torch.zeros(len(decoded.prompts), len(decoded.parts), 2)
+        has_reward = torch.zeros(steps.shape[:2], dtype=torch.bool)
+        for k, words in decoded.words:
+            has_reward[:, k], steps[:, k, 0] = torch.tensor(words.alive), torch.tensor(words.lengths).float()
+        for k, pictures in decoded.pictures:
+            has_reward[:, k] = torch.tensor(pictures.alive)
+            steps[:, k, 1] = pictures.pixels[:, 0].mean((1, 2)).where(has_reward[:, k], 0.0)
+        return RewardOutput(steps.sum(1), steps, has_reward)
 
 
 #: The folders of tiny random models that paint by denoising, and token by token; set by the fixture.
@@ -179,13 +179,13 @@ class Fate:
         self.at, self.count = at, 0
 
     def __enter__(self) -> Fate:
-        sys.setprofile(self._look)
+        sys.setprofile(self._encode_pending_image)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
 
-    def _look(self, frame: Any, event: str, argument: Any) -> None:
+    def _encode_pending_image(self, frame: Any, event: str, argument: Any) -> None:
         if "unigrpo/training/" in frame.f_code.co_filename:
             self.count += 1
             if self.count == self.at:

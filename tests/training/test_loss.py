@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.models import tiny
+from tests.rollouts import roll, spec
 from tests.training.runs import config_of
-from tests.walks import roll, rules
-from unigrpo.episodes import SingleRound
+from unigrpo.rollout.episodes import SingleRound
+from unigrpo.rollout.rollout import replay
 from unigrpo.training.loss import minibatch_loss
-from unigrpo.walk import replay
 
 #: Of the prompt (which counts for nothing), the thinking and the picture of six episodes.
 ADVANTAGE = torch.tensor(
@@ -23,7 +23,7 @@ with torch.no_grad():
     for number, policy in ((1, NEW), (2, REFERENCE)):
         for parameter in policy.parameters():
             parameter += 0.01 * tiny.randn(*parameter.shape, seed=number)
-RULES = rules()
+RULES = spec()
 TRAJECTORY = roll(OLD, RULES, shared=False)
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.training.runs import config_of
-from unigrpo.tensors import ShapeError
+from unigrpo.checks import ShapeError
+from unigrpo.rollout.trajectory import ImageScore, ImageSegment, StepScore, TextScore, TextSegment, Trajectory
 from unigrpo.training.loss import minibatch_loss
-from unigrpo.trajectory import ImageScore, ImageSegment, StepScore, TextScore, TextSegment, Trajectory
 
 close = torch.testing.assert_close
 DOUBLE = torch.float64
@@ -66,9 +66,9 @@ def text_of(lengths, turn=0, **changes):
     return TextSegment(torch.zeros(len(lengths), LENGTH, dtype=torch.long), mask, turn=turn, **changes)
 
 
-def picture_of(made, turn=0, tokens=False, **changes):
-    codes = torch.zeros(len(made), CODES, dtype=torch.long) if tokens else None
-    return ImageSegment((), torch.zeros(len(made), *LATENT), torch.tensor(made), turn=turn, tokens=codes, **changes)
+def picture_of(alive, turn=0, tokens=False, **changes):
+    codes = torch.zeros(len(alive), CODES, dtype=torch.long) if tokens else None
+    return ImageSegment((), torch.zeros(len(alive), *LATENT), torch.tensor(alive), turn=turn, tokens=codes, **changes)
 
 
 def scored(segment, draw, junk, leaves=None):
@@ -87,11 +87,11 @@ def scored(segment, draw, junk, leaves=None):
         return TextScore(values(segment.mask, *segment.mask.shape, scale=0.3))
     rows = segment.rows
     if segment.tokens is not None:
-        return ImageScore(log_prob=values(segment.made, rows, CODES, scale=0.03))
+        return ImageScore(log_prob=values(segment.alive, rows, CODES, scale=0.03))
     steps = []
     for index, dt in enumerate(DTS):
-        velocity = values(segment.made, rows, *LATENT, scale=1.0)
-        mean, log_prob = values(segment.made, rows, *LATENT, scale=0.1), values(segment.made, rows, scale=0.03)
+        velocity = values(segment.alive, rows, *LATENT, scale=1.0)
+        mean, log_prob = values(segment.alive, rows, *LATENT, scale=0.1), values(segment.alive, rows, scale=0.03)
         steps.append(StepScore(index, velocity, mean, STD, dt, log_prob))
     return ImageScore(tuple(steps))
 
@@ -137,11 +137,11 @@ def actions_of(case, row):
             for k in range(int(segment.mask[row].sum())):
                 p, q, r = (score.log_prob[row, k] for score in (new, old, ref))
                 text.append(KL * k3(p, r) - clipped(p - q, a, TEXT_CLIP))
-        elif segment.tokens is not None and segment.made[row]:
+        elif segment.tokens is not None and segment.alive[row]:
             for k in range(CODES):
                 p, q, r = (score.log_prob[row, k] for score in (new, old, ref))
                 image.append(KL * k3(p, r) - clipped(p - q, a, IMAGE_CLIP))
-        elif segment.made[row]:
+        elif segment.alive[row]:
             for now, was, other in zip(new.steps, old.steps, ref.steps, strict=True):
                 drift = (was.mean[row] - now.mean[row]).square().mean() / (2 * STD**2)
                 log_ratio = STD * (now.log_prob[row] - was.log_prob[row] + drift)
@@ -277,7 +277,7 @@ def test_image_tokens_are_clipped_like_pictures_and_penalised_like_texts():
     names = {"loss/image", "loss/image_kl", "ratio/image_mean", "ratio/image_std", "ratio/image_clip_frac"}
     assert {name for name in found.metrics if "image" in name} == names
     log_ratios = [
-        (new.log_prob - old.log_prob)[segment.made]
+        (new.log_prob - old.log_prob)[segment.alive]
         for segment, new, old in zip(case.trajectory.segments, case.scores, case.trajectory.scores, strict=True)
         if isinstance(segment, ImageSegment)
     ]
@@ -293,7 +293,7 @@ def image_pairs(case):
         yield [
             (new.log_prob[row, k], ref.log_prob[row, k])
             for segment, new, ref in zip(case.trajectory.segments, case.scores, case.reference, strict=True)
-            if isinstance(segment, ImageSegment) and segment.made[row]
+            if isinstance(segment, ImageSegment) and segment.alive[row]
             for k in range(CODES)
         ]
 
@@ -301,21 +301,21 @@ def image_pairs(case):
 def test_steps_are_logged_by_index_over_all_pictures_made():
     case = case_of(story())
     metrics = case.loss(image_ratio="raw").metrics
-    made = [segment for segment in case.trajectory.segments if isinstance(segment, ImageSegment)]
+    alive = [segment for segment in case.trajectory.segments if isinstance(segment, ImageSegment)]
     old, new, ref = (
         [score for score in scores if isinstance(score, ImageScore)]
         for scores in (case.trajectory.scores, case.scores, case.reference)
     )
     for k in range(len(DTS)):
         ratios = [
-            (now.steps[k].log_prob - was.steps[k].log_prob)[picture.made].exp()
-            for now, was, picture in zip(new, old, made, strict=True)
+            (now.steps[k].log_prob - was.steps[k].log_prob)[picture.alive].exp()
+            for now, was, picture in zip(new, old, alive, strict=True)
         ]
         assert metrics[f"ratio/image_mean/{k}"] == pytest.approx(torch.cat(ratios).mean().item())
         assert metrics[f"ratio/image_std/{k}"] == pytest.approx(torch.cat(ratios).std(correction=0).item())
     drifts = [
-        (one.velocity - other.velocity).square().flatten(1).mean(1)[picture.made]
-        for now, there, picture in zip(new, ref, made, strict=True)
+        (one.velocity - other.velocity).square().flatten(1).mean(1)[picture.alive]
+        for now, there, picture in zip(new, ref, alive, strict=True)
         for one, other in zip(now.steps, there.steps, strict=True)
     ]
     assert metrics["drift/velocity_mse"] == pytest.approx(torch.cat(drifts).mean().item())

@@ -57,11 +57,11 @@ def _launch(config, folder, processes):
 @pytest.mark.parametrize(
     ("config", "watched"), [(PICTURES, "train/strict"), (STORIES, "train/structure")], ids=["pictures", "stories"]
 )
-def test_two_processes_take_the_steps_of_one(tmp_path, config, watched):
+def test_two_processes_take_the_steps_of_one(tmp_path, config, train_metrics):
     (alone,) = _launch(config, tmp_path / "one", 1)
     (together,) = _launch(config, tmp_path / "two", 2)
     assert together["cost/images"] == alone["cost/images"] >= 12
-    for name in ("train/reward", "train/reward_std", watched, "loss/text", "grad/text", "grad/image"):
+    for name in ("train/reward", "train/reward_std", train_metrics, "loss/text", "grad/text", "grad/image"):
         assert together[name] == pytest.approx(alone[name], rel=2e-3, abs=1e-6), name
     first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
     moved = [torch.dist(first[name], second[name]).item() for name in first]

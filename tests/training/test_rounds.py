@@ -85,7 +85,7 @@ def test_rows_hold_what_reports_read(kind, tmp_path_factory):
     expected = EXPECTED[kind]
     assert result["metrics"].keys() >= expected["metrics"]
     assert all(math.isfinite(value) for value in result["metrics"].values())
-    assert {f"cfg/{name}" for name in expected["metrics"] if not name.startswith("retention")} <= result[
+    assert {f"guided/{name}" for name in expected["metrics"] if not name.startswith("retention")} <= result[
         "metrics"
     ].keys()
     assert ("retention/geneval/strict" in result["metrics"]) == (kind != "reflect")
@@ -98,8 +98,8 @@ def test_rows_hold_what_reports_read(kind, tmp_path_factory):
 def test_every_painted_picture_is_counted_once(kind):
     """Given ones are not, and one that a group shares is: as their velocities are."""
     trainer = Trainer(config_of(**runs.ROUNDS[kind], guidance="cfg_free"))
-    trajectories = trainer.rollout(0, trainer.rules(0))
-    trainer.judge(trajectories)
+    trajectories = trainer.rollout(0, trainer.rollout_spec(0))
+    trainer.compute_advantages(trajectories)
     evaluations = sum(trajectory.cost.nfe for trajectory in trajectories)
     assert trainer.cost["images"] * trainer.config.sampler.steps == evaluations > 0
 
@@ -125,8 +125,8 @@ def test_samples_read_like_a_strip(kind, tmp_path_factory):
         if kind == "editing":
             assert pieces == [("picture", True), *[("text", True), ("text", False), ("picture", False)] * 3]
         else:
-            made = [name for name, given in pieces[1:] if not given]
-            assert made == [("text", "picture")[k % 2] for k in range(len(made))], "texts and pictures take turns"
+            alive = [name for name, given in pieces[1:] if not given]
+            assert alive == [("text", "picture")[k % 2] for k in range(len(alive))], "texts and pictures take turns"
             assert pieces[0] == ("text", True)
 
 

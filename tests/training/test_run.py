@@ -97,7 +97,7 @@ def test_rows_hold_what_reports_read(whole):
         "thinking/faithful",
         "thinking/length",
     }
-    assert result["metrics"].keys() >= wanted | {f"cfg/{name}" for name in wanted}
+    assert result["metrics"].keys() >= wanted | {f"guided/{name}" for name in wanted}
     assert result["metrics"].keys() >= {"drift/latent_kl", "drift/velocity_mse", "drift/text_kl"}
     assert result["cost"].keys() >= {f"cost/nfe_{kind}" for kind in ("rollout", "train", "reference", "eval")}
 

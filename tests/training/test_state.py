@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.models.tiny import randn
 from tests.training.runs import Fate, in_a_fork, killed
 from unigrpo.errors import CheckpointError
-from unigrpo.files import append_row, truncate_rows, write_atomic, write_json, write_rows
+from unigrpo.io import append_row, truncate_rows, write_atomic, write_json, write_rows
 from unigrpo.training import state
 from unigrpo.training.state import State, read_latest
 

@@ -17,10 +17,10 @@ from unigrpo.config import RunConfig, slot_of
 from unigrpo.errors import ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.rewards import PictureReward
+from unigrpo.rollout.rollout import replay
+from unigrpo.rollout.trajectory import ImageScore
 from unigrpo.training import trainer as trainer_module
 from unigrpo.training.trainer import Trainer
-from unigrpo.trajectory import ImageScore
-from unigrpo.walk import replay
 
 
 def test_math_9_12_the_reference_stays_and_drift_is_0_before_the_first_step():
@@ -128,12 +128,12 @@ def test_math_9_7_with_equal_rewards_only_the_regularizer_pulls():
     mine = {name: parameter.grad for name, parameter in trainer.policy.named_parameters()}
 
     trainer.policy.zero_grad()
-    rules = trainer.rules(0)
-    (trajectory,) = trainer.rollout(0, rules)
+    spec = trainer.rollout_spec(0)
+    (trajectory,) = trainer.rollout(0, spec)
     penalties = []
     with torch.no_grad():
-        theirs = replay(trainer.reference, rules, trajectory).scores[-1]
-    score = replay(trainer.policy, rules, trajectory).scores[-1]
+        theirs = replay(trainer.reference, spec, trajectory).scores[-1]
+    score = replay(trainer.policy, spec, trajectory).scores[-1]
     assert isinstance(score, ImageScore)
     for now, then in zip(score.steps, theirs.steps, strict=True):
         penalties.append((now.velocity - then.velocity).square().mean())
@@ -152,8 +152,8 @@ def test_a_replay_that_is_not_the_rollout_stops_the_run(monkeypatch, place, moda
     trainer = Trainer(config_of())
     rollout = trainer.rollout
 
-    def then_move(update, rules):
-        found = rollout(update, rules)
+    def then_move(update, spec):
+        found = rollout(update, spec)
         with torch.no_grad():
             trainer.policy.get_parameter(place).mul_(1.5)
         return found
@@ -171,8 +171,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(monkeypatch, place
     trainer.guarded = True
     rollout = trainer.rollout
 
-    def then_break(update, rules):
-        found = rollout(update, rules)
+    def then_break(update, spec):
+        found = rollout(update, spec)
         with torch.no_grad():
             trainer.policy.get_parameter(place)[0] = math.nan
         return found
@@ -210,7 +210,7 @@ def test_the_split_into_minibatches_changes_no_rollout():
     found = {}
     for minibatches in (1, 2):
         trainer = Trainer(config_of(rollout={"minibatches": minibatches}))
-        trajectories = trainer.rollout(0, trainer.rules(0))
+        trajectories = trainer.rollout(0, trainer.rollout_spec(0))
         assert len(trajectories) == minibatches
         found[minibatches] = torch.cat([trajectory.image.latents for trajectory in trajectories])
     torch.testing.assert_close(found[1], found[2], atol=1e-4, rtol=0)
@@ -290,22 +290,22 @@ def test_arms_share_initial_noise_and_first_words():
     """What is paired in a comparison: another regularizer, ratio or clip changes nothing of the first rollout."""
     one = Trainer(config_of())
     arm = Trainer(config_of(regularizer="latent_kl", image_ratio="raw", optim={"image_lr": 1.0}))
-    mine, theirs = (trainer.rollout(0, trainer.rules(0))[0] for trainer in (one, arm))
+    mine, theirs = (trainer.rollout(0, trainer.rollout_spec(0))[0] for trainer in (one, arm))
     assert torch.equal(mine.image.latents, theirs.image.latents)
     assert torch.equal(mine.thinking.tokens, theirs.thinking.tokens)
 
 
 def test_windows_are_drawn_by_seed_and_update():
     drawn = {
-        seed: [trainer.rules(update).stochastic for update in range(20)]
+        seed: [trainer.rollout_spec(update).stochastic for update in range(20)]
         for seed in (0, 1)
         for trainer in [Trainer(config_of(seed=seed))]
     }
     assert set(drawn[0]) == {(0,), (1,)}
     assert drawn[0] != drawn[1]
     again = Trainer(config_of())
-    assert [again.rules(update).stochastic for update in reversed(range(20))] == drawn[0][::-1]
-    assert Trainer(config_of(modalities="text_only")).rules(0).stochastic == ()
+    assert [again.spec(update).stochastic for update in reversed(range(20))] == drawn[0][::-1]
+    assert Trainer(config_of(modalities="text_only")).spec(0).stochastic == ()
 
 
 COMPANIONS: dict[tuple[str, str], dict] = {

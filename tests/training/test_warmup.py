@@ -16,15 +16,18 @@ from tests.models import tiny
 from tests.training import runs
 from tests.training.runs import digest_of
 from unigrpo.checkpoints import digest
-from unigrpo.codec import Codec
 from unigrpo.config import EvaluationConfig
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import Cfg
 from unigrpo.flow.schedule import time_points
-from unigrpo.heads import Flow
 from unigrpo.models import checkpoint
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.processor import Processor
+from unigrpo.rollout.decoded import TextPart
+from unigrpo.rollout.heads import Flow
+from unigrpo.rollout.rollout import RolloutSpec
+from unigrpo.rollout.trajectory import ImageSegment, TextSegment, Trajectory
 from unigrpo.training import warmup
 from unigrpo.training.warmup import (
     WarmupConfig,
@@ -34,14 +37,11 @@ from unigrpo.training.warmup import (
     train_policy,
 )
 from unigrpo.training.warmup_data import draw_episodes, rows_of
-from unigrpo.trajectory import ImageSegment, TextSegment, Trajectory
-from unigrpo.transcript import Words
-from unigrpo.walk import Rules
 from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes import warmup_episodes
 from unigrpo.worlds.shapes.warmup_episodes import KINDS, Faults
 
-RULES = Rules(time_points(1), Ode(), (), Cfg(), 1.0, bos=1, eos=2, pad=0, image=3, head=Flow(), context_grad=True)
+RULES = RolloutSpec(time_points(1), Ode(), (), Cfg(), 1.0, bos=1, eos=2, pad=0, image=3, head=Flow(), context_grad=True)
 SHORT = WarmupConfig(
     examples=600,
     autoencoder_steps=120,
@@ -64,8 +64,8 @@ def said(lengths: list[int], seed: int, **of) -> TextSegment:
     return dataclasses.replace(tiny.text(lengths, seed), **{"given": False} | of)
 
 
-def pictured(made: list[bool], seed: int, **of) -> ImageSegment:
-    return ImageSegment((), tiny.randn(3, 3, 2, 2, seed=seed), torch.tensor(made), **of)
+def pictured(alive: list[bool], seed: int, **of) -> ImageSegment:
+    return ImageSegment((), tiny.randn(3, 3, 2, 2, seed=seed), torch.tensor(alive), **of)
 
 
 #: Stories of different length, and edits: source, instruction, thinking, picture.
@@ -101,7 +101,7 @@ def extended(policy, context, segment, row):
 def context_of(policy, segments, row, *, texts: bool = True):
     context = policy.start(1)
     for segment in segments:
-        if segment.made[row] and (texts or isinstance(segment, ImageSegment)):
+        if segment.alive[row] and (texts or isinstance(segment, ImageSegment)):
             context = extended(policy, context, segment, row)
     return context
 
@@ -113,7 +113,7 @@ def test_cross_entropy_is_the_mean_over_the_tokens_that_the_policy_says(name):
     total, count = 0.0, 0
     for k, segment in enumerate(batch):
         for row in range(3):
-            if segment.given or isinstance(segment, ImageSegment) or not segment.made[row]:
+            if segment.given or isinstance(segment, ImageSegment) or not segment.alive[row]:
                 continue
             words = segment.tokens[row, segment.mask[row]].tolist()
             tokens = torch.tensor([[1, *words]])
@@ -134,7 +134,7 @@ def test_flow_matching_by_hand_with_several_noise_levels_and_dropped_texts(name,
     for k, segment in enumerate(batch):
         if segment.given or isinstance(segment, TextSegment):
             continue
-        rows = [row for row in range(3) if segment.made[row] for _ in range(noises)]
+        rows = [row for row in range(3) if segment.alive[row] for _ in range(noises)]
         noise = torch.randn(len(rows), 3, 2, 2, generator=drawn)
         levels = torch.randn(len(rows), generator=drawn).sigmoid()
         bare = torch.rand(len(rows), generator=drawn) < dropout
@@ -161,7 +161,7 @@ def test_what_stands_in_ended_rows_does_not_matter():
         policy, batch = tiny.policy(), list(BATCHES["stories"])
         picture = batch[4]
         batch[4] = dataclasses.replace(
-            picture, latents=picture.latents.where(picture.made[:, None, None, None], rubbish)
+            picture, latents=picture.latents.where(picture.alive[:, None, None, None], rubbish)
         )
         sum(losses(policy, RULES, tuple(batch), torch.Generator().manual_seed(0), 1, 0.3)).backward()
         found.append({name: p.grad for name, p in policy.named_parameters() if p.grad is not None})
@@ -185,16 +185,16 @@ def test_a_training_set_says_what_its_episodes_say(kind):
     model, world = tiny.model(), Shapes()
     data = draw_episodes(kind, 12, 4, Faults(), model)
     drawn = warmup_episodes.episodes(kind, random.Random(f"4 {kind}"), 12, Faults())
-    read = Codec(model, world).transcript(Trajectory(tuple(range(12)), 1, data, (None,) * len(data)))
+    read = Processor(model, world).decoded(Trajectory(tuple(range(12)), 1, data, (None,) * len(data)))
     assert len(read.parts) == max(map(len, drawn))
     for row, episode in enumerate(drawn):
         for segment, part, event in zip_longest(data, read.parts, episode):
             if event is None:
-                assert not part.made[row]
+                assert not part.alive[row]
                 continue
-            assert part.made[row]
+            assert part.alive[row]
             assert (part.given, part.turn) == (event.given, event.turn)
-            if isinstance(part, Words):
+            if isinstance(part, TextPart):
                 assert (part.texts[row], part.ends[row]) == (event.words, event.end)
             else:
                 rendered = torch.from_numpy(world.render(event.scene))[None]
@@ -258,7 +258,7 @@ def test_kinds_are_drawn_by_their_shares(monkeypatch):
     """And batches of several pictures per episode are smaller."""
     seen = []
 
-    def loss(policy, rules, episodes, *_):
+    def loss(policy, spec, episodes, *_):
         seen.append((len(episodes), episodes[0].rows))
         return policy.llm2vae.bias.sum(), policy.llm2vae.bias.sum()
 
@@ -287,10 +287,10 @@ def test_the_same_recipe_makes_the_same_bytes():
 def test_a_warmup_can_go_on_from_a_checkpoint():
     """With its autoencoder as it is, and its words where they were."""
     base = checkpoint.load(runs.CHECKPOINT)
-    made, _ = make(dataclasses.replace(SHORT, base=runs.CHECKPOINT, examples=8, steps=1, batch=4))
-    assert digest_of(made.autoencoder) == digest_of(base.autoencoder)
-    assert made.tokenizer.words().items() >= base.tokenizer.words().items()
-    assert digest_of(made.policy) != digest_of(base.policy)
+    alive, _ = make(dataclasses.replace(SHORT, base=runs.CHECKPOINT, examples=8, steps=1, batch=4))
+    assert digest_of(alive.autoencoder) == digest_of(base.autoencoder)
+    assert alive.tokenizer.words().items() >= base.tokenizer.words().items()
+    assert digest_of(alive.policy) != digest_of(base.policy)
 
 
 def test_the_command_leaves_a_checkpoint_with_its_recipe_and_scores(tmp_path, monkeypatch, capsys):
@@ -313,7 +313,7 @@ def test_the_command_leaves_a_checkpoint_with_its_recipe_and_scores(tmp_path, mo
     assert recipe["recipe"]["shares"] == {"images": 1.0, "describe": 0.5}
     assert recipe["recipe"]["faults"]["misdrawn"] == 0.25, "as in the recipe that it is like"
     assert recipe["sha256"] == digest(tmp_path / "made")
-    assert recipe["scores"].keys() >= {"geneval/strict", "cfg/geneval/strict"}
+    assert recipe["scores"].keys() >= {"geneval/strict", "guided/geneval/strict"}
     assert checkpoint.load(str(tmp_path / "made")).policy.latent_shape == (8, 4, 4)
     assert "strict" in capsys.readouterr().out
 

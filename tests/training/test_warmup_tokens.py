@@ -14,13 +14,13 @@ from tests.training import runs
 from tests.training.test_warmup import BATCHES, RULES, SHORT
 from unigrpo.checkpoints import settings_of
 from unigrpo.flow.guidance import CfgFree
-from unigrpo.heads import Tokens
 from unigrpo.models import checkpoint
 from unigrpo.models.quantised import QuantisedAutoencoder
+from unigrpo.rollout.heads import Tokens
+from unigrpo.rollout.rollout import Rollout
+from unigrpo.rollout.trajectory import ImageSegment, TextSegment
 from unigrpo.training.warmup import losses, make, train_autoencoder
 from unigrpo.training.warmup_data import Episodes, draw_episodes
-from unigrpo.trajectory import ImageSegment, TextSegment
-from unigrpo.walk import Walk
 from unigrpo.worlds import Shapes
 
 LEVELS, CODES = (3, 2, 2), 12
@@ -43,18 +43,18 @@ def test_cross_entropy_of_codes_by_hand(name, dropout):
     for k, segment in enumerate(batch):
         if segment.given or isinstance(segment, TextSegment):
             continue
-        rows = segment.made.nonzero()[:, 0].tolist()
+        rows = segment.alive.nonzero()[:, 0].tolist()
         for row, bare in zip(rows, torch.rand(len(rows), generator=drawn) < dropout, strict=True):
-            before = [s for s in batch[:k] if s.made[row] and not (bare and isinstance(s, TextSegment))]
-            walk = Walk(policy, replace(BY_TOKENS, guidance=CfgFree()), 1)
+            before = [s for s in batch[:k] if s.alive[row] and not (bare and isinstance(s, TextSegment))]
+            rollout = Rollout(policy, replace(BY_TOKENS, guidance=CfgFree()), 1)
             for one in before:
                 name_of = "tokens" if isinstance(one, TextSegment) else "latents"
                 kept = {name_of: getattr(one, name_of)[row : row + 1]}
-                kept |= {"mask": one.mask[row : row + 1]} if name_of == "tokens" else {"made": one.made[row : row + 1]}
-                walk.follow(replace(one, given=True, **kept))
+                kept |= {"mask": one.mask[row : row + 1]} if name_of == "tokens" else {"made": one.alive[row : row + 1]}
+                rollout.replay(replace(one, given=True, **kept))
             codes = policy.codes_of(segment.latents[row : row + 1])
-            walk.follow(ImageSegment((), segment.latents[row : row + 1], torch.ones(1).bool(), tokens=codes))
-            errors.append(-walk.scores[-1].log_prob)
+            rollout.replay(ImageSegment((), segment.latents[row : row + 1], torch.ones(1).bool(), tokens=codes))
+            errors.append(-rollout.scores[-1].log_prob)
     torch.testing.assert_close(found, torch.cat(errors).mean(), atol=1e-5, rtol=0)
 
 
@@ -71,8 +71,8 @@ def test_what_stands_in_ended_rows_does_not_matter():
     found = []
     for rubbish in (0.0, float("nan")):
         policy, batch = tiny.policy(code_levels=LEVELS), list(coded(BATCHES["stories"]))
-        made = batch[4].made[:, None, None, None]
-        batch[4] = replace(batch[4], latents=batch[4].latents.where(made, rubbish))
+        alive = batch[4].alive[:, None, None, None]
+        batch[4] = replace(batch[4], latents=batch[4].latents.where(alive, rubbish))
         sum(losses(policy, BY_TOKENS, tuple(batch), torch.Generator().manual_seed(0), 1, 0.3)).backward()
         found.append({name: p.grad for name, p in policy.named_parameters() if p.grad is not None})
     assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
@@ -111,22 +111,22 @@ def test_a_short_warmup_learns_to_say_and_to_paint_and_can_be_used(tmp_path):
 
 def test_the_same_recipe_makes_the_same_bytes():
     recipe = replace(SHORT, base=runs.CHECKPOINT, code_levels=LEVELS, autoencoder_steps=1, steps=1, examples=8, batch=4)
-    made = []
+    alive = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        made.append(make(recipe)[0])
-    assert runs.digest_of(made[0].policy) == runs.digest_of(made[1].policy)
-    assert runs.digest_of(made[0].autoencoder) == runs.digest_of(made[1].autoencoder)
+        alive.append(make(recipe)[0])
+    assert runs.digest_of(alive[0].policy) == runs.digest_of(alive[1].policy)
+    assert runs.digest_of(alive[0].autoencoder) == runs.digest_of(alive[1].autoencoder)
 
 
 def test_a_policy_that_denoises_can_be_the_base():
     """It keeps what does not deal with latents, and gets an autoencoder of codes."""
     base = checkpoint.load(runs.CHECKPOINT)
     recipe = replace(SHORT, base=runs.CHECKPOINT, code_levels=LEVELS, autoencoder_steps=1, steps=0, examples=8)
-    made, _ = make(recipe)
-    assert isinstance(made.autoencoder, QuantisedAutoencoder)
-    assert made.policy.config.code_levels == LEVELS
-    mine, theirs = made.policy.state_dict(), base.policy.state_dict()
+    alive, _ = make(recipe)
+    assert isinstance(alive.autoencoder, QuantisedAutoencoder)
+    assert alive.policy.config.code_levels == LEVELS
+    mine, theirs = alive.policy.state_dict(), base.policy.state_dict()
     new = {name for name in mine if name not in theirs}
     assert new == {"code2llm.weight", "llm2code.weight", "llm2code.bias"}
     words = len(base.tokenizer)

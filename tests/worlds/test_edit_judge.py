@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.worlds.scenes import edits, scenes, sight
-from unigrpo.transcript import Pictures, Transcript, Words
+from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart, TextPart
 from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.edit_judge import judge_change, judge_edit
 from unigrpo.worlds.shapes.edit_prompts import EditPrompt
@@ -19,12 +19,12 @@ from unigrpo.worlds.shapes.things import found_things
 WORLD = Shapes()
 
 
-def pictures(rows, turn, given=False) -> Pictures:
-    return Pictures(torch.from_numpy(render(rows)), [True] * len(rows), given, turn)
+def pictures(rows, turn, given=False) -> ImagePart:
+    return ImagePart(torch.from_numpy(render(rows)), [True] * len(rows), given, turn)
 
 
-def words(texts, turn, given=True) -> Words:
-    return Words(texts, ["stop"] * len(texts), [len(text.split()) + 1 for text in texts], given, turn)
+def words(texts, turn, given=True) -> TextPart:
+    return TextPart(texts, ["stop"] * len(texts), [len(text.split()) + 1 for text in texts], given, turn)
 
 
 @given(edits(), scenes(least=0), st.floats(0, 1))
@@ -51,7 +51,7 @@ def test_every_turn_of_a_transcript_is_judged_against_the_picture_before(edited,
     parts = [pictures(befores, 0, given=True)]
     for turn, shown in enumerate((stray, afters)):
         parts += [words(instructions, turn), words(instructions, turn, given=False), pictures(shown, turn)]
-    judged = WORLD.judge_edits(Transcript(prompts, tuple(parts)))
+    judged = WORLD.judge_edits(DecodedEpisodes(prompts, tuple(parts)))
     assert len(judged) == 2
     for row, (prompt, before, after) in enumerate(zip(prompts, befores, afters, strict=True)):
         for turn, (one, other) in enumerate(((before, strayed), (strayed, after))):

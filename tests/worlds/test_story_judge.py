@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.worlds.scenes import plans, scenes, sight, stories
-from unigrpo.transcript import Pictures, Transcript, Words
+from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart, TextPart
 from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.examples import misdraw
 from unigrpo.worlds.shapes.grammar import COLOURS
@@ -84,13 +84,13 @@ def test_every_score_of_whatever_is_said_and_shown_is_in_range(story_and_scenes,
 @given(stories(), st.data())
 def test_stopping_early_costs_the_missing_steps_and_structure(story_and_scenes, data):
     story, pictures = story_and_scenes
-    made = data.draw(st.integers(0, story.steps - 1))
-    verdict = judge_story(story, told(pictures[:made]))
+    alive = data.draw(st.integers(0, story.steps - 1))
+    verdict = judge_story(story, told(pictures[:alive]))
     assert verdict.structure_gains[-1] == 0, "the end is worth nothing"
-    assert verdict.steps == (StepVerdict(1, 1, 1, 1),) * made + (StepVerdict(),) * (story.steps - made)
-    assert verdict.structure == pytest.approx(made / (story.steps + 1))
-    expected = dict.fromkeys(ASPECTS, 5.0 if made else 0.0) | {"helpfulness": 5 * made / story.steps}
-    assert aspects(verdict) == pytest.approx(expected | {"image_coherence": 5.0 if made > 1 else 0.0})
+    assert verdict.steps == (StepVerdict(1, 1, 1, 1),) * alive + (StepVerdict(),) * (story.steps - alive)
+    assert verdict.structure == pytest.approx(alive / (story.steps + 1))
+    expected = dict.fromkeys(ASPECTS, 5.0 if alive else 0.0) | {"helpfulness": 5 * alive / story.steps}
+    assert aspects(verdict) == pytest.approx(expected | {"image_coherence": 5.0 if alive > 1 else 0.0})
 
 
 @given(stories())
@@ -192,17 +192,19 @@ def test_episodes_of_a_transcript_end_when_they_end(batch):
     cut = [(story, pictures[: story.steps - early]) for (story, pictures), early in batch]
     rows = [(story, told(pictures)) for story, pictures in cut]
     ones = [1] * len(rows)
-    parts: list[Words | Pictures] = [Words([story.prompt for story, _ in cut], ["stop"] * len(rows), ones, True, 0)]
+    parts: list[TextPart | ImagePart] = [
+        TextPart([story.prompt for story, _ in cut], ["stop"] * len(rows), ones, True, 0)
+    ]
     for turn in range(4):
         said = [next((e for e in events if isinstance(e, Said) and e.turn == turn), None) for _, events in rows]
-        made = [turn < len(pictures) for _, pictures in cut]
+        alive = [turn < len(pictures) for _, pictures in cut]
         pixels = torch.full((len(rows), 3, 32, 32), float("nan"))
         for row, (_, pictures) in enumerate(cut):
-            if made[row]:
+            if alive[row]:
                 pixels[row] = torch.from_numpy(render([pictures[turn]])[0])
         texts, ends = [one.text if one else "" for one in said], [one.end if one else None for one in said]
-        parts += [Words(texts, ends, ones, False, turn), Pictures(pixels, made, False, turn)]
-    judged = WORLD.judge_stories(Transcript([story for story, _ in rows], tuple(parts)))
+        parts += [TextPart(texts, ends, ones, False, turn), ImagePart(pixels, alive, False, turn)]
+    judged = WORLD.judge_stories(DecodedEpisodes([story for story, _ in rows], tuple(parts)))
     for (story, events), verdict in zip(rows, judged, strict=True):
         alone = judge_story(story, events)
         assert (verdict.steps, verdict.structure, verdict.reason) == (alone.steps, alone.structure, alone.reason)
@@ -211,8 +213,8 @@ def test_episodes_of_a_transcript_end_when_they_end(batch):
 
 def test_an_episode_that_never_paints_is_judged_too():
     story = WORLD.prompts("test", "stories")[0]
-    said = Words(["circle circle"], ["cut"], [24], False, 0)
-    (verdict,) = WORLD.judge_stories(Transcript([story], (said,)))
+    said = TextPart(["circle circle"], ["cut"], [24], False, 0)
+    (verdict,) = WORLD.judge_stories(DecodedEpisodes([story], (said,)))
     assert verdict.mean == verdict.structure == 0
     assert {(step.text, step.visual) for step in verdict.steps} == {(0, 0)}
     assert "picture 1 is missing" in verdict.reason

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unigrpo.errors import ConfigError
-from unigrpo.files import home_expanded
+from unigrpo.io import home_expanded
 from unigrpo.registry import nearest
 
 SHIPPED = Path(__file__).parent

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unigrpo.checks import over_elements, per_row, same_shape
 from unigrpo.registry import register
-from unigrpo.tensors import over_elements, per_row, same_shape
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -68,8 +68,8 @@ class Attention(nn.Module):
             self.add_module(f"v_proj{suffix}", Linear(width, kv_width))
             self.add_module(f"o_proj{suffix}", Linear(width, width, bias=False))
             for norm in ("q_norm", "k_norm"):
-                made = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
-                self.add_module(f"{norm}{suffix}", made)
+                alive = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+                self.add_module(f"{norm}{suffix}", alive)
 
     def project(self, x: Tensor, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [B, heads, L, head_dim] of one expert, before rotation."""

@@ -95,8 +95,8 @@ class MoTPolicy(PreTrainedModel):
         self.language_model = LanguageModel(config)
         if config.code_levels:
             self.scalars = FiniteScalars(config.code_levels)
-            self.code2llm = nn.Embedding(self.image_codes + 1, width)
-            self.llm2code = Linear(width, self.image_codes)
+            self.code2llm = nn.Embedding(self.num_image_codes + 1, width)
+            self.llm2code = Linear(width, self.num_image_codes)
         else:
             self.time_embedder = TimestepEmbedder(width)
             self.vae2llm = Linear(config.token_channels, width)
@@ -118,7 +118,7 @@ class MoTPolicy(PreTrainedModel):
         return self.config.latent_channels, height, width
 
     @property
-    def image_codes(self) -> int:
+    def num_image_codes(self) -> int:
         """Number of codes; itself the token that begins a picture."""
         return self.scalars.size
 
@@ -147,22 +147,22 @@ class MoTPolicy(PreTrainedModel):
         grown = Context(*extended, torch.cat((context.valid, mask), 1), context.position + order[:, -1])
         return logits, grown
 
-    def extend_image(self, context: Context, latents: Tensor, made: Tensor) -> Context:
-        """Append a clean picture [B, C, H, W] (t = 0) between its two markers, where ``made`` [B] bool holds."""
+    def extend_image(self, context: Context, latents: Tensor, alive: Tensor) -> Context:
+        """Append a clean picture [B, C, H, W] (t = 0) between its two markers, where ``alive`` [B] bool holds."""
         time = torch.zeros(latents.shape[0], device=latents.device)
         _, (keys, values), seen = self._image_block(context, latents, time)
-        valid = made[:, None].expand(-1, seen - context.valid.shape[1])
-        grown = Context(keys, values, torch.cat((context.valid, valid), 1), context.position + made)
-        return grown if self.understanding is None else self._extend_features(grown, self.understanding(latents), made)
+        valid = alive[:, None].expand(-1, seen - context.valid.shape[1])
+        grown = Context(keys, values, torch.cat((context.valid, valid), 1), context.position + alive)
+        return grown if self.understanding is None else self._extend_features(grown, self.understanding(latents), alive)
 
-    def _extend_features(self, context: Context, features: Tensor, made: Tensor) -> Context:
+    def _extend_features(self, context: Context, features: Tensor, alive: Tensor) -> Context:
         """Append features [B, n, hidden] of a picture: all see each other, at one position of their own."""
-        valid = torch.cat((context.valid, made[:, None].expand(-1, features.shape[1])), 1)
+        valid = torch.cat((context.valid, alive[:, None].expand(-1, features.shape[1])), 1)
         # Rows without the picture look too: softmax over nothing would be NaN, and nothing reads their state.
         seen = torch.cat((context.valid, torch.ones_like(valid[:, context.valid.shape[1] :])), 1)[:, None]
         position = context.position[:, None].expand(-1, features.shape[1])
         _, _, extended = self._walk_layers(context, features, None, None, position, seen)
-        return Context(*extended, valid, context.position + made)
+        return Context(*extended, valid, context.position + alive)
 
     def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
         """Noise - data at ``x`` [B, C, H, W], ``t`` 0-d or [B]; fp32 or the dtype of ``x`` if wider."""
@@ -174,8 +174,8 @@ class MoTPolicy(PreTrainedModel):
             return out
         return (x - out) / time.to(x.dtype).clamp(min=1e-3)[:, None, None, None]
 
-    def extend_codes(self, context: Context, tokens: Tensor, made: Tensor, first: int = 0) -> tuple[Tensor, Context]:
-        """Append tokens of a picture that is painted token by token, where ``made`` [B] bool holds.
+    def extend_codes(self, context: Context, tokens: Tensor, alive: Tensor, first: int = 0) -> tuple[Tensor, Context]:
+        """Append tokens of a picture that is painted token by token, where ``alive`` [B] bool holds.
 
         The N + 1 tokens of a picture are the one that begins it and its N codes, each at the 2-D position of its pixel.
         The first marker comes in with the first of them, the last marker with the last.
@@ -183,7 +183,7 @@ class MoTPolicy(PreTrainedModel):
         Args:
             context: ends before the picture, or inside it.
             tokens: [B, L] int64, some of them in a row.
-            made: [B] bool.
+            alive: [B] bool.
             first: how many of them the context holds.
 
         Returns:
@@ -202,9 +202,9 @@ class MoTPolicy(PreTrainedModel):
         position = context.position[:, None].expand(-1, len(order))
         _, states, extended = self._walk_layers(context, text.expand(batch, -1, -1), image, None, position, seen)
         assert states is not None
-        valid = torch.cat((context.valid, made[:, None].expand(-1, len(order))), 1)
+        valid = torch.cat((context.valid, alive[:, None].expand(-1, len(order))), 1)
         logits = self.llm2code(self.language_model.model.norm_moe_gen(states))
-        return logits, Context(*extended, valid, context.position + made * ends)
+        return logits, Context(*extended, valid, context.position + alive * ends)
 
     def codes_of(self, latents: Tensor) -> Tensor:
         """Codes [B, N] int64 of a quantised autoencoder's latents [B, C, H, W]."""

@@ -1,8 +1,8 @@
-"""The policy protocol: all that the walker asks of a unified model.
+"""The policy protocol: all that the rollout asks of a unified model.
 
 An adapter for another model implements five methods and one property.  A *context* is whatever the model keeps of the
-segments walked so far (for a transformer, keys and values); it is built once per segment and never changed in place, so
-that all denoising steps, and all members of a group, share it.
+segments so far (for a transformer, keys and values); it is built once per segment and never changed in place, so that
+all denoising steps, and all members of a group, share it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Modality = Literal["text", "image"]
 
 @dataclass(frozen=True)
 class Context:
-    """Keys and values of everything walked so far.
+    """Keys and values of everything covered so far.
 
     Attributes:
         keys: per layer [B, kv_heads, T, head_dim], after norm and rotation.
@@ -71,7 +71,7 @@ class Context:
 
 
 class Policy(Protocol):
-    """A unified model as the walker sees it.
+    """A unified model as the rollout sees it.
 
     Texts are token blocks [B, L] with a bool mask, right-padded; latents are maps [B, C, H, W]; time t is 1 at noise.
     """
@@ -89,8 +89,8 @@ class Policy(Protocol):
         """Append tokens [B, L]; returns next-token logits [B, L, V] at each of them and the longer context."""
         ...
 
-    def extend_image(self, context: Context, latents: Tensor, made: Tensor) -> Context:
-        """Append a clean picture [B, C, H, W], given or the policy's own, in the rows where ``made`` [B] bool holds."""
+    def extend_image(self, context: Context, latents: Tensor, alive: Tensor) -> Context:
+        """Append a clean picture [B, C, H, W], given or the policy's own, in the rows where ``alive`` [B] is True."""
         ...
 
     def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
@@ -111,11 +111,11 @@ class CodePolicy(Protocol):
         ...
 
     @property
-    def image_codes(self) -> int:
+    def num_image_codes(self) -> int:
         """K, which is itself the token that begins a picture."""
         ...
 
-    def extend_codes(self, context: Context, tokens: Tensor, made: Tensor, first: int = 0) -> tuple[Tensor, Context]:
+    def extend_codes(self, context: Context, tokens: Tensor, alive: Tensor, first: int = 0) -> tuple[Tensor, Context]:
         """Append some of a picture's N + 1 tokens, the ``first`` being in the context; next-code logits [B, L, K]."""
         ...
 

@@ -14,8 +14,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from unigrpo.checks import ShapeError, check_mask, upcast
 from unigrpo.registry import register
-from unigrpo.tensors import ShapeError, check_mask, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor

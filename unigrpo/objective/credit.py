@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from unigrpo.checks import ShapeError, check_mask, upcast
 from unigrpo.registry import register
-from unigrpo.tensors import ShapeError, check_mask, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,20 +31,20 @@ class StepRewards:
 
     Attributes:
         steps: [P, G, S, K] floating, the reward at the end of a segment; may be anything where none is placed.
-        placed: [P, G, S] bool, where a reward is placed.
-        made: [P, G, S] bool, which segments the policy made; False for given ones and after an episode's end.
+        has_reward: [P, G, S] bool, where a reward is placed.
+        alive: [P, G, S] bool, which segments the policy made; False for given ones and after an episode's end.
         turns: the turn of each segment, S numbers.
         outcome: [P, G, K] floating, the reward of the whole episode.
         weights: [K] floating, of the components.
 
     Raises:
         ShapeError: shapes that do not fit.
-        TypeError: ``placed`` or ``made`` is not boolean.
+        TypeError: ``has_reward`` or ``alive`` is not boolean.
     """
 
     steps: Tensor
-    placed: Tensor
-    made: Tensor
+    has_reward: Tensor
+    alive: Tensor
     turns: tuple[int, ...]
     outcome: Tensor
     weights: Tensor
@@ -57,16 +57,16 @@ class StepRewards:
             )
         if len(self.turns) != self.steps.shape[2]:
             raise ShapeError(f"expected one turn for each of {self.steps.shape[2]} segments, got {len(self.turns)}")
-        check_mask(self.placed, segments=self.steps[..., 0])
-        check_mask(self.made, segments=self.steps[..., 0])
+        check_mask(self.has_reward, segments=self.steps[..., 0])
+        check_mask(self.alive, segments=self.steps[..., 0])
 
     def by_turn(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Turn by turn: its number, its rewards added up [P, G, K], who has any [P, G], who made anything [P, G]."""
         (steps,) = upcast(steps=self.steps)
-        steps = steps.where(self.placed.unsqueeze(-1), 0.0)
+        steps = steps.where(self.has_reward.unsqueeze(-1), 0.0)
         for turn in sorted(set(self.turns)):
             own = [segment for segment, its_turn in enumerate(self.turns) if its_turn == turn]
-            yield turn, steps[:, :, own].sum(2), self.placed[:, :, own].any(2), self.made[:, :, own].any(2)
+            yield turn, steps[:, :, own].sum(2), self.has_reward[:, :, own].any(2), self.alive[:, :, own].any(2)
 
     def spread(self, by_turn: dict[int, Tensor]) -> Tensor:
         """Values per turn, [P, G] each, at the segments that the policy made in it, [P, G, S]."""
@@ -76,7 +76,7 @@ class StepRewards:
 
     def only_made(self, values: Tensor) -> Tensor:
         """Values [P, G, S], or one for all segments [P, G, 1], with zeros where the policy made nothing."""
-        return values.expand(self.made.shape).where(self.made, 0.0)
+        return values.expand(self.alive.shape).where(self.alive, 0.0)
 
 
 @register("credit", "outcome", source="GRPO (2402.03300) 4.1.2; UniGRPO (2603.23500) eq. 1")
@@ -106,8 +106,8 @@ class SuffixSum:
     def __call__(self, rewards: StepRewards, advantage: Advantage) -> Tensor:
         """Advantages [P, G, S]."""
         if self.scope == "pooled":
-            pooled = advantage(rewards.steps.flatten(1, 2), rewards.weights, rewards.placed.flatten(1, 2))
-            normalised = pooled.unflatten(1, rewards.placed.shape[1:])
+            pooled = advantage(rewards.steps.flatten(1, 2), rewards.weights, rewards.has_reward.flatten(1, 2))
+            normalised = pooled.unflatten(1, rewards.has_reward.shape[1:])
         else:
             normalised = _each_segment(rewards, advantage)
         return rewards.only_made(normalised.flip(-1).cumsum(-1).flip(-1))
@@ -167,13 +167,13 @@ class Improvement:
         (weights,) = upcast(weights=rewards.weights)
         values: dict[int, Tensor] = {}
         before = None
-        for turn, reward, earned, made in rewards.by_turn():
+        for turn, reward, earned, alive in rewards.by_turn():
             total = (reward * weights).sum(-1)
             gain, known = total, earned
             if before is not None:
                 last, had_one = before
                 gain = (total - last).where(earned, (last >= self.right).to(total))
-                known = (earned | made) & had_one
+                known = (earned | alive) & had_one
             values[turn] = advantage(gain.unsqueeze(-1), weights.new_ones(1), known)
             before = total, earned
         return rewards.spread(values)
@@ -196,7 +196,7 @@ def _each_segment(rewards: StepRewards, advantage: Advantage) -> Tensor:
     """Every placed reward, normalised over those at the same segment, [P, G, S]."""
     import torch
 
-    segments = zip(rewards.steps.unbind(2), rewards.placed.unbind(2), strict=True)
+    segments = zip(rewards.steps.unbind(2), rewards.has_reward.unbind(2), strict=True)
     return torch.stack([advantage(reward, rewards.weights, there) for reward, there in segments], -1)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from unigrpo.checks import Reduction, check_mask, per_row, same_shape, upcast
 from unigrpo.objective.aggregation import SequenceMean
-from unigrpo.tensors import Reduction, check_mask, per_row, same_shape, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ class Surrogate:
     log_ratio: Tensor
     clipped: Tensor
 
-    def penalised(self, penalty: Tensor, weight: float) -> Surrogate:
+    def with_penalty(self, penalty: Tensor, weight: float) -> Surrogate:
         """With a penalty [B, M] added."""
         same_shape(values=self.values, penalty=penalty)
         return replace(self, values=self.values + weight * penalty)
@@ -98,12 +98,12 @@ class Surrogate:
             "clip_frac": self.clipped[self.mask].double().mean().item(),
         }
 
-    def largest(self) -> float:
+    def max_abs(self) -> float:
         """The largest |log-ratio|, 0 if nothing counts."""
         return self.log_ratio[self.mask].abs().max().item() if self.mask.any() else 0.0
 
 
-def side_by_side(surrogates: Sequence[Surrogate]) -> Surrogate:
+def concat_actions(surrogates: Sequence[Surrogate]) -> Surrogate:
     """The actions of several segments of the same episodes as one."""
     import torch
 
@@ -242,7 +242,7 @@ def joint_loss(
         if weight and actions is not None
     ]
     if aggregation.joint and weighted:
-        both = side_by_side([actions for _, actions in weighted])
+        both = concat_actions([actions for _, actions in weighted])
         return aggregation(both.values, both.mask)
     losses = [mean(actions.values, actions.mask) for mean, actions in weighted]
     return sum(losses[1:], start=losses[0]) if losses else None

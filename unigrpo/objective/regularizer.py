@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from unigrpo.checks import Reduction, over_elements, per_row, same_shape, upcast
 from unigrpo.registry import register
-from unigrpo.tensors import Reduction, over_elements, per_row, same_shape, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor

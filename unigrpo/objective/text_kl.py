@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from unigrpo.checks import same_shape, upcast
 from unigrpo.registry import register
-from unigrpo.tensors import same_shape, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unigrpo.checks import check_mask, upcast
 from unigrpo.registry import register
-from unigrpo.tensors import check_mask, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unigrpo.checks import same_shape, upcast
 from unigrpo.registry import register
-from unigrpo.tensors import same_shape, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,16 +4,16 @@ from unigrpo.rewards.edit import EditReward
 from unigrpo.rewards.geneval import GenEvalReward
 from unigrpo.rewards.hybrid import HybridReward
 from unigrpo.rewards.proxy import ProxyReward
-from unigrpo.rewards.reward import Judged, PictureReward, Reward
+from unigrpo.rewards.reward import PictureReward, Reward, RewardOutput
 from unigrpo.rewards.weighted import WeightedReward
 
 __all__ = [
     "EditReward",
     "GenEvalReward",
     "HybridReward",
-    "Judged",
     "PictureReward",
     "ProxyReward",
     "Reward",
+    "RewardOutput",
     "WeightedReward",
 ]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from unigrpo.registry import register
-from unigrpo.rewards.reward import Judged
+from unigrpo.rewards.reward import RewardOutput
 
 if TYPE_CHECKING:
-    from unigrpo.transcript import Transcript
+    from unigrpo.rollout.decoded import DecodedEpisodes
 
 
 @register("reward", "edit", source="VIEScore's two questions; one pair per turn as in MT-EditFlow (arXiv 2606.01985)")
@@ -33,15 +33,15 @@ class EditReward:
         """The two weights."""
         return self.following, self.consistency
 
-    def __call__(self, transcript: Transcript, world: Any) -> Judged:
+    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
         """Judge B chains of edits by the world's exact judge."""
         import torch
 
-        steps = torch.zeros(len(transcript.prompts), len(transcript.parts), 2)
-        placed = torch.zeros(steps.shape[:2], dtype=torch.bool)
+        steps = torch.zeros(len(decoded.prompts), len(decoded.parts), 2)
+        has_reward = torch.zeros(steps.shape[:2], dtype=torch.bool)
         found = []
-        for (k, _), verdicts in zip(transcript.pictures, transcript.judged(world.judge_edits), strict=True):
+        for (k, _), verdicts in zip(decoded.pictures, decoded.judged(world.judge_edits), strict=True):
             scores = torch.tensor([[verdict.success, verdict.preserved] for verdict in verdicts]) / 10
-            steps[:, k], placed[:, k] = scores, True
+            steps[:, k], has_reward[:, k] = scores, True
             found.append(scores)
-        return Judged(torch.stack(found).mean(0), steps, placed)
+        return RewardOutput(torch.stack(found).mean(0), steps, has_reward)

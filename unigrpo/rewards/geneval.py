@@ -12,7 +12,7 @@ from unigrpo.rewards.reward import PictureReward
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unigrpo.transcript import Transcript
+    from unigrpo.rollout.decoded import DecodedEpisodes
     from unigrpo.worlds.shapes.prompts import Prompt
 
 
@@ -41,9 +41,9 @@ class GenEvalReward(PictureReward):
         """Components [B, K] fp32 in [0, 1] of pictures [B, 3, H, W] in [-1, 1]."""
         return self._components(world.judge(pictures, prompts)).to(pictures.device)
 
-    def scores_of(self, segment: int, transcript: Transcript, world: Any) -> Tensor:
+    def scores_of(self, segment: int, decoded: DecodedEpisodes, world: Any) -> Tensor:
         """Components of one segment's pictures, by verdicts that the measures read too."""
-        return self._components(transcript.verdicts(world.judge, segment))
+        return self._components(decoded.verdicts(world.judge, segment))
 
     def _components(self, verdicts: Sequence[Any]) -> Tensor:
         import torch

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from unigrpo.config import slot
 from unigrpo.registry import register
-from unigrpo.rewards.reward import Judged
+from unigrpo.rewards.reward import RewardOutput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unigrpo.config import RunConfig
-    from unigrpo.transcript import Pictures, Transcript, Words
+    from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart, TextPart
 
 
 @register("reward", "hybrid", source="unified interleaved GRPO (arXiv 2603.09538), hybrid and process-level rewards")
@@ -56,26 +56,26 @@ class HybridReward:
         weights = (self.text, self.visual, self.structure)
         return tuple(weight / sum(map(abs, weights)) for weight in weights)
 
-    def __call__(self, transcript: Transcript, world: Any) -> Judged:
+    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
         """Judge B stories by the world's exact judge."""
         import torch
 
-        verdicts = transcript.judged(world.judge_stories)
-        shape = len(verdicts), len(transcript.parts)
+        verdicts = decoded.judged(world.judge_stories)
+        shape = len(verdicts), len(decoded.parts)
         text, visual, structure = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
-        placed = torch.zeros(shape, dtype=torch.bool)
-        for k, words in transcript.words:
-            placed[:, k] = torch.tensor(words.made)
-            text[:, k] = self._relevance(words, transcript, verdicts)
-        for k, pictures in transcript.pictures:
-            placed[:, k] = torch.tensor(pictures.made)
-            visual[:, k] = self._alignment(pictures, transcript, verdicts)
+        has_reward = torch.zeros(shape, dtype=torch.bool)
+        for k, words in decoded.words:
+            has_reward[:, k] = torch.tensor(words.alive)
+            text[:, k] = self._relevance(words, decoded, verdicts)
+        for k, pictures in decoded.pictures:
+            has_reward[:, k] = torch.tensor(pictures.alive)
+            visual[:, k] = self._alignment(pictures, decoded, verdicts)
         # Row by row, the segments in their order: as the judge goes through them.
-        structure[placed] = torch.tensor([gain for verdict in verdicts for gain in verdict.structure_gains])
+        structure[has_reward] = torch.tensor([gain for verdict in verdicts for gain in verdict.structure_gains])
         whole = torch.tensor([verdict.structure for verdict in verdicts])
         asked = torch.tensor([[len(verdict.steps)] for verdict in verdicts])
         outcome = torch.stack((text.sum(1) / asked[:, 0], visual.sum(1) / asked[:, 0], whole), -1)
-        return Judged(outcome, torch.stack((text / asked, visual / asked, structure), -1), placed)
+        return RewardOutput(outcome, torch.stack((text / asked, visual / asked, structure), -1), has_reward)
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say where components would be compared with places that cannot earn them."""
@@ -86,29 +86,29 @@ class HybridReward:
                 " each over all of them; use advantage=group or credit.scope=index"
             )
 
-    def _relevance(self, words: Words, transcript: Transcript, verdicts: Sequence[Any]) -> Tensor:
+    def _relevance(self, words: TextPart, decoded: DecodedEpisodes, verdicts: Sequence[Any]) -> Tensor:
         """Of one text of every row, [B]; 0 where it was not made or not asked for."""
         import torch
 
-        wanted = [row for row, v in enumerate(verdicts) if words.made[row] and words.turn < len(v.steps)]
+        wanted = [row for row, v in enumerate(verdicts) if words.alive[row] and words.turn < len(v.steps)]
         scores = torch.zeros(len(verdicts))
         if self.text_scorer.name == "exact":
             scores[wanted] = torch.tensor([verdicts[row].steps[words.turn].text for row in wanted])
         else:
-            requests = [transcript.prompts[row].requests[words.turn] for row in wanted]
+            requests = [decoded.prompts[row].requests[words.turn] for row in wanted]
             scores[wanted] = self.text_scorer([words.texts[row] for row in wanted], requests)
         return scores
 
-    def _alignment(self, pictures: Pictures, transcript: Transcript, verdicts: Sequence[Any]) -> Tensor:
+    def _alignment(self, pictures: ImagePart, decoded: DecodedEpisodes, verdicts: Sequence[Any]) -> Tensor:
         """Of one picture of every row with its text, [B]; 0 where it was not made or not asked for."""
         import torch
 
-        wanted = [row for row, v in enumerate(verdicts) if pictures.made[row] and pictures.turn < len(v.steps)]
+        wanted = [row for row, v in enumerate(verdicts) if pictures.alive[row] and pictures.turn < len(v.steps)]
         scores = torch.zeros(len(verdicts))
         if self.image_scorer.name == "exact":
             scores[wanted] = torch.tensor([verdicts[row].steps[pictures.turn].visual for row in wanted])
         else:
-            words = next(part for _, part in transcript.words if part.turn == pictures.turn)
+            words = next(part for _, part in decoded.words if part.turn == pictures.turn)
             found = self.image_scorer(pictures.pixels[wanted], [words.texts[row] for row in wanted])
             low, high = self.image_range
             scores[wanted] = ((found - low) / (high - low)).clamp(0, 1)

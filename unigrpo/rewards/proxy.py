@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unigrpo.config import RunConfig
-    from unigrpo.transcript import Transcript
+    from unigrpo.rollout.decoded import DecodedEpisodes
     from unigrpo.worlds.shapes.prompts import Clause, Prompt
 
 
@@ -56,9 +56,9 @@ class ProxyReward(PictureReward):
         shapes, colours = classify(pictures)
         return probability(shapes, colours, prompts, self.verdict)[:, None]
 
-    def scores_of(self, segment: int, transcript: Transcript, world: Any) -> Tensor:
+    def scores_of(self, segment: int, decoded: DecodedEpisodes, world: Any) -> Tensor:
         """Probabilities for one segment's pictures, which the measures read too."""
-        return transcript.once((self, segment), lambda: super(ProxyReward, self).scores_of(segment, transcript, world))
+        return decoded.once((self, segment), lambda: super(ProxyReward, self).scores_of(segment, decoded, world))
 
 
 def probability(

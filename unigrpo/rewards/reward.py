@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unigrpo.transcript import Transcript
+    from unigrpo.rollout.decoded import DecodedEpisodes
 
 
 @dataclass(frozen=True)
-class Judged:
+class RewardOutput:
     """Rewards of a batch of B episodes with S segments, K components each.
 
     Attributes:
         outcome: [B, K] fp32, of whole episodes.
         steps: [B, S, K] fp32, what each segment earned where it ended (process rewards); 0 where nothing is placed.
-        placed: [B, S] bool, where a reward is placed.
+        has_reward: [B, S] bool, where a reward is placed.
     """
 
     outcome: Tensor
     steps: Tensor
-    placed: Tensor
+    has_reward: Tensor
 
 
 class Reward(Protocol):
@@ -45,7 +45,7 @@ class Reward(Protocol):
         """Weights with which the components are added."""
         ...
 
-    def __call__(self, transcript: Transcript, world: Any) -> Judged:
+    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
         """Judge B episodes."""
         ...
 
@@ -62,32 +62,32 @@ class PictureReward:
         """Components [B, K] fp32 of pictures [B, 3, H, W] in [-1, 1], one prompt each."""
         raise NotImplementedError
 
-    def scores_of(self, segment: int, transcript: Transcript, world: Any) -> Tensor:
+    def scores_of(self, segment: int, decoded: DecodedEpisodes, world: Any) -> Tensor:
         """:meth:`score` of one segment's pictures; a reward that shares its judge with the measures asks it once."""
-        return self.score(transcript.parts[segment].pixels, transcript.prompts, world)  # type: ignore[union-attr]
+        return self.score(decoded.parts[segment].pixels, decoded.prompts, world)  # type: ignore[union-attr]
 
-    def __call__(self, transcript: Transcript, world: Any) -> Judged:
+    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
         """Scores of all pictures."""
         import torch
 
-        scores = {k: self.scores_of(k, transcript, world) for k, _ in transcript.pictures}
+        scores = {k: self.scores_of(k, decoded, world) for k, _ in decoded.pictures}
         first = next(iter(scores.values()))
-        steps = first.new_zeros(len(first), len(transcript.parts), first.shape[1])
-        placed = torch.zeros(steps.shape[:2], dtype=torch.bool)
+        steps = first.new_zeros(len(first), len(decoded.parts), first.shape[1])
+        has_reward = torch.zeros(steps.shape[:2], dtype=torch.bool)
         outcome = first
-        for k, part in transcript.pictures:
-            placed[:, k] = torch.tensor(part.made)
-            steps[:, k] = scores[k].where(placed[:, k, None], 0.0)
-            outcome = scores[k].where(placed[:, k, None], outcome)
-        for row, k in _cut_short(transcript):
-            placed[row, k] = True
-        return Judged(outcome, steps, placed)
+        for k, part in decoded.pictures:
+            has_reward[:, k] = torch.tensor(part.alive)
+            steps[:, k] = scores[k].where(has_reward[:, k, None], 0.0)
+            outcome = scores[k].where(has_reward[:, k, None], outcome)
+        for row, k in _cut_short(decoded):
+            has_reward[row, k] = True
+        return RewardOutput(outcome, steps, has_reward)
 
 
-def _cut_short(transcript: Transcript) -> Iterator[tuple[int, int]]:
+def _cut_short(decoded: DecodedEpisodes) -> Iterator[tuple[int, int]]:
     """(Row, segment) of the texts that ran into their limit and so ended an episode: they earn 0, which is no stop."""
-    made = [part.made for part in transcript.parts]
-    for k, words in transcript.words:
+    alive = [part.alive for part in decoded.parts]
+    for k, words in decoded.words:
         for row, end in enumerate(words.ends):
-            if end == "cut" and not any(later[row] for later in made[k + 1 :]):
+            if end == "cut" and not any(later[row] for later in alive[k + 1 :]):
                 yield row, k

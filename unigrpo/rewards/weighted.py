@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from unigrpo.errors import ConfigError
 from unigrpo.registry import find, register
-from unigrpo.rewards.reward import Judged, Reward
+from unigrpo.rewards.reward import Reward, RewardOutput
 
 if TYPE_CHECKING:
     from unigrpo.config import RunConfig
-    from unigrpo.transcript import Transcript
+    from unigrpo.rollout.decoded import DecodedEpisodes
 
 
 @register("reward", "weighted", source="weighted sum of rewards, components kept apart")
@@ -67,13 +67,13 @@ class WeightedReward:
             if declared is not None:
                 yield from (f"{name}: {reason}" for reason in declared(config))
 
-    def __call__(self, transcript: Transcript, world: Any) -> Judged:
+    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
         """The components of all parts, side by side."""
         import torch
 
-        parts = [part(transcript, world) for _, part, _ in self._parts()]
-        return Judged(
+        parts = [part(decoded, world) for _, part, _ in self._parts()]
+        return RewardOutput(
             torch.cat([part.outcome for part in parts], -1),
             torch.cat([part.steps for part in parts], -1),
-            torch.stack([part.placed for part in parts]).any(0),
+            torch.stack([part.has_reward for part in parts]).any(0),
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unigrpo.checks import ShapeError
 from unigrpo.config import RunConfig
 from unigrpo.objective.aggregation import SequenceMean, TokenMean
 from unigrpo.objective.loss import (
@@ -18,16 +19,15 @@ from unigrpo.objective.loss import (
     Regularizer,
     Surrogate,
     TrustRegion,
+    concat_actions,
     joint_loss,
-    side_by_side,
     step_objective,
     step_penalty,
     token_objective,
     token_penalty,
 )
 from unigrpo.objective.regularizer import LatentKl, VelocityMse
-from unigrpo.tensors import ShapeError
-from unigrpo.trajectory import ImageScore, Score, StepScore, TextSegment, Trajectory
+from unigrpo.rollout.trajectory import ImageScore, Score, StepScore, TextSegment, Trajectory
 
 
 @dataclass
@@ -51,8 +51,8 @@ class MinibatchLoss:
 class _Tokens:
     """The tokens of a segment; everything is [B, L]."""
 
-    now: Tensor
-    was: Tensor
+    new: Tensor
+    old: Tensor
     ref: Tensor | None
     advantage: Tensor
     mask: Tensor
@@ -62,8 +62,8 @@ class _Tokens:
 class _Step:
     """A denoising step of a picture; advantage and mask are [B], the weight of its gradient is 0-d."""
 
-    now: StepScore
-    was: StepScore
+    new: StepScore
+    old: StepScore
     ref: StepScore | None
     advantage: Tensor
     mask: Tensor
@@ -96,19 +96,19 @@ def minibatch_loss(
     if list(advantage.shape) != expected:
         raise ShapeError(f"expected advantages [B, S] of shape {expected}, got {list(advantage.shape)}")
     references = (None,) * len(scores) if reference is None else reference
-    texts, painted, denoised = _sorted(config, trajectory, scores, references, advantage)
+    texts, image_tokens, denoising_steps = _collect_actions(config, trajectory, scores, references, advantage)
     out = MinibatchLoss(advantage.new_zeros((), requires_grad=True))
     text = _text(config, texts, out) if texts else None
-    image = _denoised(config, denoised, out) if denoised else None
-    if painted:  # a run's pictures are all of one kind
-        image = _painted(config, painted, out)
+    image = _denoising_steps(config, denoising_steps, out) if denoising_steps else None
+    if image_tokens:  # a run's pictures are all of one kind
+        image = _image_tokens(config, image_tokens, out)
     loss = joint_loss(config.modalities, config.aggregation, text=text, image=image)
     if loss is not None:
         out.loss = loss
     return out
 
 
-def _sorted(
+def _collect_actions(
     config: RunConfig,
     trajectory: Trajectory,
     scores: Sequence[Score],
@@ -117,8 +117,8 @@ def _sorted(
 ) -> tuple[list[_Tokens], list[_Tokens], list[_Step]]:
     """The actions of all trained segments: texts, pictures by tokens, pictures by denoising."""
     texts: list[_Tokens] = []
-    painted: list[_Tokens] = []
-    denoised: list[_Step] = []
+    image_tokens: list[_Tokens] = []
+    denoising_steps: list[_Step] = []
     for segment, old, new, ref, own in zip(
         trajectory.segments, trajectory.scores, scores, references, advantage.unbind(1), strict=True
     ):
@@ -127,13 +127,13 @@ def _sorted(
         if segment.rows != len(own) or not trained or old is None or new is None:
             continue
         if old.log_prob is not None and new.log_prob is not None:
-            mask = segment.mask if isinstance(segment, TextSegment) else segment.made[:, None].expand_as(new.log_prob)
+            mask = segment.mask if isinstance(segment, TextSegment) else segment.alive[:, None].expand_as(new.log_prob)
             other = None if ref is None else ref.log_prob
             tokens = _Tokens(new.log_prob, old.log_prob, other, own[:, None].expand_as(mask), mask)
-            (texts if is_text else painted).append(tokens)
+            (texts if is_text else image_tokens).append(tokens)
         elif isinstance(old, ImageScore) and isinstance(new, ImageScore):
-            denoised += _steps(config, old, new, ref, own, segment.made)
-    return texts, painted, denoised
+            denoising_steps += _steps(config, old, new, ref, own, segment.alive)
+    return texts, image_tokens, denoising_steps
 
 
 def _steps(
@@ -141,34 +141,34 @@ def _steps(
 ) -> Iterator[_Step]:
     weights = config.image_ratio.step_weights(torch.tensor([step.dt for step in new.steps], dtype=torch.float64))
     others = ref.steps if isinstance(ref, ImageScore) else (None,) * len(new.steps)
-    for now, was, other, weight in zip(new.steps, old.steps, others, weights, strict=True):
-        yield _Step(now, was, other, advantage, mask, weight)
+    for one, before, other, weight in zip(new.steps, old.steps, others, weights, strict=True):
+        yield _Step(one, before, other, advantage, mask, weight)
 
 
 def _text(config: RunConfig, texts: Sequence[_Tokens], out: MinibatchLoss) -> Surrogate:
     surrogate, kl = _of_tokens(config, texts, config.text_trust_region)
-    out.text_deviation = surrogate.largest()
+    out.text_deviation = surrogate.max_abs()
     out.metrics |= _ratios("text", surrogate)
     return _with_penalty(out, surrogate, config.aggregation, "loss/text", kl, config.text_kl.weight, "loss/text_kl")
 
 
-def _painted(config: RunConfig, pictures: Sequence[_Tokens], out: MinibatchLoss) -> Surrogate:
+def _image_tokens(config: RunConfig, pictures: Sequence[_Tokens], out: MinibatchLoss) -> Surrogate:
     """Pictures by tokens: actions like those of a text, within the image policy's trust region."""
     surrogate, kl = _of_tokens(config, pictures, config.image_trust_region)
-    out.image_deviation = surrogate.largest()
+    out.image_deviation = surrogate.max_abs()
     out.metrics |= _ratios("image", surrogate)
     return _with_penalty(out, surrogate, SequenceMean(), "loss/image", kl, config.text_kl.weight, "loss/image_kl")
 
 
-def _denoised(config: RunConfig, steps: Sequence[_Step], out: MinibatchLoss) -> Surrogate:
+def _denoising_steps(config: RunConfig, steps: Sequence[_Step], out: MinibatchLoss) -> Surrogate:
     """Pictures by denoising."""
     columns = [
         step_objective(
-            step.now.log_prob,
-            step.was.log_prob,
-            step.now.mean,
-            step.was.mean,
-            step.now.std,
+            step.new.log_prob,
+            step.old.log_prob,
+            step.new.mean,
+            step.old.mean,
+            step.new.std,
             step.advantage,
             step.mask,
             step.weight,
@@ -178,11 +178,11 @@ def _denoised(config: RunConfig, steps: Sequence[_Step], out: MinibatchLoss) -> 
         )
         for step in steps
     ]
-    surrogate = side_by_side(columns)
-    out.image_deviation = surrogate.largest()
-    for index in sorted({step.now.index for step in steps}):
-        same = [column for column, step in zip(columns, steps, strict=True) if step.now.index == index]
-        out.metrics |= {f"{name}/{index}": value for name, value in _ratios("image", side_by_side(same)).items()}
+    surrogate = concat_actions(columns)
+    out.image_deviation = surrogate.max_abs()
+    for index in sorted({step.new.index for step in steps}):
+        same = [column for column, step in zip(columns, steps, strict=True) if step.new.index == index]
+        out.metrics |= {f"{name}/{index}": value for name, value in _ratios("image", concat_actions(same)).items()}
     with torch.no_grad():
         for name, distance in (("latent_kl", LatentKl()), ("velocity_mse", VelocityMse())):
             drift = _distances(steps, distance)
@@ -198,25 +198,25 @@ def _of_tokens(config: RunConfig, parts: Sequence[_Tokens], region: TrustRegion)
     Each segment has ratios of its own: one over all of an episode's would mix segments of unlike advantages.
     """
     columns = [
-        token_objective(part.now, part.was, part.advantage, part.mask, ratio=config.text_ratio, trust_region=region)
+        token_objective(part.new, part.old, part.advantage, part.mask, ratio=config.text_ratio, trust_region=region)
         for part in parts
     ]
     penalties = [
-        token_penalty(part.now, part.ref, part.mask, kl=config.text_kl) for part in parts if part.ref is not None
+        token_penalty(part.new, part.ref, part.mask, kl=config.text_kl) for part in parts if part.ref is not None
     ]
-    return side_by_side(columns), torch.cat(penalties, 1) if penalties else None
+    return concat_actions(columns), torch.cat(penalties, 1) if penalties else None
 
 
 def _distances(steps: Sequence[_Step], regularizer: Regularizer) -> Tensor | None:
     """How far each step is from the reference, [B, M], unless that is missing."""
     columns = [
         step_penalty(
-            step.now.velocity,
+            step.new.velocity,
             step.ref.velocity,
-            step.now.mean,
+            step.new.mean,
             step.ref.mean,
-            step.now.std,
-            step.now.dt,
+            step.new.std,
+            step.new.dt,
             step.mask,
             regularizer=regularizer,
         )
@@ -240,7 +240,7 @@ def _with_penalty(
     if penalty is None:
         return surrogate
     out.metrics[penalty_name] = mean(penalty, surrogate.mask).item()
-    return surrogate.penalised(penalty, weight)
+    return surrogate.with_penalty(penalty, weight)
 
 
 def _ratios(modality: str, surrogate: Surrogate) -> dict[str, float]:

@@ -17,8 +17,8 @@ import torch
 from unigrpo import surroundings
 from unigrpo.config import RunConfig
 from unigrpo.errors import CheckpointError, Stopped
-from unigrpo.files import append_row, read_json, truncate_rows, write_json
-from unigrpo.training import report_files
+from unigrpo.io import append_row, read_json, truncate_rows, write_json
+from unigrpo.training import artifacts
 from unigrpo.training.state import read_latest
 from unigrpo.training.state import write as write_checkpoint
 from unigrpo.training.trainer import Trainer
@@ -75,7 +75,7 @@ def _finished(config: RunConfig, folder: Path) -> dict[str, Any] | None:
     stored = read_json(folder / "config.json") or {}
     if any(stored.get(key) != value for key, value in config.identity().items()):
         raise CheckpointError(f"{folder} holds the result of another configuration; use another folder")
-    report_files.drop_checkpoints(folder)  # which a kill may have kept the first time
+    artifacts.drop_checkpoints(folder)  # which a kill may have kept the first time
     return result
 
 
@@ -110,9 +110,9 @@ class _Run:
             metrics = self.step(update)
             if progress:
                 progress({"update": update + 1, "updates": updates, "metrics": metrics})
-            stopping = trainer.agreed(stop is not None and stop())
+            stopping = trainer.any_rank(stop is not None and stop())
             if stopping or is_checkpointed(update, updates):
-                self.clock_in()
+                self.flush_timer()
                 if self.main:
                     write_checkpoint(self.folder / "checkpoint", update + 1, trainer.state())
             if stopping:
@@ -130,7 +130,7 @@ class _Run:
                 found = trainer.evaluate_in_loop()
             append_row(self.folder / "metrics.jsonl", {"step": update, **found})
         metrics = trainer.update(update)
-        trainer.pool_cost()
+        trainer.reduce_counters()
         if self.main:
             counts = {f"cost/{name}": value for name, value in trainer.cost.items()}
             append_row(self.folder / "metrics.jsonl", {"step": update, **metrics, **counts})
@@ -138,21 +138,21 @@ class _Run:
             append_row(self.folder / "timing.jsonl", {"step": update, **spent})
         return metrics
 
-    def clock_in(self) -> None:
+    def flush_timer(self) -> None:
         """Add the seconds since the last time to the totals, which survive a kill."""
         wall, cpu = time.perf_counter(), time.process_time()
-        self.trainer.spend("wall", wall - self.started)
-        self.trainer.spend("cpu", cpu - self.cpu)
+        self.trainer.add_time("wall", wall - self.started)
+        self.trainer.add_time("cpu", cpu - self.cpu)
         self.started, self.cpu = wall, cpu
 
     def finish(self) -> dict[str, Any]:
         """Evaluate and write the final files, result.json last."""
-        result = report_files.write_final(self.trainer, self.folder)
-        self.clock_in()
+        result = artifacts.write_final(self.trainer, self.folder)
+        self.flush_timer()
         seconds = {f"cost/{name}_s": value for name, value in self.trainer.seconds.items()}
         write_json(self.folder / "cost.json", seconds | {"cost/peak_mb": peak_megabytes()})
         write_json(self.folder / "result.json", result)
-        report_files.drop_checkpoints(self.folder)
+        artifacts.drop_checkpoints(self.folder)
         return result
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from unigrpo.errors import CheckpointError
-from unigrpo.files import write_atomic, write_json
+from unigrpo.io import write_atomic, write_json
 
 _TENSORS, _STATE = "state.safetensors", "state.json"
 #: The one before the newest is kept, in case the newest is damaged.

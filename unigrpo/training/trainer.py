@@ -22,21 +22,21 @@ from unigrpo import surroundings
 from unigrpo.checkpoints import folder_of
 from unigrpo.config import RunConfig
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError
-from unigrpo.evaluation import Evaluator
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import checkpoint
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.policy import Modality
 from unigrpo.noise import EpisodeDraws, seed_of
+from unigrpo.rollout.rollout import Rollout, RolloutSpec, replay
+from unigrpo.rollout.trajectory import Cost, Score, Trajectory
 from unigrpo.training import state
-from unigrpo.training.judging import everywhere, reward_metrics, step_rewards, watched_metrics
+from unigrpo.training.advantages import gather_rewards, means_of, reward_metrics, step_rewards
+from unigrpo.training.evaluation import Evaluator
 from unigrpo.training.loss import MinibatchLoss, minibatch_loss
 from unigrpo.training.state import State
-from unigrpo.trajectory import Cost, Score, Trajectory
-from unigrpo.walk import Rules, Walk, replay
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
-#: What is counted, under ``cost/``: velocity evaluations by purpose, pictures of rollouts, text tokens walked.
+#: What is counted, under ``cost/``: velocity evaluations by purpose, pictures of rollouts, text tokens covered.
 COUNTED = ("nfe_rollout", "nfe_train", "nfe_reference", "nfe_eval", "images", "tokens")
 #: Updates between measurements of drift where no penalty needs the reference anyway.
 DRIFT_EVERY = 10
@@ -102,18 +102,18 @@ class Trainer:
         """Count the wall seconds of a phase."""
         started = time.perf_counter()
         yield
-        self.spend(phase, time.perf_counter() - started)
+        self.add_time(phase, time.perf_counter() - started)
 
-    def spend(self, phase: str, seconds: float) -> None:
+    def add_time(self, phase: str, seconds: float) -> None:
         """Add to the seconds of a phase."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
-    def rules(self, update: int) -> Rules:
-        """What the walks of one update share, its stochastic steps among it."""
+    def rollout_spec(self, update: int) -> RolloutSpec:
+        """What the rollouts of one update share, its stochastic steps among it."""
         config, tokenizer = self.config, self.model.tokenizer
         drawn = random.Random(seed_of((config.seed, "window", update)))
         trained = config.dynamics.stochastic and config.modalities.image > 0
-        return Rules(
+        return RolloutSpec(
             points=self.points,
             dynamics=config.dynamics,
             stochastic=config.window(config.sampler.steps, update, drawn) if trained else (),
@@ -150,36 +150,36 @@ class Trainer:
         return by_task
 
     @torch.no_grad()
-    def rollout(self, update: int, rules: Rules) -> list[Trajectory]:
+    def rollout(self, update: int, spec: RolloutSpec) -> list[Trajectory]:
         """Sample this process's episodes, one trajectory per minibatch, so that replay sees the shapes of sampling."""
         ranks = self.accelerator.num_processes
         prompts, size = self.prompts(update), self.config.rollout.prompts // (self.config.rollout.minibatches * ranks)
         chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-        return [self._sample(chunk, update, rules) for chunk in chunks[self.accelerator.process_index :: ranks]]
+        return [self._sample(chunk, update, spec) for chunk in chunks[self.accelerator.process_index :: ranks]]
 
-    def _sample(self, prompts: Sequence[Any], update: int, rules: Rules) -> Trajectory:
+    def _sample(self, prompts: Sequence[Any], update: int, spec: RolloutSpec) -> Trajectory:
         config = self.config
-        walk = Walk(self.policy, rules, len(prompts))
+        rollout = Rollout(self.policy, spec, len(prompts))
         keys = [prompt.key for prompt in prompts]
         draw = EpisodeDraws(
             (config.seed, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise
         )
         with self.autocast():
-            config.episode(walk, self.evaluator.codec.given(prompts), config.rollout.group_size, draw)
+            config.episode(rollout, self.evaluator.processor.encode(prompts), config.rollout.group_size, draw)
         return Trajectory(
-            tuple(prompts), config.rollout.group_size, tuple(walk.segments), tuple(walk.scores), walk.cost
+            tuple(prompts), config.rollout.group_size, tuple(rollout.segments), tuple(rollout.scores), rollout.cost
         )
 
     @torch.no_grad()
-    def judge(self, trajectories: Sequence[Trajectory]) -> tuple[list[Tensor], dict[str, float]]:
+    def compute_advantages(self, trajectories: Sequence[Trajectory]) -> tuple[list[Tensor], dict[str, float]]:
         """Advantages [B, S] of every trajectory's segments, and what to log of the rewards."""
-        transcripts = [self.evaluator.codec.transcript(trajectory) for trajectory in trajectories]
-        judged = [self.reward(transcript, self.world) for transcript in transcripts]
+        decoded_batches = [self.evaluator.processor.decode(trajectory) for trajectory in trajectories]
+        judged = [self.reward(decoded, self.world) for decoded in decoded_batches]
         own = step_rewards(judged, trajectories, self.reward)
-        rows = [row for t in transcripts for row in self.evaluator.measure.rows(t, self.config.rollout.group_size)]
-        metrics = reward_metrics(own, self.reward) | watched_metrics(rows, self.evaluator.measure.watched)
+        rows = [row for t in decoded_batches for row in self.evaluator.measure.rows(t, self.config.rollout.group_size)]
+        metrics = reward_metrics(own, self.reward) | means_of(rows, self.evaluator.measure.train_metrics)
         self.cost["images"] += sum(trajectory.painted for trajectory in trajectories)
-        credit: Tensor = self.config.credit(everywhere(self.accelerator, own), self.config.advantage)
+        credit: Tensor = self.config.credit(gather_rewards(self.accelerator, own), self.config.advantage)
         first = self.accelerator.process_index * len(own.outcome)
         mine = credit[first : first + len(own.outcome)].flatten(0, 1)
         split = mine.split([len(t.row_prompts) for t in trajectories])
@@ -201,29 +201,29 @@ class Trainer:
         return bool(penalised or update % DRIFT_EVERY == 0)
 
     @torch.no_grad()
-    def refer(self, trajectory: Trajectory, rules: Rules) -> tuple[Score, ...]:
+    def reference_scores(self, trajectory: Trajectory, spec: RolloutSpec) -> tuple[Score, ...]:
         """The frozen reference's scores of a recorded batch."""
         with self.autocast():
-            walk = replay(self.reference, rules, trajectory, images=self.config.modalities.image > 0)
-        self.count("reference", walk.cost)
-        return tuple(walk.scores)
+            rollout = replay(self.reference, spec, trajectory, images=self.config.modalities.image > 0)
+        self.count("reference", rollout.cost)
+        return tuple(rollout.scores)
 
-    def learn(
-        self, trajectory: Trajectory, reference: Sequence[Score] | None, advantage: Tensor, rules: Rules
+    def train_step(
+        self, trajectory: Trajectory, reference: Sequence[Score] | None, advantage: Tensor, spec: RolloutSpec
     ) -> dict[str, float]:
         """One optimiser step on one minibatch; what to log of it."""
         modalities = self.config.modalities
         with self.autocast():
-            walk = replay(
+            rollout = replay(
                 self.policy,
-                rules,
+                spec,
                 trajectory,
                 images=modalities.image > 0,
-                train_text=modalities.text > 0 or rules.context_grad,
+                train_text=modalities.text > 0 or spec.context_grad,
             )
-        self.count("train", walk.cost)
+        self.count("train", rollout.cost)
         found = minibatch_loss(
-            self.config, trajectory, tuple(walk.scores), reference, advantage.to(self.accelerator.device)
+            self.config, trajectory, tuple(rollout.scores), reference, advantage.to(self.accelerator.device)
         )
         self._guard(found)
         self.optimizer.zero_grad(set_to_none=True)
@@ -276,22 +276,22 @@ class Trainer:
 
     def update(self, update: int) -> dict[str, float]:
         """One rollout and the optimiser steps on it; what to log of it."""
-        config, rules = self.config, self.rules(update)
+        config, spec = self.config, self.rollout_spec(update)
         self.policy.train()
         with self.clock("rollout"):
-            trajectories = self.rollout(update, rules)
+            trajectories = self.rollout(update, spec)
             for trajectory in trajectories:
                 self.count("rollout", trajectory.cost)
         with self.clock("reward"):
-            advantages, metrics = self.judge(trajectories)
+            advantages, metrics = self.compute_advantages(trajectories)
         with self.clock("reference"):
             wanted = self.needs_reference(update)
-            references = [self.refer(t, rules) if wanted else None for t in trajectories]
+            references = [self.reference_scores(t, spec) if wanted else None for t in trajectories]
         logged: dict[str, list[float]] = {}
         with self.clock("update"):
             for _ in range(config.rollout.epochs):
                 for trajectory, reference, advantage in zip(trajectories, references, advantages, strict=True):
-                    for name, value in self.learn(trajectory, reference, advantage, rules).items():
+                    for name, value in self.train_step(trajectory, reference, advantage, spec).items():
                         logged.setdefault(name, []).append(value)
         return self._over_processes(metrics | {name: fmean(values) for name, values in logged.items()})
 
@@ -303,14 +303,14 @@ class Trainer:
         names = dict.fromkeys(name for one in found for name in one)
         return {name: fmean(one[name] for one in found if name in one) for name in names}
 
-    def pool_cost(self) -> None:
+    def reduce_counters(self) -> None:
         """Move the counts of all processes to the main one."""
         own = torch.tensor(list(self.cost.values()), dtype=torch.float64, device=self.accelerator.device)
         total = self.accelerator.reduce(own).tolist() if self.accelerator.num_processes > 1 else own.tolist()
         main = self.accelerator.is_main_process
         self.cost = Counter({name: int(count) * main for name, count in zip(self.cost, total, strict=True)})
 
-    def agreed(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         """Whether any process wishes so; the same answer in all."""
         return bool(self.accelerator.reduce(torch.tensor(float(wish), device=self.accelerator.device)) > 0)
 

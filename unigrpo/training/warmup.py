@@ -24,15 +24,13 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from torch import Tensor, nn
 
 from unigrpo import console, registry
-from unigrpo.categorical import log_prob
 from unigrpo.checkpoints import digest, folder_of
 from unigrpo.config import EvaluationConfig, RunConfig, build
 from unigrpo.errors import ConfigError
-from unigrpo.evaluation import Evaluator
-from unigrpo.files import home_expanded, read_json
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import Cfg
 from unigrpo.flow.schedule import time_points
+from unigrpo.io import home_expanded, read_json
 from unigrpo.models import checkpoint
 from unigrpo.models.autoencoder import TinyAutoencoder, reconstruction_loss
 from unigrpo.models.checkpoint import UnifiedModel
@@ -41,10 +39,12 @@ from unigrpo.models.mot import MoTPolicy
 from unigrpo.models.policy import CodePolicy, Context
 from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
+from unigrpo.rollout.rollout import Rollout, RolloutSpec
+from unigrpo.rollout.sampling import log_prob
+from unigrpo.rollout.trajectory import ImageSegment, TextScore, TextSegment
 from unigrpo.strict_yaml import read_yaml
+from unigrpo.training.evaluation import Evaluator
 from unigrpo.training.warmup_data import Episodes, draw_episodes, rows_of
-from unigrpo.trajectory import ImageSegment, TextScore, TextSegment
-from unigrpo.walk import Rules, Walk
 from unigrpo.worlds.shapes.grammar import PLACES, SHAPES, Scene, random_item
 from unigrpo.worlds.shapes.render import render
 from unigrpo.worlds.shapes.warmup_episodes import Faults
@@ -79,7 +79,7 @@ class WarmupConfig:
     batch: int = 64
     """Pictures of a batch that the policy paints, about: episodes of several pictures come in smaller batches."""
     noises: int = 2
-    """Noise levels per picture and step: its context is walked once for all of them. Codes have no noise."""
+    """Noise levels per picture and step: its context is covered once for all of them. Codes have no noise."""
     lr: float = 2e-3
     text_weight: float = 0.2
     """Weight of the texts' cross-entropy beside the pictures' loss."""
@@ -131,7 +131,7 @@ def _crowded(seed: int) -> Tensor:
 
 
 def losses(
-    policy: MoTPolicy, rules: Rules, episodes: Episodes, generator: torch.Generator, noises: int, dropout: float
+    policy: MoTPolicy, spec: RolloutSpec, episodes: Episodes, generator: torch.Generator, noises: int, dropout: float
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy per token that the policy should say, and the loss of the pictures it should paint; 0 without any.
 
@@ -141,76 +141,78 @@ def losses(
 
     Args:
         policy: to be trained.
-        rules: framing of texts; their guidance makes the walk keep the context without texts.
+        spec: framing of texts; their guidance makes the rollout keep the context without texts.
         episodes: B rows.
         generator: of noise, times and dropped contexts.
         noises: noise levels per picture.
         dropout: part of the pictures painted without any text.
     """
-    walk = Walk(policy, rules, episodes[0].rows)
+    rollout = Rollout(policy, spec, episodes[0].rows)
     said, tokens, squares, pixels = [torch.zeros(())], 0, [torch.zeros(())], 0
     for segment in episodes:
         if isinstance(segment, ImageSegment) and not segment.given:
-            walk.skip(segment)
+            rollout.append(segment)
             if policy.config.code_levels:
-                error = _code_errors(walk, segment, generator, dropout)
+                error = _code_errors(rollout, segment, generator, dropout)
             else:
-                error = _flow_errors(walk, segment, generator, noises, dropout)
+                error = _flow_errors(rollout, segment, generator, noises, dropout)
             squares.append(error.sum())
             pixels += error.numel()
         else:
-            walk.follow(segment)
-            score = walk.scores[-1]
+            rollout.replay(segment)
+            score = rollout.scores[-1]
             if isinstance(segment, TextSegment) and isinstance(score, TextScore):
                 said.append(-score.log_prob.sum())
                 tokens += int(segment.mask.sum())
     return torch.stack(said).sum() / max(tokens, 1), torch.stack(squares).sum() / max(pixels, 1)
 
 
-def _flow_errors(walk: Walk, segment: ImageSegment, generator: torch.Generator, noises: int, dropout: float) -> Tensor:
+def _flow_errors(
+    rollout: Rollout, segment: ImageSegment, generator: torch.Generator, noises: int, dropout: float
+) -> Tensor:
     """Squared errors of the velocity [made rows * noises, C, H, W] at logit-normal times, as BAGEL draws them."""
-    rows = segment.made.nonzero()[:, 0].repeat_interleave(noises)
+    rows = segment.alive.nonzero()[:, 0].repeat_interleave(noises)
     clean = segment.latents[rows]
     noise = torch.randn(clean.shape, generator=generator)
     t = torch.randn(len(rows), generator=generator).sigmoid()
     level = t[:, None, None, None]
     x = (1 - level) * clean + level * noise
     errors = []
-    for context, chosen in _with_and_without_text(walk, rows, generator, dropout):
-        velocity = walk.policy.velocity(context, x[chosen], t[chosen])
+    for context, chosen in _with_and_without_text(rollout, rows, generator, dropout):
+        velocity = rollout.policy.velocity(context, x[chosen], t[chosen])
         errors.append((velocity - (noise - clean)[chosen]).square())
     return torch.cat(errors)
 
 
-def _code_errors(walk: Walk, segment: ImageSegment, generator: torch.Generator, dropout: float) -> Tensor:
+def _code_errors(rollout: Rollout, segment: ImageSegment, generator: torch.Generator, dropout: float) -> Tensor:
     """Cross-entropies of the pictures' codes [made rows, N], each given those before it."""
-    policy = cast(CodePolicy, walk.policy)
-    rows = segment.made.nonzero()[:, 0]
+    policy = cast(CodePolicy, rollout.policy)
+    rows = segment.alive.nonzero()[:, 0]
     codes = policy.codes_of(segment.latents[rows])
-    tokens = torch.cat((torch.full_like(codes[:, :1], policy.image_codes), codes[:, :-1]), 1)
+    tokens = torch.cat((torch.full_like(codes[:, :1], policy.num_image_codes), codes[:, :-1]), 1)
     errors = []
-    for context, chosen in _with_and_without_text(walk, rows, generator, dropout):
-        logits, _ = policy.extend_codes(context, tokens[chosen], segment.made[rows[chosen]])
-        errors.append(-log_prob(logits, walk.rules.temperature, codes[chosen]))
+    for context, chosen in _with_and_without_text(rollout, rows, generator, dropout):
+        logits, _ = policy.extend_codes(context, tokens[chosen], segment.alive[rows[chosen]])
+        errors.append(-log_prob(logits, rollout.spec.temperature, codes[chosen]))
     return torch.cat(errors)
 
 
 def _with_and_without_text(
-    walk: Walk, rows: Tensor, generator: torch.Generator, dropout: float
+    rollout: Rollout, rows: Tensor, generator: torch.Generator, dropout: float
 ) -> Iterator[tuple[Context, Tensor]]:
     """What ``rows`` [n] of the batch are painted in: the context of those that keep their texts, and of those without.
 
     Each with the mask [n] of its rows, if it has any.
     """
     bare = torch.rand(len(rows), generator=generator) < dropout
-    assert walk.unconditional is not None
-    for context, chosen in ((walk.context, ~bare), (walk.unconditional, bare)):
+    assert rollout.unconditional is not None
+    for context, chosen in ((rollout.context, ~bare), (rollout.unconditional, bare)):
         if chosen.any():
             yield context.rows(rows[chosen]), chosen
 
 
 def train_policy(
-    config: WarmupConfig, policy: MoTPolicy, data: Mapping[str, Episodes], rules: Rules, track: Progress
+    config: WarmupConfig, policy: MoTPolicy, data: Mapping[str, Episodes], spec: RolloutSpec, track: Progress
 ) -> None:
     """Train both experts together; Muon on the layers' matrices, AdamW on the rest."""
     generator = torch.Generator().manual_seed(config.seed + 1)
@@ -225,7 +227,7 @@ def train_policy(
         episodes = data[kind]
         painted = sum(isinstance(segment, ImageSegment) for segment in episodes)
         rows = torch.randint(episodes[0].rows, (config.batch // max(1, painted),), generator=generator)
-        text, image = losses(policy, rules, rows_of(episodes, rows), generator, config.noises, config.dropout)
+        text, image = losses(policy, spec, rows_of(episodes, rows), generator, config.noises, config.dropout)
         (config.text_weight * text + image).backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         for optimizer in optimizers:
@@ -311,13 +313,13 @@ def make(config: WarmupConfig) -> tuple[UnifiedModel, dict[str, Any]]:
             model = _from_scratch(config, world, track)
         words = model.tokenizer
         framing = (words.bos, words.eos, words.pad, words.start_of_image)
-        rules = Rules(time_points(1), Ode(), (), Cfg(), 1.0, *framing, context_grad=True, head=_head(model))
+        spec = RolloutSpec(time_points(1), Ode(), (), Cfg(), 1.0, *framing, context_grad=True, head=_head(model))
         whole = sum(config.shares.values())
         data = {
             kind: draw_episodes(kind, round(config.examples * share / whole), config.seed, config.faults, model)
             for kind, share in config.shares.items()
         }
-        train_policy(config, model.policy, data, rules, track)
+        train_policy(config, model.policy, data, spec, track)
     model.policy.eval()
     return model, {"recipe": dataclasses.asdict(config), "cpu_s": round(time.process_time() - started)}
 
@@ -331,7 +333,7 @@ def score(model: UnifiedModel, config: EvaluationConfig) -> dict[str, float]:
     evaluator = Evaluator(RunConfig(evaluation=config, image_head=_head(model)), model)
     plain = evaluator(model.policy, 1.0, config.images_per_prompt).metrics
     guided = evaluator(model.policy, config.guidance_scale, config.images_per_prompt).metrics
-    return {**plain, **{f"cfg/{name}": value for name, value in guided.items()}}
+    return {**plain, **{f"guided/{name}": value for name, value in guided.items()}}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unigrpo.models.checkpoint import UnifiedModel
 from unigrpo.models.tokenizer import Tokenizer
-from unigrpo.trajectory import ImageSegment, Segment, TextSegment
+from unigrpo.rollout.trajectory import ImageSegment, Segment, TextSegment
 from unigrpo.worlds.shapes import warmup_episodes
 from unigrpo.worlds.shapes.render import render
 from unigrpo.worlds.shapes.warmup_episodes import Faults
@@ -30,8 +30,8 @@ def rows_of(episodes: Episodes, rows: Tensor) -> Episodes:
             length = max(1, int(mask.sum(1).max()))
             cut: Segment = dataclasses.replace(segment, tokens=segment.tokens[rows, :length], mask=mask[:, :length])
         else:
-            cut = dataclasses.replace(segment, latents=segment.latents[rows], made=segment.made[rows])
-        if not cut.made.any():
+            cut = dataclasses.replace(segment, latents=segment.latents[rows], alive=segment.alive[rows])
+        if not cut.alive.any():
             break
         kept.append(cut)
     return tuple(kept)
@@ -45,10 +45,10 @@ def draw_episodes(kind: str, count: int, seed: int, faults: Faults, model: Unifi
         column: list[Any] = [episode[index] if index < len(episode) else None for episode in drawn]
         first = next(event for event in column if event is not None)
         if isinstance(first, warmup_episodes.Picture):
-            made = torch.tensor([event is not None for event in column])
+            alive = torch.tensor([event is not None for event in column])
             # A row without the picture holds any other one: what it holds means nothing.
             latents = _encode([(event or first).scene for event in column], model)
-            segments.append(ImageSegment((), latents, made, first.given, first.turn))
+            segments.append(ImageSegment((), latents, alive, first.given, first.turn))
         else:
             segments.append(TextSegment(*_tokens(column, model.tokenizer), first.given, first.turn))
     return tuple(segments)

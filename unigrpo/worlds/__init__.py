@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from unigrpo.episodes.episode import Family
-    from unigrpo.transcript import End, Transcript
+    from unigrpo.rollout.decoded import DecodedEpisodes, End
+    from unigrpo.rollout.episodes.episode import Family
     from unigrpo.worlds.shapes.edit_judge import EditVerdict
     from unigrpo.worlds.shapes.examples import Example
     from unigrpo.worlds.shapes.grammar import Scene
@@ -132,17 +132,17 @@ class Shapes:
 
         return see(pictures)
 
-    def judge_stories(self, transcript: Transcript) -> list[StoryVerdict]:
+    def judge_stories(self, decoded: DecodedEpisodes) -> list[StoryVerdict]:
         """One verdict per episode of stories."""
         from unigrpo.worlds.shapes.story_judge import judge_stories
 
-        return judge_stories(transcript)
+        return judge_stories(decoded)
 
-    def judge_edits(self, transcript: Transcript) -> list[list[EditVerdict]]:
+    def judge_edits(self, decoded: DecodedEpisodes) -> list[list[EditVerdict]]:
         """Verdicts on the pictures of each turn, one per episode of edits."""
         from unigrpo.worlds.shapes.edit_judge import judge_edits
 
-        return judge_edits(transcript)
+        return judge_edits(decoded)
 
     def judge_reflection(self, prompt: Prompt, text: str, end: End, sight: Sight) -> ReflectionVerdict:
         """Judge what is said of a picture against what is seen of it."""

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from unigrpo.transcript import Pictures
+from unigrpo.rollout.decoded import ImagePart
 from unigrpo.worlds.shapes.edits import Aim, Edit, Target
 from unigrpo.worlds.shapes.judge import Sight, see
 from unigrpo.worlds.shapes.things import Thing, assign, resemblance, terms
 
 if TYPE_CHECKING:
-    from unigrpo.transcript import Transcript
+    from unigrpo.rollout.decoded import DecodedEpisodes
     from unigrpo.worlds.shapes.edit_prompts import EditPrompt
 
 
@@ -115,15 +115,15 @@ def judge_edit(prompt: EditPrompt, turn: int, before: Sight, shown: Sight) -> Ed
     return EditVerdict(10 * change.success, 10 * change.preserved, 10 * shown.quality, "; ".join(reasons))
 
 
-def judge_edits(transcript: Transcript) -> list[list[EditVerdict]]:
+def judge_edits(decoded: DecodedEpisodes) -> list[list[EditVerdict]]:
     """Verdicts on the pictures of each turn, one per episode; the picture before the first is the source."""
     import torch
 
-    pictures = [part for part in transcript.parts if isinstance(part, Pictures)]
-    rows = len(transcript.prompts)
+    pictures = [part for part in decoded.parts if isinstance(part, ImagePart)]
+    rows = len(decoded.prompts)
     sights = see(torch.cat([part.pixels for part in pictures]))
     seen = [sights[start : start + rows] for start in range(0, len(sights), rows)]
     return [
-        [judge_edit(*each) for each in zip(transcript.prompts, [turn] * rows, seen[turn], seen[turn + 1], strict=True)]
+        [judge_edit(*each) for each in zip(decoded.prompts, [turn] * rows, seen[turn], seen[turn + 1], strict=True)]
         for turn in range(len(pictures) - 1)
     ]

@@ -14,7 +14,7 @@ from unigrpo.worlds.shapes.things import match, planned_things
 from unigrpo.worlds.shapes.thinking import Plan, parse_thinking, write_thinking
 
 if TYPE_CHECKING:
-    from unigrpo.transcript import End
+    from unigrpo.rollout.decoded import End
     from unigrpo.worlds.shapes.judge import Sight
     from unigrpo.worlds.shapes.prompts import Prompt
 

@@ -11,14 +11,14 @@ from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from unigrpo.transcript import Pictures, Words
+from unigrpo.rollout.decoded import ImagePart, TextPart
 from unigrpo.worlds.shapes.edit_judge import judge_change
 from unigrpo.worlds.shapes.judge import Sight, see
 from unigrpo.worlds.shapes.things import match, planned_things
 from unigrpo.worlds.shapes.thinking import Plan, parse_thinking
 
 if TYPE_CHECKING:
-    from unigrpo.transcript import End, Transcript
+    from unigrpo.rollout.decoded import DecodedEpisodes, End
     from unigrpo.worlds.shapes.stories import Story
 
 
@@ -193,19 +193,19 @@ def _reasons(steps: Sequence[StepVerdict], shown: dict[int, Sight], structure: f
         yield "malformed"
 
 
-def judge_stories(transcript: Transcript) -> list[StoryVerdict]:
+def judge_stories(decoded: DecodedEpisodes) -> list[StoryVerdict]:
     """One verdict per episode."""
     import torch
 
-    events: list[list[Said | Shown]] = [[] for _ in transcript.prompts]
-    painted = [part for part in transcript.parts if isinstance(part, Pictures) and not part.given]
-    seen = iter(see(torch.cat([part.pixels[torch.tensor(part.made)] for part in painted])) if painted else ())
-    for part in transcript.parts:
-        for row, made in enumerate(part.made):
-            if part.given or not made:
+    events: list[list[Said | Shown]] = [[] for _ in decoded.prompts]
+    painted = [part for part in decoded.parts if isinstance(part, ImagePart) and not part.given]
+    seen = iter(see(torch.cat([part.pixels[torch.tensor(part.alive)] for part in painted])) if painted else ())
+    for part in decoded.parts:
+        for row, alive in enumerate(part.alive):
+            if part.given or not alive:
                 continue
-            if isinstance(part, Words):
+            if isinstance(part, TextPart):
                 events[row].append(Said(part.texts[row], part.ends[row], part.turn))
             else:
                 events[row].append(Shown(next(seen), part.turn))
-    return [judge_story(*each) for each in zip(transcript.prompts, events, strict=True)]
+    return [judge_story(*each) for each in zip(decoded.prompts, events, strict=True)]

@@ -29,7 +29,7 @@ QUESTION = "what is in the picture"
 
 @dataclass(frozen=True)
 class Text:
-    """A block of text; ``stop`` and ``paint`` are the tokens that may end it."""
+    """A block of text; ``stop`` and ``generate_image`` are the tokens that may end it."""
 
     words: str
     given: bool

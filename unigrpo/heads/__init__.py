@@ -1,6 +1,0 @@
-"""Image heads: how a policy's pictures are made, scored and looked at again (slot ``image_head``)."""
-
-from unigrpo.heads.flow import Flow
-from unigrpo.heads.tokens import Tokens
-
-__all__ = ["Flow", "Tokens"]

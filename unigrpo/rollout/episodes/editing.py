@@ -1,0 +1,54 @@
+"""Source picture, then instruction, thinking and edited picture, once or several times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from unigrpo.registry import register
+from unigrpo.rollout.episodes.episode import Episode, Family, at_least_1
+
+if TYPE_CHECKING:
+    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.rollout.trajectory import Segment
+
+
+@register("episode", "editing", source="MT-EditFlow (arXiv 2606.01985), with UniGRPO's thinking before each edit")
+@dataclass(frozen=True)
+class Editing(Episode):
+    """Chained edits: turn k edits the model's own picture of turn k - 1."""
+
+    family: ClassVar[Family] = "edits"
+
+    turns: int = 1
+    test_turns: int = 3
+    """Turns of an episode in evaluations."""
+    max_thinking: int = 24
+    """Longest thinking in tokens, its end included."""
+
+    def __post_init__(self) -> None:
+        at_least_1(turns=self.turns, test_turns=self.test_turns, max_thinking=self.max_thinking)
+
+    def __call__(self, rollout: Rollout, given: Sequence[Segment], group_size: int, draw: Draw) -> None:
+        """Roll out one batch: the source picture and the first instruction are read once per group."""
+        source, *instructions = given
+        rollout.condition_on(source)
+        for turn, instruction in enumerate(instructions[: self.turns]):
+            rollout.turn = turn
+            rollout.condition_on(instruction)
+            if turn == 0:
+                rollout.repeat(group_size)
+            rollout.generate_text(self.max_thinking, draw)
+            rollout.generate_image(draw)
+
+    def for_evaluation(self) -> Self:
+        """The episode of evaluations."""
+        return replace(self, turns=self.test_turns)
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        """Say how many instructions the prompts have."""
+        longest = config.world.edit_turns
+        for name in ("turns", "test_turns"):
+            if getattr(self, name) > longest:
+                yield f"{name}={getattr(self, name)}: the world's prompts have {longest} instructions; use no more"

@@ -1,0 +1,57 @@
+"""What every episode is.
+
+An episode drives a :class:`~unigrpo.rollout.rollout.Rollout`: it conditions on given segments, lets the policy generate
+texts and images, and decides what comes next from what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+if TYPE_CHECKING:
+    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.rollout.trajectory import Segment
+
+#: Families of prompts: single pictures, sequences of pictures, edits of a given picture.
+Family = Literal["images", "stories", "edits"]
+
+
+class Episode:
+    """The base of a strategy of slot ``episode``.
+
+    Attributes:
+        family: of the prompts that it is for.
+    """
+
+    family: ClassVar[Family] = "images"
+
+    def __call__(self, rollout: Rollout, given: Sequence[Segment], group_size: int, draw: Draw) -> None:
+        """Roll out one batch of episodes.
+
+        Args:
+            rollout: at its start, one row per prompt.
+            given: segments that the prompts give, one row per prompt, in the order in which they are due.
+            group_size: episodes per prompt.
+            draw: keyed randomness.
+        """
+        raise NotImplementedError
+
+    def for_evaluation(self) -> Self:
+        """The episode of evaluations."""
+        return self
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        """Say what the episode cannot live with."""
+        yield from ()
+
+
+def at_least_1(**limits: int) -> None:
+    """Check limits.
+
+    Raises:
+        ValueError: one is below 1.
+    """
+    for name, limit in limits.items():
+        if limit < 1:
+            raise ValueError(f"{name}={limit}: expected 1 or more")

@@ -1,0 +1,40 @@
+"""Prompt, thinking, picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unigrpo.registry import register
+from unigrpo.rollout.episodes.episode import Episode, at_least_1
+
+if TYPE_CHECKING:
+    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.rollout.trajectory import Segment
+
+
+@register("episode", "single_round", source="UniGRPO (arXiv 2603.23500), section 3: prompt -> thinking -> image")
+@dataclass(frozen=True)
+class SingleRound(Episode):
+    """One thinking text, if any, and one picture."""
+
+    thinking: bool = True
+    max_thinking: int = 24
+    """Longest thinking in tokens, its end included."""
+
+    def __post_init__(self) -> None:
+        at_least_1(max_thinking=self.max_thinking)
+
+    def __call__(self, rollout: Rollout, given: Sequence[Segment], group_size: int, draw: Draw) -> None:
+        """Roll out one batch: the prompts are given, then every row goes its own way."""
+        rollout.condition_on(given[0])
+        rollout.repeat(group_size)
+        if self.thinking:
+            rollout.generate_text(self.max_thinking, draw)
+        rollout.generate_image(draw)
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        """Say why the text policy needs something to say."""
+        if not self.thinking and config.modalities.text:
+            yield "without thinking there is no text to train; use modalities=image_only"
