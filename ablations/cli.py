@@ -17,7 +17,7 @@ _MISTAKE = 2
 
 
 def _train(words: list[str]) -> int:
-    from unigrpo.train import main
+    from unigrpo.training.command import main
 
     return main(words)
 
@@ -34,8 +34,8 @@ def _report(words: list[str]) -> int:
     return main(words)
 
 
-def _warmup(words: list[str]) -> int:
-    from unigrpo.training.warmup import main
+def _sft(words: list[str]) -> int:
+    from unigrpo.sft import main
 
     return main(words)
 
@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[list[str]], int]]] = {
     "train": ("train one run: recipe=NAME [key=value ...]", _train),
     "sweep": ("train, measure and compare the arms of a grid: grid=NAME [key=value ...]", _sweep),
     "report": ("write the report of a sweep again: FOLDER | GRID", _report),
-    "warmup": ("make a checkpoint to start from: FOLDER [key=value ...]", _warmup),
+    "sft": ("fine-tune on prompts with answers: FOLDER dataset=jsonl dataset.path=FILE [key=value ...]", _sft),
     "registry": ("list slots, strategies, fields and sources", _registry),
     "doctor": ("say what is to be mended before a sweep can run here: [launcher=slurm ...]", _doctor),
 }

@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ablations.grid import UNTOUCHED, Grid, check_seeds
-from reports.metrics import meant
-from unigrpo.checkpoints import digest_of
+from ablations.measures import check_primary, unmeasured
 from unigrpo.compose import Draft, recipe_of, unknown_key
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
@@ -22,7 +21,7 @@ from unigrpo.overrides import Override, parse, spell
 from unigrpo.registry import nearest, user_sources
 
 #: Part of every cell's identity: raise it when equal configurations stop giving equal results.
-SCHEMA = 4
+SCHEMA = 5
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits of all that decides its result: configuration, weights, a user's own source."""
-        weights = digest_of(self.config.model.checkpoint)
+        weights = self.config.model.digest()
         plain = identity_of(self.config) if self.shared is None else {**self.shared, "seed": self.config.seed}
         return digest({"schema": SCHEMA, "config": plain, "weights": weights}, 12)
 
@@ -125,9 +124,10 @@ class Plan:
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:
-    """What a configuration decides of a result: its plain form, and the source of strategies that are a user's own."""
+    """What decides a result: the configuration, its datasets' content, and the source of what is a user's own."""
     sources = user_sources(config)
-    return config.identity() | ({"sources": sources} if sources else {})
+    datasets = [one.digest() for one in (config.dataset, config.evaluation.retention) if one is not None]
+    return config.identity() | {"datasets": datasets} | ({"sources": sources} if sources else {})
 
 
 def digest(value: Any, length: int) -> str:
@@ -161,6 +161,7 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
     if all(arm.refused for arm in arms[1:]):
         reasons = (f"{arm.name}: {reason}" for arm in arms[1:] for reason in arm.refused)
         raise ConfigError("no arm can run; " + "; ".join(reasons))
+    check_primary([arm.config for arm in arms if not arm.refused], grid.primary["metric"])
     recipe = recipe_of([override for override in parsed if not override.sweep], grid.recipe)
     candidates = [arm for arm in arms if arm.name.partition("@")[0] == grid.baseline]
     if not candidates:
@@ -312,9 +313,7 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"the baseline {plan.baseline} is refused: there is nothing to compare with"
     elif plan.baseline != plan.grid.baseline:
         yield f"an axis splits the baseline; every comparison is with {plan.baseline}"
-    for name in (plan.grid.primary["metric"], *plan.grid.secondary):
-        if close := meant(name):
-            yield f"no run of this project measures {name!r}; did you mean {close!r}?"
+    yield from unmeasured([arm.config for arm in trained], (plan.grid.primary["metric"], *plan.grid.secondary))
     comparisons = len(plan.comparisons)
     factor = comparisons if plan.grid.correction == "holm" else 1
     seeds = len(plan.seeds)

@@ -25,6 +25,7 @@ from unigrpo.strict_yaml import read_yaml
 RESERVED = {
     "grid": "which question: a name of --list, or a path that ends in .yaml",
     "preset": "one of the grid's presets; small: a few updates of a few prompts, to see that all of it runs",
+    "primary": "the measure that decides, in place of the grid's: primary=reward/total, or primary=NAME,min",
     "seeds": "5 takes the first five of the grid's seeds (and goes on counting), [3,4,7] takes these",
     "dry_run": "true: show the plan and touch nothing (also --dry-run, -n)",
     "launcher": "local (default), slurm or inline; launcher.workers=2, launcher.minutes=90",
@@ -103,6 +104,8 @@ def read(arguments: Sequence[str]) -> Request:
     if "grid" not in values:
         raise ConfigError(f"which grid? grid=NAME{nearest('', grids())}")
     grid = load_grid(values["grid"], values.get("preset", ""))
+    if "primary" in values:
+        grid = dataclasses.replace(grid, primary=_primary(values["primary"]))
     return Request(
         grid=grid,
         seeds=_seeds(values["seeds"], grid.seeds) if "seeds" in values else None,
@@ -198,6 +201,13 @@ def _yaml(key: str, text: str, *, all_text: bool = False) -> Any:
         return read_yaml(text, all_text=all_text)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
+
+
+def _primary(text: str) -> dict[str, str]:
+    metric, comma, direction = text.partition(",")
+    if not metric or (comma and direction not in ("min", "max")):
+        raise ConfigError(f"primary: expected NAME, or NAME,min where lower is better, got {text!r}")
+    return {"metric": metric, "direction": direction or "max"}
 
 
 def _seeds(text: str, listed: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from benchmarks.records import Once, Record, read_records, write_records
-from unigrpo.worlds import Shapes
-
-if TYPE_CHECKING:
-    from unigrpo.rollout.episodes.episode import Family
+from unigrpo.data.prompt import Prompt
+from unigrpo.worlds.shapes.dataset import Shapes
 
 
 @dataclass(frozen=True)
@@ -57,18 +55,18 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     write_records(path, [{"id": answer.id, "answer": plain_blocks(answer.blocks)} for answer in answers])
 
 
-def prompts_of(answers: Sequence[Answer], family: Family) -> list[Any]:
-    """The prompt of every answer, in the test split of a family of the world ``shapes``.
+def prompts_of(answers: Sequence[Answer], task: Literal["stories", "edits"]) -> list[Prompt]:
+    """The prompt of every answer, in the test split of the dataset ``shapes``.
 
     Raises:
         ValueError: an id that is no prompt's key, or no answer.
     """
     if not answers:
         raise ValueError("expected at least one answer, got none")
-    by_key = {prompt.key: prompt for each in Shapes().prompts_by_task("test", family).values() for prompt in each}
+    by_key = {prompt.key: prompt for each in Shapes(task).prompts("test").values() for prompt in each}
     for answer in answers:
         if answer.id not in by_key:
-            raise ValueError(f"id: expected the key of a test prompt of {family}, got {answer.id!r}")
+            raise ValueError(f"id: expected the key of a test prompt of {task}, got {answer.id!r}")
     return [by_key[answer.id] for answer in answers]
 
 

@@ -8,7 +8,7 @@ comes twice in an object, and no entry twice in a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,6 +147,19 @@ def read_object(path: Path) -> Record:
         ValueError: something else is in it.
     """
     return _record(str(path), _parsed(str(path), _text(path)))
+
+
+def read_once(path: Path, key: str, what: str, read: Callable[[Record], T]) -> list[T]:
+    """What ``read`` makes of every record of a file, each the one ``what`` of its ``key``, a text.
+
+    Raises:
+        ValueError: a malformed record, or a key that comes twice, named by file and number.
+    """
+    once, found = Once(key, f"{what} per {key}"), []
+    for record in read_records(path):
+        found.append(read(record))
+        once.add(record.get(key, str), record.where)
+    return found
 
 
 def write_records(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

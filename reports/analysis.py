@@ -12,8 +12,9 @@ import numpy as np
 from reports import statistics
 from reports.caveats import caveats
 from reports.findings import Analysis, EqualProxy, Family, Pair, Status, Verdict
-from reports.metrics import METRICS, Better, digits, metric, number, opening, p_value, phrase
+from reports.metrics import Better, digits, number, opening, p_value
 from reports.records import Arm, Sweep
+from reports.roles import gold, proxy
 from reports.statistics import Interval
 
 T = TypeVar("T")
@@ -74,7 +75,9 @@ def drawn(analysis: Analysis) -> Analysis:
 
 def better(sweep: Sweep, name: str) -> Better:
     """Which way is better: as declared for the primary metric, else as known."""
-    return ("higher" if sweep.higher_is_better else "lower") if name == sweep.primary else metric(name).better
+    return (
+        ("higher" if sweep.higher_is_better else "lower") if name == sweep.primary else sweep.schema.metric(name).better
+    )
 
 
 def _intervals(arm: Arm) -> dict[str, Interval]:
@@ -166,7 +169,7 @@ def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
 def _exploratory(sweep: Sweep) -> Family:
     """All other measures of the leading arms against the baseline, under one false-discovery correction."""
     baseline = sweep.arm(sweep.baseline)
-    names = dict.fromkeys((*sweep.secondary, *(m.name for m in METRICS if m.group != "Cost")))
+    names = dict.fromkeys((*sweep.secondary, *(metric.name for metric in sweep.schema.columns)))
     names.pop(sweep.primary, None)
     pairs = [
         pair
@@ -197,11 +200,11 @@ def _ladders(sweep: Sweep) -> dict[str, tuple[tuple[float, str], ...]]:
 
 def _equal_proxy(sweep: Sweep, ladders: Mapping[str, tuple[tuple[float, str], ...]]) -> Iterator[EqualProxy]:
     """Gold at equal proxy: each seed's ladder is read at the same levels of the proxy score."""
-    gold = "geneval/strict" if sweep.primary == "heldout/proxy" else sweep.primary
+    rewarded, meant = proxy(sweep), gold(sweep)
     curves: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
     for name, ladder in ladders.items():
         arms = [sweep.arm(arm) for _, arm in ladder]
-        values = [(arm.values("heldout/proxy"), arm.values(gold)) for arm in arms]
+        values = [(arm.values(rewarded), arm.values(meant)) for arm in arms]
         seeds = [s for s in sweep.seeds if all(s in proxy and s in score for proxy, score in values)]
         if seeds:
             curves[name] = {s: ([proxy[s] for proxy, _ in values], [score[s] for _, score in values]) for s in seeds}
@@ -254,7 +257,7 @@ def _verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
             f" correction)"
         )
     )
-    return Verdict(status, f"{opening(phrase(sweep.primary))}: {'; '.join(clauses)}{more}.")
+    return Verdict(status, f"{opening(sweep.schema.phrase(sweep.primary))}: {'; '.join(clauses)}{more}.")
 
 
 def _clause(pair: Pair, sweep: Sweep) -> str:

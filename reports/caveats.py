@@ -9,7 +9,7 @@ import numpy as np
 from reports import statistics
 from reports.findings import Family
 from reports.gaps import first, gaps, machines, name
-from reports.metrics import p_value, phrase
+from reports.metrics import p_value
 from reports.records import Sweep
 
 #: Relative difference in velocity evaluations or CPU time from the baseline that is worth a warning.
@@ -25,9 +25,10 @@ def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[
     yield from gaps(sweep)
     yield from machines(sweep, families)
     if shown is not sweep:
+        scored = sweep.schema.phrase(sweep.primary)
         yield (
             f"{len(sweep.trained)} arms trained: figures, samples, configurations and exploratory measures are of the"
-            f" baseline and the {len(shown.trained) - 1} best others on {phrase(sweep.primary)}; scores are of all."
+            f" baseline and the {len(shown.trained) - 1} best others on {scored}; scores are of all."
         )
     shas = {str(cell.environment.get("git_sha")) for cell in sweep.cells if cell.environment.get("git_sha")}
     for family in families:

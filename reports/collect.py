@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
-from reports.metrics import row_field
+from reports.metrics import Metric, Schema
 from reports.records import Arm, Cell, Failure, Picture, Piece, PromptScore, Sample, Series, Sweep
 from reports.text import names
 
@@ -61,14 +61,16 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
     # From here on, arms are called as they can be read.
     called = names([*(arm["name"] for arm in plan["arms"]), *(entry["arm"] for entry in plan["refused"])])
     baseline = called.get(plan["baseline"])
+    schema, unnamed = _schema(root, plan["arms"])
+    scored = schema.row_field(primary)
     arms = [
         Arm(
             name=called[arm["name"]],
             overrides=tuple(arm["overrides"]),
             untouched=bool(arm["untouched"]),
             cells=tuple(
-                _cell(root, called[arm["name"]], int(seed), str(identity), row_field(primary))
-                for seed, identity in sorted(arm["cells"].items(), key=lambda item: int(item[0]))
+                _cell(root, called[arm["name"]], int(seed), str(identity), scored, unnamed)
+                for seed, identity in _by_seed(arm)
             ),
         )
         for arm in plan["arms"]
@@ -98,7 +100,43 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         refused=tuple((called[name], reason) for name, reason in refused),
         created=plan["created"],
         git_sha=plan.get("git_sha") or "",
+        schema=schema,
     )
+
+
+def _by_seed(arm: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(seed, cell) of an arm of the plan."""
+    return sorted(arm["cells"].items(), key=lambda item: int(item[0]))
+
+
+def _schema(root: Path, arms: Sequence[Mapping[str, Any]]) -> tuple[Schema, dict[str, str]]:
+    """What the finished cells call their measures, and cell -> why one does not tell."""
+    parsed: dict[str, list[Metric]] = {}  # most cells of a sweep say the very same
+    found, unnamed = [], {}
+    for identity in (str(identity) for arm in arms for _, identity in _by_seed(arm)):
+        path = root / identity / "metrics_schema.json"
+        if not (root / identity / "DONE").exists():
+            continue
+        try:
+            content = path.read_text(encoding="utf-8-sig")
+            if content not in parsed:
+                parsed[content] = _entries(path)
+            found.append(parsed[content])
+        except FileNotFoundError:
+            unnamed[identity] = (
+                "there is no metrics_schema.json: measures that no other cell describes are shown by their names, and"
+                " have no column; rerun=all makes it"
+            )
+        except (OSError, ValueError) as error:
+            unnamed[identity] = f"metrics_schema.json describes no measure ({error})"
+    return Schema.union(found), unnamed
+
+
+def _entries(path: Path) -> list[Metric]:
+    entries = read_json(path)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("expected a list of objects")
+    return [Metric.of(entry) for entry in entries]
 
 
 def _check_cells(arm: Mapping[str, Any]) -> None:
@@ -129,11 +167,12 @@ def _without_strangers(arms: list[Arm]) -> Iterator[Arm]:
         yield replace(arm, cells=tuple(cells))
 
 
-def _cell(root: Path, arm: str, seed: int, identity: str, scored: str) -> Cell:
+def _cell(root: Path, arm: str, seed: int, identity: str, scored: str, unnamed: Mapping[str, str]) -> Cell:
     folder = root / identity
     if (folder / "DONE").exists():
         try:
-            return _finished(folder, arm, seed, identity, scored)
+            cell = _finished(folder, arm, seed, identity, scored)
+            return replace(cell, faults=(unnamed[identity], *cell.faults)) if identity in unnamed else cell
         except (BrokenSweepError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             # Kept as a record: one damaged cell must not cost the report of all others.
             message = str(error) if isinstance(error, BrokenSweepError) else f"{type(error).__name__}: {error}"
@@ -220,7 +259,8 @@ def _history(path: Path, updates: int) -> tuple[dict[str, Series], list[str]]:
 def _prompt_scores(path: Path, scored: str) -> tuple[dict[str, PromptScore], list[str]]:
     """Prompt -> score, and what is wrong with the file.
 
-    A score is by the rows' field ``scored``; rows without it have nothing to say about the primary metric.
+    A score is by the rows' field ``scored``; rows without it, and all where it is empty, say nothing about the primary
+    metric.
     A metric is the unweighted mean of its tags' means over rows. A prompt counts under the tag of its first row, but
     its rows, which are of several tags where edits are chained, keep the weight that they have in the metric.
     """

@@ -10,71 +10,63 @@ import numpy as np
 
 from reports import statistics
 from reports.drawing import PAPER, Mark, Panel, labelled, marks, sheet
-from reports.metrics import opening, row_field
+from reports.metrics import Metric, opening
 from reports.records import Floats, Series, Sweep
+from reports.roles import in_training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: The judge's measure of training rollouts that show single pictures, stories, edits; in words.
-_JUDGED = {"train/strict": "strict verdict", "train/mean": "mean of the aspects", "train/O": "editing score O"}
-
-#: Learning curves: pattern of the logged name -> title, which takes up the pattern's group.
-_CURVES = {
+#: Learning curves of what was rewarded: pattern of the logged name -> title, which takes up the pattern's group.
+_REWARDS = {
     "train/reward": "Training reward",
     "train/reward/(.+)": "Training reward: {}",
     r"train/turn/(\d+)/reward": "Training reward of turn {}",
-    **{name: f"{opening(words)} of the training rollouts" for name, words in _JUDGED.items()},
-    "eval/geneval/strict": "Strict score, evaluated in the loop",
-    "eval/geneval/official": "Official score, evaluated in the loop",
-    "eval/interleaved/mean": "Mean of the aspects, evaluated in the loop",
-    "eval/editing/O": "Editing score O, evaluated in the loop",
 }
 
-#: Final measures by turn or step: pattern -> title, what the axis counts.
-_TURNS = {
-    r"editing/turn/(\d+)/O": ("Editing score O", "turn"),
-    r"editing/turn/(\d+)/SC": ("SC: edit made, the rest kept", "turn"),
-    r"editing/turn/(\d+)/PQ": ("PQ: perceptual quality", "turn"),
-    r"interleaved/step/(\d+)/asked": ("The picture shows what the step asks", "step"),
-    r"interleaved/step/(\d+)/text": ("The text states what the step asks", "step"),
-    r"interleaved/step/(\d+)/faithful": ("The picture shows what its text says", "step"),
-    r"interleaved/step/(\d+)/coherence": ("Untouched objects stay as they were", "step"),
-}
+#: Final measures by the number of a part of the episode: what comes before, what is counted, the number, the rest.
+_NUMBERED = re.compile(r"(.+)/(\w+)/(\d+)/(.+)")
 
 #: Blocks of updates whose means make the points of a proxy-against-gold path.
 PATH_BLOCKS = 10
 
 
 def learning(sweep: Sweep) -> Iterator[Panel]:
-    """Training reward, its components and turns, judged scores by update, and one by velocity evaluations."""
+    """Training reward, its components and turns, measures by update, and one by velocity evaluations."""
+    for name, title in _titles(sweep).items():
+        curves = {arm.name: arm.curves(name) for arm in sweep.trained}
+        yield from _curves(sweep, curves, name, title, "update", name)
+    for judge in in_training(sweep)[:1]:
+        gold = f"train/{judge.row_field}"
+        by_cost = {
+            arm.name: _at_equal_steps(
+                {
+                    cell.seed: Series(cost, cell.history[gold].values)
+                    for cell in arm.done
+                    if gold in cell.history and (cost := _evaluations(cell.history, gold)) is not None
+                }
+            )
+            for arm in sweep.trained
+        }
+        title = f"{opening(judge.in_words)} against its cost"
+        yield from _curves(sweep, by_cost, f"{judge.row_field}_by_nfe", title, "velocity evaluations", gold)
+
+
+def _titles(sweep: Sweep) -> dict[str, str]:
+    """Logged name -> title, of what is drawn by update."""
     logged = sorted({name for cell in sweep.cells for name in cell.history})
-    for pattern, title in _CURVES.items():
-        found = [match for name in logged if (match := re.fullmatch(pattern, name))]
-        if len(found) == 1 and found[0].groups():
+    found: dict[str, str] = {}
+    for pattern, title in _REWARDS.items():
+        matches = [match for name in logged if (match := re.fullmatch(pattern, name))]
+        if len(matches) == 1 and matches[0].groups():
             continue  # the only part is the whole
-        for match in found:
-            curves = {arm.name: arm.curves(match[0]) for arm in sweep.trained}
-            yield from _curves(sweep, curves, match[0], title.format(*match.groups()), "update", match[0])
-    gold = _judged(sweep)
-    by_cost = {
-        arm.name: _at_equal_steps(
-            {
-                cell.seed: Series(cost, cell.history[gold].values)
-                for cell in arm.done
-                if gold in cell.history and (cost := _evaluations(cell.history, gold)) is not None
-            }
-        )
-        for arm in sweep.trained
-    }
-    title = f"{opening(_JUDGED[gold])} against its cost"
-    yield from _curves(sweep, by_cost, f"{row_field(gold)}_by_nfe", title, "velocity evaluations", gold)
-
-
-def _judged(sweep: Sweep) -> str:
-    """The judge's measure that the sweep's training rollouts were logged with."""
-    logged = {name for cell in sweep.cells for name in cell.history}
-    return next((name for name in _JUDGED if name in logged), next(iter(_JUDGED)))
+        found |= {match[0]: title.format(*match.groups()) for match in matches}
+    for metric in in_training(sweep):
+        found[f"train/{metric.row_field}"] = f"{opening(metric.in_words)} of the training rollouts"
+    for name in dict.fromkeys((sweep.primary, *(metric.name for metric in sweep.schema.headlines))):
+        if f"eval/{name}" in logged:
+            found[f"eval/{name}"] = f"{opening(sweep.schema.phrase(name))}, evaluated in the loop"
+    return found
 
 
 def _evaluations(history: Mapping[str, Series], gold: str) -> Floats | None:
@@ -100,11 +92,17 @@ def _at_equal_steps(by_seed: Mapping[int, Series]) -> dict[int, Series]:
 
 def turns(sweep: Sweep) -> Iterator[Panel]:
     """Quality of the final evaluation by turn or step, the untouched model's too."""
-    for pattern, (title, unit) in _TURNS.items():
+    series: dict[tuple[str, str, str], Metric] = {}
+    for metric in sweep.schema.entries.values():
+        if match := _NUMBERED.fullmatch(metric.name):
+            series.setdefault((match[1], match[2], match[4]), metric)
+    for (of, unit, last), first in series.items():
+        pattern = rf"{re.escape(of)}/{re.escape(unit)}/(\d+)/{re.escape(last)}"
         curves = {arm.name: {cell.seed: _by_number(cell.metrics, pattern) for cell in arm.done} for arm in sweep.arms}
         curves = {arm: {seed: s for seed, s in by_seed.items() if s.steps.size} for arm, by_seed in curves.items()}
-        name = pattern.replace(r"/(\d+)", "")
-        yield from _curves(sweep, curves, f"by_{unit}/{name}", title, unit, row_field(pattern))
+        whole = sweep.schema.entries.get(f"{of}/{last}")
+        title = opening(whole.in_words if whole else first.label)
+        yield from _curves(sweep, curves, f"by_{unit}/{of}/{unit}/{last}", title, unit, last)
 
 
 def _by_number(metrics: Mapping[str, float], pattern: str) -> Series:
@@ -114,40 +112,47 @@ def _by_number(metrics: Mapping[str, float], pattern: str) -> Series:
 
 
 def hacking(sweep: Sweep) -> Iterator[Panel]:
-    """Training reward against the judge: the gap over time and the path in the plane of proxy and gold."""
-    gaps: dict[str, dict[int, Series]] = {}
-    for arm in sweep.trained:
-        # Only the verdict on single pictures is on the reward's scale.
-        reward, gold = arm.curves("train/reward"), arm.curves("train/strict")
-        gaps[arm.name] = {
-            seed: Series(reward[seed].steps, reward[seed].values - gold[seed].values)
-            for seed in reward.keys() & gold.keys()
-            if reward[seed].steps.shape == gold[seed].steps.shape
-        }
-    yield from _curves(sweep, gaps, "reward_gap", "Gap: training reward − strict verdict", "update", "reward − strict")
-    yield from _paths(sweep)
+    """Training reward against the judge: the gap over time, and the path in the plane of both."""
+    for judge in in_training(sweep)[:1]:
+        judged, words = f"train/{judge.row_field}", judge.in_words
+        gaps: dict[str, dict[int, Series]] = {}
+        for arm in sweep.trained:
+            reward, gold = arm.curves("train/reward"), arm.curves(judged)
+            gaps[arm.name] = {
+                seed: Series(reward[seed].steps, reward[seed].values - gold[seed].values)
+                for seed in reward.keys() & gold.keys()
+                if reward[seed].steps.shape == gold[seed].steps.shape
+            }
+        if judge.better == "higher" and _shares(sweep, "train/reward") and _shares(sweep, judged):
+            label = f"reward − {judge.row_field}"
+            yield from _curves(sweep, gaps, "reward_gap", f"Gap: training reward − {words}", "update", label)
+        yield from _paths(sweep, judged, words)
 
 
-def _paths(sweep: Sweep) -> Iterator[Panel]:
-    style, empty, judged = marks(sweep.arms), True, _judged(sweep)
-    proxied = any(arm.curves("train/proxy") for arm in sweep.trained)
-    reward, words = ("train/proxy", "proxy reward") if proxied else ("train/reward", "training reward")
-    with sheet("proxy_gold_path", f"{opening(words)} against gold (hollow: start, filled: end)") as drawn:
+def _shares(sweep: Sweep, name: str) -> bool:
+    """Whether all logged values of ``name`` lie in [0, 1]: only what is on one scale is subtracted."""
+    curves = [series.values for arm in sweep.trained for series in arm.curves(name).values()]
+    return all(values.min() >= 0 and values.max() <= 1 for values in curves)
+
+
+def _paths(sweep: Sweep, judged: str, words: str) -> Iterator[Panel]:
+    style, empty = marks(sweep.arms), True
+    with sheet("proxy_gold_path", "Training reward against gold (hollow: start, filled: end)") as drawn:
         axes = drawn.axes
         for arm in sweep.trained:
-            proxy, gold = (_mean_curve(arm.curves(name)) for name in (reward, judged))
-            if proxy is None or gold is None or proxy.values.shape != gold.values.shape:
+            reward, gold = (_mean_curve(arm.curves(name)) for name in ("train/reward", judged))
+            if reward is None or gold is None or reward.values.shape != gold.values.shape:
                 continue
-            x, y = (np.array([b.mean() for b in _blocks(series.values)]) for series in (proxy, gold))
+            x, y = (np.array([b.mean() for b in _blocks(series.values)]) for series in (reward, gold))
             mark, empty = style[arm.name], False
             axes.plot(x, y, mark.dashes, color=mark.colour, label=labelled(arm.name))
             axes.plot(x[:1], y[:1], mark.marker, color=PAPER, markeredgecolor=mark.colour)
             axes.plot(x[-1:], y[-1:], mark.marker, color=mark.colour)
         if empty:
             return
-        axes.set(xlabel=f"{words} of the rollouts", ylabel=f"{_JUDGED[judged]} of the rollouts")
+        axes.set(xlabel="training reward of the rollouts", ylabel=f"{words} of the rollouts")
         drawn.finish(
-            f"Path of {words} against the judge's {_JUDGED[judged]}; hollow mark first, filled mark last updates."
+            f"Path of training reward against the judge's {words}; hollow mark first, filled mark last updates."
         )
     yield from drawn.panels
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from reports.drawing import INK, PAPER, RULE, Mark, Panel, labelled, marks, sheet
 from reports.findings import Analysis, Family
-from reports.metrics import METRICS, Metric, metric, opening, phrase
+from reports.metrics import Metric, opening
 from reports.penalties import Profile, profiles
 from reports.records import Floats, Sweep
+from reports.roles import proxy
 from reports.text import shorten
 
 if TYPE_CHECKING:
@@ -21,12 +22,8 @@ if TYPE_CHECKING:
 #: Characters of either name in a comparison's label.
 _NAME = 26
 
-#: Groups of final measures that are drawn side by side: group -> title.
-_PARTS = {
-    "Interleaved, 0–5": "The five aspects and their mean",
-    "Editing O by type": "Editing score O by type of edit",
-    "Reflection": "First pictures right, wrong ones repaired, right ones kept (shares)",
-}
+#: Measures of a group that is drawn side by side: of fewer the table says as much, more do not fit.
+_FEWEST, _MOST = 4, 16
 
 
 def forests(analysis: Analysis) -> Iterator[Panel]:
@@ -63,7 +60,7 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
                 fontsize=8,
                 va="center",
             )
-        axes.set(ylim=(rows - 0.5, -0.55), yticks=[], xlabel=f"difference in {phrase(sweep.primary)}")
+        axes.set(ylim=(rows - 0.5, -0.55), yticks=[], xlabel=f"difference in {sweep.schema.phrase(sweep.primary)}")
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.difference.mean:+.3f}" for p in family.pairs)
@@ -72,12 +69,16 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
 
 
 def parts(analysis: Analysis) -> Iterator[Panel]:
-    """Final measures that belong together, arms side by side: aspects, types of edit, what reflections do."""
+    """Final measures of one group, arms side by side, where all have one better direction, hence one axis."""
     known = {name for found in analysis.intervals.values() for name in found}
-    for group, title in _PARTS.items():
-        measures = [m for m in METRICS if m.group == group and m.name in known]
-        if measures:
-            yield from _side_by_side(analysis, measures, title)
+    groups: dict[str, list[Metric]] = {}
+    for measure in analysis.sweep.schema.columns:
+        if measure.name in known:
+            groups.setdefault(measure.group, []).append(measure)
+    for group, measures in groups.items():
+        directions = {measure.better for measure in measures}
+        if _FEWEST <= len(measures) <= _MOST and len(directions) == 1 and "neither" not in directions:
+            yield from _side_by_side(analysis, measures, group)
 
 
 def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) -> Iterator[Panel]:
@@ -111,14 +112,13 @@ def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) ->
 
 def drift(analysis: Analysis) -> Iterator[Panel]:
     """Final score against drift from the reference by both measures; along ladders, joined in order of weight."""
+    schema, primary = analysis.sweep.schema, analysis.sweep.primary
     for name in ("drift/latent_kl", "drift/velocity_mse"):
-        label = f"drift from the start, {metric(name).label}"
-        yield from _scatter(
-            analysis, name, label, f"{opening(phrase(analysis.sweep.primary))} against {label}", log=True
-        )
-    if analysis.ladders:
+        label = f"drift from the start, {schema.metric(name).label}"
+        yield from _scatter(analysis, name, label, f"{opening(schema.phrase(primary))} against {label}", log=True)
+    if analysis.ladders and (rewarded := proxy(analysis.sweep)):
         title = "Gold against proxy along the ladder"
-        yield from _scatter(analysis, "heldout/proxy", "proxy score of the evaluation", title, log=False)
+        yield from _scatter(analysis, rewarded, f"{schema.phrase(rewarded)} of the evaluation", title, log=False)
 
 
 def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool) -> Iterator[Panel]:
@@ -156,10 +156,9 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
         if log:
             axes.set_xscale("log")
             _log_ticks(axes.xaxis)
-        axes.set(xlabel=label, ylabel=phrase(sweep.primary))
-        drawn.finish(
-            f"Scatter of {phrase(sweep.primary)} against {label}, a small mark per seed and a large one per arm."
-        )
+        scored = sweep.schema.phrase(sweep.primary)
+        axes.set(xlabel=label, ylabel=scored)
+        drawn.finish(f"Scatter of {scored} against {label}, a small mark per seed and a large one per arm.")
     yield from drawn.panels
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from reports.findings import Family
-from reports.metrics import phrase
 from reports.records import Arm, Cell, Sweep
 
 #: In a warning, more names than this are cut off.
@@ -17,8 +16,9 @@ def gaps(sweep: Sweep) -> Iterator[str]:
     done = [cell for cell in sweep.cells if cell.state == "done"]
     without = [name(cell) for cell in done if sweep.primary not in cell.metrics]
     if without:
+        scored = sweep.schema.phrase(sweep.primary)
         yield (
-            f"{len(without)} of {len(done)} finished cells have no {phrase(sweep.primary)} and no part in its means and"
+            f"{len(without)} of {len(done)} finished cells have no {scored} and no part in its means and"
             f" pairs: {first(without)}."
         )
     faults: dict[str, list[str]] = {}
@@ -27,6 +27,8 @@ def gaps(sweep: Sweep) -> Iterator[str]:
             faults.setdefault(fault, []).append(name(cell))
     for fault, cells in faults.items():
         yield f"Incomplete files, {first(cells)}: {fault}."
+    if differing := sweep.schema.conflicts:
+        yield f"Cells describe measures differently, and the first description counts: {first(differing)}."
     partial = [words for arm in sweep.trained for words in _partial(arm, sweep.primary)]
     if partial:
         yield f"Means over fewer cells than are done, with their n beside them: {first(partial)}."

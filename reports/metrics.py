@@ -1,36 +1,53 @@
-"""What the logged quantities are called, which way is better, and how many digits they deserve."""
+"""What the measures are called and which way is better, as the runs themselves say; and numbers as they are printed."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 Better = Literal["higher", "lower", "neither"]
-
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-
-ASPECTS = {
-    "text_quality": "text quality",
-    "perceptual_quality": "perceptual quality",
-    "image_coherence": "image coherence",
-    "text_image_coherence": "text-image coherence",
-    "helpfulness": "helpfulness",
-}
-
-EDITS = ("add", "remove", "replace", "recolour", "move", "count")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A final quantity: ``label`` within its ``group`` of columns, and which way is better."""
+    """A final quantity, as an entry of ``metrics_schema.json`` describes it.
+
+    Attributes:
+        label: within its group.
+        group: of columns; one without has no column.
+        better: which way is.
+        headline: whether it is among the few that say most.
+        row_field: the field that it is a mean of: of rows by prompt, of a sample's scores, of training rollouts.
+        phrase: its name inside a sentence, if label and group do not make one.
+    """
 
     name: str
     label: str
     group: str
     better: Better = "higher"
+    headline: bool = False
+    row_field: str = ""
+    phrase: str = ""
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Metric:
+        """Read an entry; keys that are not named here are for others.
+
+        Raises:
+            ValueError: a key is missing or of another kind.
+        """
+        words = [entry.get(key, "") for key in ("name", "label", "group", "row_field", "phrase")]
+        if not all(isinstance(word, str) for word in words) or not all(words[:2]):
+            raise ValueError(f"expected texts, and a name and a label in every entry, got {dict(entry)!r:.120}")
+        name, label, group, row_field, phrase = words
+        better: Any = entry.get("better")
+        headline = entry.get("headline", False)
+        if better not in get_args(Better) or not isinstance(headline, bool):
+            raise ValueError(f"{name}: expected better: {' | '.join(get_args(Better))} and headline: true or false")
+        return cls(name, label, group, better, headline, row_field, phrase)
 
     @property
     def arrow(self) -> str:
@@ -40,45 +57,14 @@ class Metric:
     @property
     def full_label(self) -> str:
         """Group and label in one."""
-        return f"{self.group}: {self.label}"
+        return f"{self.group}: {self.label}" if self.group else self.label
 
+    @property
+    def in_words(self) -> str:
+        """Its name inside a sentence."""
+        group = self.group[:1].lower() + self.group[1:]
+        return self.phrase or (f"{self.label} ({group})" if group else self.label)
 
-METRICS: tuple[Metric, ...] = (
-    Metric("geneval/strict", "strict", "Overall"),
-    Metric("geneval/official", "official", "Overall"),
-    *(Metric(f"geneval/strict/{task}", task.replace("_", " "), "Strict, by task") for task in TASKS),
-    Metric("interleaved/mean", "mean", "Interleaved, 0–5"),
-    *(Metric(f"interleaved/{aspect}", label, "Interleaved, 0–5") for aspect, label in ASPECTS.items()),
-    Metric("interleaved/structure", "structure", "Form"),
-    Metric("interleaved/pictures", "pictures", "Form", "neither"),
-    *(Metric(f"editing/{name}", name, "Editing, 0–10") for name in ("O", "SC", "PQ")),
-    *(Metric(f"editing/O/{edit}", edit, "Editing O by type") for edit in EDITS),
-    *(Metric(f"editing/turn/{turn}/O", f"turn {turn}", "Editing O by turn") for turn in (1, 2, 3)),
-    Metric("reflect/first_strict", "first right", "Reflection"),
-    Metric("reflect/repaired", "wrong repaired", "Reflection"),
-    Metric("reflect/kept", "right kept", "Reflection"),
-    Metric("reflect/described", "picture described", "Reflection"),
-    Metric("reflect/verdict", "verdict right", "Reflection"),
-    Metric("reflect/rounds", "rounds", "Painted", "neither"),
-    Metric("retention/geneval/strict", "strict", "Retention"),
-    Metric("retention/geneval/official", "official", "Retention"),
-    Metric("heldout/distance_to_clean", "distance to clean (lower is cleaner)", "Held out", "lower"),
-    Metric("heldout/proxy", "proxy", "Held out", "neither"),
-    Metric("heldout/extra_objects", "extra objects", "Held out", "lower"),
-    Metric("heldout/diversity", "diversity", "Held out"),
-    Metric("thinking/faithful", "faithful", "Thinking"),
-    Metric("thinking/length", "length", "Thinking", "neither"),
-    Metric("drift/latent_kl", "latent KL", "Drift", "neither"),
-    Metric("drift/velocity_mse", "velocity MSE", "Drift", "neither"),
-    Metric("drift/text_kl", "text KL", "Drift", "neither"),
-    Metric("drift/image_kl", "image KL", "Drift", "neither"),
-    Metric("guided/geneval/strict", "strict", "Guided"),
-    Metric("guided/geneval/official", "official", "Guided"),
-    Metric("guided/interleaved/mean", "mean", "Guided"),
-    Metric("guided/editing/O", "O", "Guided"),
-    Metric("guided/heldout/distance_to_clean", "distance to clean (lower is cleaner)", "Guided", "lower"),
-    Metric("cost/cpu_s", "CPU s", "Cost", "neither"),
-)
 
 COSTS: tuple[Metric, ...] = (
     Metric("cost/cpu_s", "CPU s", "Cost", "lower"),
@@ -91,48 +77,60 @@ COSTS: tuple[Metric, ...] = (
     Metric("cost/tokens", "tokens", "Cost", "lower"),
     Metric("cost/peak_mb", "peak MB", "Cost", "lower"),
 )
-
-_KNOWN = {metric.name: metric for metric in (*METRICS, *COSTS)}
-_KNOWN |= {
-    f"geneval/official/{task}": Metric(f"geneval/official/{task}", task.replace("_", " "), "Official, by task")
-    for task in TASKS
-}
+_COSTS = {metric.name: metric for metric in COSTS}
 
 
-def meant(name: str) -> str:
-    """The known name that ``name``, which is none, is nearly: a slip of the pen, or a former name; empty otherwise."""
-    known = [*_KNOWN, *(f"guided/{known}" for known in _KNOWN)]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-    return "" if name in known or not close else close[0]
+@dataclass(frozen=True)
+class Schema:
+    """What the cells of a sweep say of their measures.
 
+    Attributes:
+        entries: name -> description, in the order of columns, the groups in the order in which they first come.
+        conflicts: names of which cells say different things; the first description counts.
+    """
 
-def metric(name: str) -> Metric:
-    """The metric called ``name``; an unknown one keeps its name as label, and nobody knows which way is better."""
-    return _KNOWN.get(name) or Metric(name, name, "Other", "neither")
+    entries: Mapping[str, Metric] = field(default_factory=dict)
+    conflicts: tuple[str, ...] = ()
 
+    @classmethod
+    def union(cls, schemas: Iterable[Sequence[Metric]]) -> Schema:
+        """Of the schemas of several cells, in order; of two descriptions of one name the first counts."""
+        found: dict[str, Metric] = {}
+        conflicts: dict[str, None] = {}
+        for schema in schemas:
+            for metric in schema:
+                if found.setdefault(metric.name, metric) != metric:
+                    conflicts[metric.name] = None
+        groups = [*dict.fromkeys(metric.group for metric in found.values())]
+        ordered = sorted(found.values(), key=lambda metric: groups.index(metric.group))
+        return cls({metric.name: metric for metric in ordered}, tuple(conflicts))
 
-def phrase(name: str) -> str:
-    """The metric's name inside a sentence."""
-    known = {
-        "geneval/strict": "strict overall score",
-        "geneval/official": "official overall score",
-        "interleaved/mean": "mean of the five aspects",
-        "editing/O": "editing score O",
-        "heldout/distance_to_clean": "distance to clean pictures (lower is cleaner)",
-    }
-    found = metric(name)
-    group = found.group[:1].lower() + found.group[1:]
-    return known.get(name) or (name if group == "other" else f"{found.label} ({group})")
+    def metric(self, name: str) -> Metric:
+        """The metric called ``name``; one without an entry keeps its name, and nobody knows which way is better."""
+        return self.entries.get(name) or _COSTS.get(name) or Metric(name, name, "Other", "neither", phrase=name)
+
+    def phrase(self, name: str) -> str:
+        """The metric's name inside a sentence."""
+        return self.metric(name).in_words
+
+    def row_field(self, name: str) -> str:
+        """The field of rows, of scores of a sample and of training rollouts that a metric is a mean of, if any."""
+        return self.metric(name).row_field
+
+    @cached_property
+    def columns(self) -> tuple[Metric, ...]:
+        """Those that have a column."""
+        return tuple(metric for metric in self.entries.values() if metric.group)
+
+    @cached_property
+    def headlines(self) -> tuple[Metric, ...]:
+        """The few that say most."""
+        return tuple(metric for metric in self.entries.values() if metric.headline)
 
 
 def opening(words: str) -> str:
     """``words`` as they open a sentence or a title: unlike ``str.capitalize``, with all later capitals kept."""
     return words[:1].upper() + words[1:]
-
-
-def row_field(name: str) -> str:
-    """The field of a per-prompt row, of a sample's scores and of the training rollouts that a metric is a mean of."""
-    return name.rpartition("/")[2]
 
 
 def digits(values: Iterable[float]) -> int | None:

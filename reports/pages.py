@@ -18,7 +18,7 @@ from reports.analysis import analyse, drawn, leading
 from reports.collect import read
 from reports.drawing import Mark, Panel, failed, inline, marks
 from reports.findings import Analysis
-from reports.metrics import number, opening, p_value, phrase
+from reports.metrics import number, opening, p_value
 from reports.penalties import profiles
 from reports.records import Sweep
 from reports.strips import data_uri, reel
@@ -157,7 +157,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
     return {
         "analysis": analysis,
         "sweep": sweep,
-        "primary": phrase(sweep.primary),
+        "primary": sweep.schema.phrase(sweep.primary),
         "correction_names": _CORRECTIONS,
         "marks": key,
         "trained_marks": [(name, mark) for name, mark in key if sweep.arm(name).trained],
@@ -219,7 +219,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("Cells done", f"{count['done']} of {len(sweep.cells)}"),
         ("Failed", str(count["failed"])),
         ("CPU-hours", f"{hours:.2f}"),
-        ("Primary measure", f"{phrase(sweep.primary)}\u00a0{'↑' if sweep.higher_is_better else '↓'}"),
+        ("Primary measure", f"{sweep.schema.phrase(sweep.primary)}\u00a0{'↑' if sweep.higher_is_better else '↓'}"),
         ("Baseline", sweep.baseline),
         ("Kind of machine", next(iter(sweep.kinds), "–") if len(sweep.kinds) < 2 else f"{len(sweep.kinds)} kinds"),
     ]

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from reports.metrics import Schema
+
 Floats = NDArray[np.float64]
 State = Literal["done", "failed", "broken", "excluded", "missing"]
 
@@ -178,6 +180,8 @@ class Sweep:
     refused: tuple[tuple[str, str], ...]
     created: str
     git_sha: str
+    schema: Schema
+    """What the measures are called, as the cells say."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:

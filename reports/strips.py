@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
-from reports.metrics import row_field
 from reports.records import Picture, Piece, Sample, Sweep
 
 
@@ -57,7 +56,7 @@ def reel(sweep: Sweep) -> Reel | None:
         return None
     films = tuple(_film([column.get(key) for column in columns.values()]) for key in keys)
     scores = dict.fromkeys(name for film in films for sample in film.samples if sample for name in sample.scores)
-    wanted = row_field(sweep.primary)
+    wanted = sweep.schema.row_field(sweep.primary)
     return Reel(seed, tuple(columns), films, wanted if wanted in scores else next(iter(scores), ""))
 
 

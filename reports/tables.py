@@ -12,7 +12,7 @@ from typing import Any
 
 from reports.analysis import better
 from reports.findings import Analysis, Pair
-from reports.metrics import COSTS, METRICS, Metric, digits, metric, number, p_value
+from reports.metrics import COSTS, Metric, digits, number, p_value
 from reports.records import Sweep
 from reports.statistics import Interval, iqm, smallest_p
 from reports.text import spreadsheet
@@ -62,9 +62,10 @@ class Table:
 def main_table(analysis: Analysis) -> Table:
     """All arms by all final measures that any of them has, the primary metric among them."""
     sweep = analysis.sweep
-    primary = replace(metric(sweep.primary), better=better(sweep, sweep.primary))
-    known = [primary if m.name == sweep.primary else m for m in METRICS]
-    return _table(analysis, known if primary in known else [primary, *known])
+    primary = replace(sweep.schema.metric(sweep.primary), better=better(sweep, sweep.primary))
+    known = [*sweep.schema.columns, replace(COSTS[0], better="neither")]
+    columns = [primary if m.name == sweep.primary else m for m in known]
+    return _table(analysis, columns if primary in columns else [primary, *columns])
 
 
 def cost_table(analysis: Analysis) -> Table:
@@ -161,7 +162,7 @@ def pair_row(pair: Pair, sweep: Sweep) -> PairRow:
         adjusted = p_value(pair.p_adjusted)
     return PairRow(
         name=f"{pair.arm} − {pair.other}",
-        metric=metric(pair.metric).full_label,
+        metric=sweep.schema.metric(pair.metric).full_label,
         n=n,
         difference=number(comparison.difference.mean, decimals, signed=True),
         interval=_span(comparison.difference, decimals),

@@ -23,7 +23,7 @@ def plan(scene: Scene) -> str:
 def said(*rows: tuple[str, End] | None, turn: int = 0, given: bool = False) -> TextPart:
     """A text with its end, or ``OVER``, of each row."""
     texts, ends = zip(*(row or ("", None) for row in rows), strict=True)
-    lengths = [len(text.split()) + (end in ("stop", "paint")) for text, end in zip(texts, ends, strict=True)]
+    lengths = [len(text.split()) + (end in ("stop", "image")) for text, end in zip(texts, ends, strict=True)]
     return TextPart(texts, ends, lengths, given, turn)
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.reports import synthetic
 
 ROOT = Path(__file__).parent.parent
-_FOLDERS = ("unigrpo", "ablations", "benchmarks", "reports", "tests")
+_FOLDERS = ("unigrpo", "ablations", "benchmarks", "reports", "tests", "docs")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(page for name in _FOLDERS for page in (ROOT / name).rglob("*.md"))]
 
 #: Appended to a training's command.
@@ -25,8 +25,8 @@ SMALL_ROLLOUT = ["rollout.prompts=2", "rollout.group_size=2", "rollout.minibatch
 SMALL_RUN = [
     *SMALL_ROLLOUT,
     "optim.updates=1",
-    "evaluation.prompts_per_task=[1,1,1,1,1,1]",
-    "evaluation.retention_prompts_per_task=[1,1,1,1,1,1]",
+    "evaluation.prompts_per_tag=1",
+    "evaluation.retention_prompts_per_tag=1",
     "evaluation.images_per_prompt=2",
 ]
 
@@ -78,6 +78,9 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
     """
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if any("my_" in word for word in words):  # one of the examples' files, in the user's folder
+        shutil.copytree(ROOT / "examples", folder, dirs_exist_ok=True)
+        monkeypatch.syspath_prepend(str(folder))
     program, *rest = words
     match [program.removeprefix(".venv/bin/"), *rest]:
         case ["python3", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
@@ -143,15 +146,18 @@ def _check_mlflow(arguments: Sequence[str]) -> None:
     command.make_context("ui", list(arguments))  # parses the options without starting the server
 
 
-def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
-    from unigrpo.train import main
+def _with_checkpoints(arguments: Sequence[str], folder: Path) -> None:
+    for checkpoint in (word.partition("=")[2] for word in arguments if word.startswith("model.checkpoint=runs")):
+        shutil.copytree(ROOT / "unigrpo" / "checkpoints" / "tiny-shapes", folder / checkpoint)
 
-    small = list(SMALL_RUN)
-    if any(word.startswith("recipe=interleaved") for word in arguments):
-        small.append("evaluation.prompts_per_task=[1,1]")
+
+def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
+    from unigrpo.training.command import main
+
+    _with_checkpoints(arguments, folder)
     before = signal.getsignal(signal.SIGINT)
     try:
-        assert main([*arguments, *small, f"folder={folder / 'run'}"]) == 0
+        assert main([*arguments, *SMALL_RUN, f"folder={folder / 'run'}"]) == 0
     finally:
         signal.signal(signal.SIGINT, before)
     assert (folder / "run" / "result.json").is_file()
@@ -160,20 +166,33 @@ def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) ->
 def _try_sweep(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
     from ablations.sweep import main
 
-    for checkpoint in (word.partition("=")[2] for word in arguments if word.startswith("model.checkpoint=")):
-        shutil.copytree(ROOT / "unigrpo" / "checkpoints" / "tiny-shapes", folder / checkpoint)
+    _with_checkpoints(arguments, folder)
     before = sorted(folder.rglob("*"))
     assert main([*arguments, "dry_run=true"]) == 0
     assert sorted(folder.rglob("*")) == before
 
 
-def _try_warmup(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _try_checkpoint(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unigrpo.config import EvaluationConfig
-    from unigrpo.training import warmup
+    from unigrpo.worlds.shapes import train_checkpoint
 
-    small = EvaluationConfig(prompts_per_task=(1,) * 6, images_per_prompt=2)
-    monkeypatch.setattr(warmup, "EvaluationConfig", lambda: small)
-    warmup.main([*arguments, "autoencoder_steps=2", "steps=2", "examples=64"])
+    small = EvaluationConfig(prompts_per_tag=1, images_per_prompt=2)
+    monkeypatch.setattr(train_checkpoint, "EvaluationConfig", lambda: small)
+    train_checkpoint.main([*arguments, "autoencoder_steps=2", "steps=2", "examples=64"])
+    assert (folder / arguments[0] / "model.safetensors").is_file()
+
+
+def _try_sft(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
+    import json
+
+    from unigrpo.sft import main
+
+    lines = [
+        {"prompt": f"draw a {c} circle", "answer": [{"text": f"top left {c} circle ."}]}
+        for c in ("red", "blue", "green")
+    ]
+    (folder / "my.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert main([*arguments, "schedule.steps=2"]) == 0
     assert (folder / arguments[0] / "model.safetensors").is_file()
 
 
@@ -201,12 +220,13 @@ _COMMANDS = {
     "train": "unigrpo.train",
     "sweep": "ablations.sweep",
     "report": "reports",
-    "warmup": "unigrpo.training.warmup",
+    "sft": "unigrpo.sft",
     "registry": "unigrpo.registry",
 }
 _TRIERS: dict[str, Callable[[Sequence[str], Path, pytest.MonkeyPatch], None]] = {
     "unigrpo.train": _try_train,
-    "unigrpo.training.warmup": _try_warmup,
+    "unigrpo.sft": _try_sft,
+    "unigrpo.worlds.shapes.train_checkpoint": _try_checkpoint,
     "unigrpo.registry": _try_listing,
     "ablations.sweep": _try_sweep,
     "reports": _try_reports,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from unigrpo.flow.dynamics import FlowSde
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.flow.schedule import time_points
+from unigrpo.models.mot.context import MoTContext
 from unigrpo.models.policy import Context, Policy
-from unigrpo.noise import EpisodeDraws, generator
+from unigrpo.noise import Draw, EpisodeDraws, generator
 from unigrpo.rollout.episodes import SingleRound
 from unigrpo.rollout.heads import Flow
 from unigrpo.rollout.rollout import Rollout, RolloutSpec
@@ -26,7 +28,7 @@ class Protocol:
 
     def __init__(self, inner: Policy):
         self._inner = inner
-        self.latent_shape = inner.latent_shape
+        self.device = inner.device
         self.texts: list[tuple[int, int]] = []
         self.looks: list[int] = []
         self.times: list[float] = []
@@ -34,9 +36,11 @@ class Protocol:
     def start(self, batch: int) -> Context:
         return self._inner.start(batch)
 
-    def extend_text(self, context: Context, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Context]:
+    def extend_text(
+        self, context: Context, tokens: Tensor, mask: Tensor, *, logits: bool = True
+    ) -> tuple[Tensor, Context]:
         self.texts.append((tokens.shape[0], tokens.shape[1]))
-        return self._inner.extend_text(context, tokens, mask)
+        return self._inner.extend_text(context, tokens, mask, logits=logits)
 
     def extend_image(self, context: Context, latents: Tensor, alive: Tensor) -> Context:
         self.looks.append(int(alive.sum()))
@@ -50,16 +54,18 @@ class Protocol:
 class Dice:
     """A policy whose next word has fixed probabilities, and whose pictures stay noise."""
 
-    latent_shape = (1, 1, 1)
+    device = torch.device("cpu")
 
     def __init__(self, *probabilities: float):
         self.logits = torch.tensor(probabilities).log()
 
     def start(self, batch: int) -> Context:
         nothing = torch.zeros(batch, 0, dtype=torch.bool)
-        return Context((), (), nothing, torch.zeros(batch, dtype=torch.long))
+        return MoTContext((), (), nothing, torch.zeros(batch, dtype=torch.long))
 
-    def extend_text(self, context: Context, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Context]:
+    def extend_text(
+        self, context: Context, tokens: Tensor, mask: Tensor, *, logits: bool = True
+    ) -> tuple[Tensor, Context]:
         return self.logits.expand(*tokens.shape, -1), context
 
     def extend_image(self, context: Context, latents: Tensor, alive: Tensor) -> Context:
@@ -82,6 +88,7 @@ def spec(**changes: Any) -> RolloutSpec:
         "pad": PAD,
         "image": IMAGE,
         "head": Flow(),
+        "latent_shape": (3, 2, 2),
     }
     return RolloutSpec(**chosen | changes)
 
@@ -106,9 +113,44 @@ def pictures_of(keys: Sequence[str], shape: Sequence[int]) -> ImageSegment:
 
 def given_in(episode: Any, keys: Sequence[str], shape: Sequence[int]) -> tuple[Segment, ...]:
     """What the prompts named ``keys`` give in ``episode``: for edits a source picture and three instructions."""
-    if getattr(episode, "family", "images") != "edits":
+    if "images" not in getattr(episode, "needs", ()):
         return (prompts_of(keys),)
     return (pictures_of(keys, shape), *(prompts_of([f"{key}{turn}" for key in keys]) for turn in range(3)))
+
+
+@dataclass(frozen=True)
+class Altered:
+    """Draws that ``alter`` changes."""
+
+    draws: Draw
+    alter: Callable[[tuple[int | str, ...], Tensor], Tensor]
+
+    def uniform(self, what: tuple[int | str, ...], shape: Sequence[int]) -> Tensor:
+        return self.alter(what, self.draws.uniform(what, shape))
+
+    def normal(self, what: tuple[int | str, ...], shape: Sequence[int], *, shareable: bool = False) -> Tensor:
+        return self.alter(what, self.draws.normal(what, shape, shareable=shareable))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Draws that are all the same, for so many rows."""
+
+    rows: int
+    value: float
+
+    def uniform(self, what: tuple[int | str, ...], shape: Sequence[int]) -> Tensor:
+        return torch.full((self.rows, *shape), self.value)
+
+    def normal(self, what: tuple[int | str, ...], shape: Sequence[int], *, shareable: bool = False) -> Tensor:
+        return torch.full((self.rows, *shape), self.value)
+
+
+def shape_of(policy: Any) -> tuple[int, int, int]:
+    """Of the latents that a tiny policy generates."""
+    inner = getattr(policy, "_inner", policy)
+    shape: tuple[int, int, int] = inner.latent_shape
+    return shape
 
 
 def roll(
@@ -124,11 +166,10 @@ def roll(
 ) -> Trajectory:
     """Sample a batch of episodes as the trainer does; ``alter`` changes draws."""
     draws = EpisodeDraws((seed, "rollout", 0), tuple(keys), group, shared)
-    rollout = Rollout(policy, given, len(keys))
+    rollout = Rollout(policy, replace(given, latent_shape=shape_of(policy)), len(keys))
     with torch.no_grad():
         episode = episode or SingleRound(max_thinking=6)
-        due = given_in(episode, keys, policy.latent_shape)
-        episode(rollout, due, group, lambda what, shape: alter(what, draws(what, shape)))
+        episode(rollout, given_in(episode, keys, shape_of(policy)), group, Altered(draws, alter))
     return Trajectory(tuple(keys), group, tuple(rollout.segments), tuple(rollout.scores), rollout.cost)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.models import tiny
+from unigrpo import checkpoints
 from unigrpo.checkpoints import (
     AUTOENCODER,
     CONFIG,
@@ -17,12 +19,13 @@ from unigrpo.checkpoints import (
     TOKENIZER,
     digest,
     digest_of,
+    digest_of_files,
     file_of,
     folder_of,
     settings_of,
 )
 from unigrpo.errors import ConfigError
-from unigrpo.models import checkpoint
+from unigrpo.models.mot import checkpoint
 
 
 def test_a_checkpoint_reads_what_another_one_has(tmp_path):
@@ -82,3 +85,33 @@ def test_a_file_that_nobody_has_is_missing_where_it_is_looked_for(tmp_path):
     assert file_of(tmp_path, TOKENIZER) == tmp_path / TOKENIZER
     with pytest.raises(ConfigError, match="did you mean 'tiny-shapes'"):
         file_of(tmp_path, AUTOENCODER)
+
+
+class TestDigestOfFiles:
+    def test_it_is_read_again_only_when_the_file_is_another(self, tmp_path, monkeypatch):
+        file = tmp_path / "weights"
+        file.write_bytes(b"one")
+        first = digest_of_files([file])
+        monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it has been read already"))
+        assert digest_of_files([file]) == first
+        monkeypatch.undo()
+        file.write_bytes(b"two2")
+        assert digest_of_files([file]) != first
+
+    def test_of_large_files_a_part_is_read(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(checkpoints, "_WHOLE", 100)
+        monkeypatch.setattr(checkpoints, "_PIECES", 3)
+        monkeypatch.setattr(checkpoints, "_PIECE", 4)
+        found = set()
+        for name, at in (("a", None), ("b", 0), ("c", 99), ("d", 199)):
+            content = bytearray(200)
+            if at is not None:
+                content[at] = 1
+            (tmp_path / name).write_bytes(content)
+            found.add(digest_of_files([tmp_path / name]))
+        (tmp_path / "longer").write_bytes(bytes(201))
+        found.add(digest_of_files([tmp_path / "longer"]))
+        assert len(found) == 5, "first, middle and last piece, and the size"
+        monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("the whole file is read"))
+        (tmp_path / "e").write_bytes(bytes(300))
+        digest_of_files([tmp_path / "e"])

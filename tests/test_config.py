@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from tests.shipped import shipped
 from unigrpo import registry
-from unigrpo.config import RunConfig, build, slot_of
+from unigrpo.compose import compose
+from unigrpo.config import RunConfig, _hint, build, slot_of
 from unigrpo.errors import ConfigError
 
 SLOT_KEYS = {f.name: slot for f in dataclasses.fields(RunConfig) if (slot := slot_of(f.name))}
+STORIES, EDITS = ({"name": "shapes", "task": task} for task in ("stories", "edits"))
 
 
 def values(hint: Any) -> st.SearchStrategy[Any]:
@@ -39,17 +41,19 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 @st.composite
 def plain(draw: st.DrawFn, cls: type) -> dict[str, Any]:
     """The plain form of ``cls`` with some fields given, and those of strategies in any legal combination."""
-    hints = typing.get_type_hints(cls)
     found: dict[str, Any] = {}
     for f in dataclasses.fields(cls):
-        if not draw(st.booleans()):
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if not required and not draw(st.booleans()):
             continue
         if slot := f.metadata.get("slot"):
-            found[f.name] = draw(strategy(slot))
-        elif dataclasses.is_dataclass(hints[f.name]):
-            found[f.name] = draw(plain(hints[f.name]))
+            found[f.name] = draw(strategy(slot) | st.none() if f.default is None else strategy(slot))
+        elif slot := f.metadata.get("slots"):
+            found[f.name] = draw(st.lists(strategy(slot), max_size=3))
+        elif dataclasses.is_dataclass(hint := _hint(cls, f.name)):
+            found[f.name] = draw(plain(hint))
         else:
-            found[f.name] = draw(values(hints[f.name]))
+            found[f.name] = draw(values(hint))
     return found
 
 
@@ -57,13 +61,14 @@ def strategy(slot: str) -> st.SearchStrategy[Any]:
     def legal(named: tuple[str, dict[str, Any]]) -> bool:
         try:
             registry.find(slot, named[0])(**named[1])
-        except ValueError:
+        except (TypeError, ValueError):
             return False
         return True
 
     names = st.sampled_from(sorted(shipped(slot)))
+    complete = names.filter(lambda name: legal((name, {})))
     both = names.flatmap(lambda name: st.tuples(st.just(name), plain(registry.find(slot, name)))).filter(legal)
-    return st.one_of(names, both.map(lambda named: {"name": named[0], **named[1]}))
+    return st.one_of(complete, both.map(lambda named: {"name": named[0], **named[1]}))
 
 
 @given(plain(RunConfig))
@@ -81,6 +86,8 @@ def holds(kept: Any, plain_value: Any) -> bool:
     """Whether a part of a configuration is what its plain form says."""
     if isinstance(plain_value, str) and hasattr(kept, "slot"):
         return bool(kept.name == plain_value)
+    if isinstance(plain_value, list) and isinstance(kept, tuple):
+        return all(holds(one, value) for one, value in zip(kept, plain_value, strict=True))
     if isinstance(plain_value, dict) and dataclasses.is_dataclass(kept):
         return all(holds(getattr(kept, field), value) for field, value in plain_value.items())
     return bool(kept == plain_value)
@@ -151,7 +158,24 @@ REFUSED = [
     ({"optim": {"betas": [0.9]}}, "optim.betas: expected 2 items, got 1"),
     ({"optim": {"betas": 0.9}}, "optim.betas: expected a list, got 0.9"),
     ({"optim": {"betas": [0.9, "x"]}}, "optim.betas[1]: expected float, got 'x'"),
-    ({"evaluation": {"prompts_per_task": [1, 2.5]}}, "evaluation.prompts_per_task[1]: expected int, got 2.5"),
+    ({"evaluation": {"prompts_per_tag": 2.5}}, "evaluation.prompts_per_tag: expected int, got 2.5"),
+    ({"evaluation": {"prompts_per_tag": [1, 1]}}, "evaluation.prompts_per_tag: expected int, got [1, 1]"),
+    ({"evaluation": {"prompts_per_task": [1] * 6}}, "unknown key 'evaluation.prompts_per_task'; did you mean"),
+    ({"evaluation": {"split": "train"}}, "evaluation.split: expected one of validation, test, got 'train'"),
+    ({"evaluation": {"retention": "shapess"}}, "unknown dataset 'shapess'; did you mean 'shapes'?"),
+    ({"evaluation": {"retention": 3}}, "evaluation.retention: expected a strategy name or a mapping with 'name'"),
+    ({"world": "shapes"}, "unknown key 'world'"),
+    ({"dataset": None}, "dataset: expected a strategy name or a mapping with 'name', got None"),
+    (
+        {"dataset": {"name": "shapes", "task": "songs"}},
+        "dataset.task: expected one of images, stories, edits, got 'songs'",
+    ),
+    ({"dataset": "jsonl"}, "dataset: "),
+    ({"metrics": "lengths"}, "metrics: expected a list, got 'lengths'"),
+    ({"metrics": {"name": "lengths"}}, "metrics: expected a list, got {'name': 'lengths'}"),
+    ({"metrics": ["length"]}, "unknown metric 'length'; did you mean 'lengths'?"),
+    ({"train_metrics": ["lengths", 3]}, "train_metrics[1]: expected a strategy name or a mapping with 'name', got 3"),
+    ({"metrics": [{"name": "lengths", "x": 1}]}, "unknown key 'metrics[0].x'"),
     ({"advantage": {"name": "group", "ddof": True}}, "advantage.ddof: expected one of 0, 1, got True"),
     ({"advantage": {"name": "group", "ddof": 1.0}}, "advantage.ddof: expected one of 0, 1, got 1.0"),
     ({"reward": {"name": "weighted", "weights": {"proxyy": 1.0}}}, "unknown reward 'proxyy'; did you mean 'proxy'?"),
@@ -201,11 +225,10 @@ CONFLICTS = [
     ({"evaluation": {"shift": 0.5}}, "evaluation.shift=0.5: expected at least 1"),
     ({"evaluation": {"every": -1}}, "evaluation.every=-1"),
     ({"evaluation": {"loop_images_per_prompt": 0}}, "evaluation.loop_images_per_prompt=0"),
-    ({"evaluation": {"prompts_per_task": [1, 1]}}, "evaluation.prompts_per_task"),
-    ({"evaluation": {"prompts_per_task": [0] * 6}}, "evaluation.prompts_per_task"),
-    ({"evaluation": {"prompts_per_task": [10**6] + [0] * 5}}, "evaluation.prompts_per_task"),
+    ({"evaluation": {"prompts_per_tag": 0}}, "evaluation.prompts_per_tag=0: expected a value above 0"),
+    ({"evaluation": {"retention_prompts_per_tag": 0}}, "evaluation.retention_prompts_per_tag=0: expected a value"),
     ({"evaluation": {"guidance_scale": -1.0}}, "evaluation.guidance_scale=-1.0"),
-    ({"dynamics": "ode"}, "image_ratio=ratio_norm: dynamics=ode has no log-probability"),
+    ({"dynamics": "ode"}, "algorithm=policy_gradient: dynamics=ode has no log-probability"),
     ({"dynamics": "cps"}, "image_ratio=ratio_norm: dynamics=cps has no Gaussian density"),
     ({"dynamics": "cps", "image_ratio": "raw", "window": "all"}, "dynamics=cps: its last step has no noise"),
     ({"dynamics": {"name": "flow_sde", "a": 0}}, "dynamics=flow_sde: a=0 leaves no noise"),
@@ -217,17 +240,21 @@ CONFLICTS = [
     ({"episode": {"name": "single_round", "thinking": False}}, "episode=single_round: without thinking"),
     (
         {"episode": "editing"},
-        "reward=geneval: judges images, but episode=editing is for edits; choose a reward for edits",
+        "episode=editing: reads images, turns of every prompt, which dataset=shapes (task=images) does not have; choose"
+        " another dataset or episode",
     ),
-    ({"reward": "hybrid"}, "reward=hybrid: judges stories, but episode=single_round is for images"),
-    ({"episode": "interleaved", "reward": "hybrid"}, "evaluation.prompts_per_task: expected 2 counts"),
-    ({"evaluation": {"retention_prompts_per_task": [1]}}, "evaluation.retention_prompts_per_task: expected 6 counts"),
-    ({"evaluation": {"retention_prompts_per_task": [0] * 6}}, "evaluation.retention_prompts_per_task: expected at"),
     (
-        {"episode": "editing", "reward": "edit", "credit": "improvement"},
+        {"dataset": EDITS},
+        "reward=geneval: reads include of every prompt, which dataset=shapes (task=edits) does not have",
+    ),
+    ({"reward": "hybrid"}, "reward=hybrid: reads requests, story of every prompt, which dataset=shapes (task=images)"),
+    ({"metrics": ["lengths", "shapes_edit"]}, "metrics=shapes_edit: reads edits of every prompt, which dataset=shapes"),
+    ({"train_metrics": ["shapes_interleaved"]}, "train_metrics=shapes_interleaved: reads story of every prompt"),
+    (
+        {"dataset": EDITS, "episode": "editing", "reward": "edit", "credit": "improvement"},
         "credit=improvement: episode=editing asks for something else in every turn",
     ),
-    ({"model": {"checkpoint": "nowhere"}}, "image_head=flow: model.checkpoint='nowhere': no such"),
+    ({"model": {"name": "mot", "checkpoint": "nowhere"}}, "model=mot: model.checkpoint='nowhere': no such"),
 ]
 
 
@@ -244,8 +271,9 @@ def test_an_untouched_model_is_refused_for_its_evaluation_only():
     impossible = {"dynamics": "ode", "modalities": "joint"}
     assert RunConfig.from_dict(impossible).conflicts()
     assert RunConfig.from_dict(impossible | {"optim": {"updates": 0}}).conflicts() == []
-    short = {"optim": {"updates": 0}, "evaluation": {"prompts_per_task": [1, 2]}}
-    assert any("prompts_per_task" in reason for reason in RunConfig.from_dict(short).conflicts())
+    short = {"optim": {"updates": 0}, "metrics": ["shapes_edit"], "train_metrics": ["shapes_edit"], "reward": "edit"}
+    (reason,) = RunConfig.from_dict(short).conflicts()
+    assert reason.startswith("metrics=shapes_edit: reads edits of every prompt")
 
 
 def test_all_conflicts_are_said_at_once():
@@ -264,15 +292,47 @@ def test_all_conflicts_are_said_at_once():
         {"episode": {"name": "single_round", "thinking": False}, "modalities": "image_only"},
         {"episode": {"name": "single_round", "thinking": False}, "modalities": {"name": "joint", "text": 0.0}},
         {"optim": {"updates": 0}},
-        {"episode": "interleaved", "reward": "hybrid", "evaluation": {"prompts_per_task": [1, 1]}},
-        {"episode": "editing", "reward": "edit", "credit": "broadcast"},
-        {"episode": "reflect", "credit": "improvement", "evaluation": {"retention_prompts_per_task": []}},
+        {"dataset": STORIES, "episode": "interleaved", "reward": "hybrid", "evaluation": {"prompts_per_tag": 10**6}},
+        {"dataset": EDITS, "episode": "editing", "reward": "edit", "credit": "broadcast"},
+        {"episode": "reflect", "credit": "improvement", "evaluation": {"retention": None}},
     ],
 )
 def test_what_can_run_is_let_through(data):
     config = RunConfig.from_dict(data)
     assert config.conflicts() == []
     assert config.check() is config
+
+
+def test_metrics_are_the_datasets_suggestion_unless_named():
+    config = RunConfig.from_dict({"dataset": EDITS})
+    assert config.metrics == config.train_metrics == ()
+    assert [metric.name for metric in config.measured] == ["shapes_edit", "diversity"]
+    named = RunConfig.from_dict({"metrics": ["lengths", {"name": "diversity"}], "train_metrics": ["lengths"]})
+    assert [metric.name for metric in named.measured] == ["lengths", "diversity"]
+    assert [metric.name for metric in named.train_metrics] == ["lengths"]
+    assert named.to_dict()["metrics"] == [{"name": "lengths"}, {"name": "diversity"}]
+    composed = compose(["metrics=[lengths, diversity]", "train_metrics=[lengths]"])
+    assert (composed.metrics, composed.train_metrics) == (named.metrics, named.train_metrics)
+
+
+def test_retention_is_a_dataset_or_none():
+    assert RunConfig().evaluation.retention is None
+    assert RunConfig().to_dict()["evaluation"]["retention"] is None
+    kept = compose(["evaluation.retention=shapes"])
+    assert kept.evaluation.retention == registry.find("dataset", "shapes")()
+    built = RunConfig.from_dict({"evaluation": {"retention": {"name": "shapes", "task": "images"}}})
+    assert kept.evaluation == built.evaluation
+    none = compose(["evaluation.retention=null"], "editing_unigrpo")
+    assert compose([], "editing_unigrpo").evaluation.retention == kept.evaluation.retention
+    assert none.evaluation.retention is None
+    edits = compose(["evaluation.retention=shapes", "evaluation.retention.task=edits"])
+    assert edits.evaluation.retention.task == "edits"
+
+
+def test_a_rewards_own_conflicts_come_beside_what_it_lacks():
+    """As of every strategy: all that is wrong is said at once."""
+    settings = {"reward": "hybrid", "credit": "suffix_sum", "advantage": "per_reward"}
+    assert len(RunConfig.from_dict(settings).conflicts()) == 2
 
 
 def test_the_slot_behind_a_key():

@@ -107,7 +107,7 @@ def test_the_page_on_strategies_knows_what_each_slot_asks_for():
         for strategy in _shipped(code(slot)[0]).values():
             asked = [*inspect.signature(getattr(strategy, code(method)[0])).parameters][1:]
             assert asked == code(arguments)[0].split(", "), (strategy, method)
-    elsewhere = {"world", "modalities", "text_scorer", "image_scorer"}
+    elsewhere = {"modalities", "text_scorer", "image_scorer"}
     assert {code(row[0])[0] for row in rows} == set(registry.SLOTS) - elsewhere
 
 

@@ -78,30 +78,30 @@ class TestEpisodeDraws:
     KEY = (3, "rollout", 9)
 
     def test_rows_are_prompt_major_with_the_prompt_and_member_in_the_key(self):
-        drawn = EpisodeDraws(self.KEY, ("p", "q"), 2)((1, "step", 4), (3,))
+        drawn = EpisodeDraws(self.KEY, ("p", "q"), 2).normal((1, "step", 4), (3,))
         expected = normal([(*self.KEY, prompt, member, 1, "step", 4) for prompt in "pq" for member in (0, 1)], (3,))
         assert torch.equal(drawn, expected)
 
     def test_shared_noise_is_the_groups_initial_noise_and_no_other(self):
         draws = EpisodeDraws(self.KEY, ("p", "q"), 2, shared_noise=True)
-        initial = draws((1, "initial"), (3,))
+        initial = draws.normal((1, "initial"), (3,), shareable=True)
         assert torch.equal(initial[0], initial[1])
         assert torch.equal(initial[2], initial[3])
         assert not torch.equal(initial[0], initial[2])
-        for what in ((1, "step", 0), (1, "text")):
-            drawn = draws(what, (3,))
+        for drawn in (draws.normal((1, "initial"), (3,)), draws.uniform((1, "text"), (3,))):
             assert not torch.equal(drawn[0], drawn[1])
 
     def test_independent_noise_differs_between_members(self):
-        initial = EpisodeDraws(self.KEY, ("p",), 3)((1, "initial"), (3,))
+        initial = EpisodeDraws(self.KEY, ("p",), 3).normal((1, "initial"), (3,), shareable=True)
         assert len({tuple(row) for row in initial.tolist()}) == 3
 
-    def test_words_are_drawn_uniformly_and_pictures_normally(self):
+    def test_draws_are_uniform_or_normal_as_asked(self):
         draws = EpisodeDraws(self.KEY, ("p",), 50)
-        assert draws((0, "text"), (40,)).min() >= 0
-        assert draws((0, "step", 1), (40,)).min() < 0
+        assert torch.equal(draws.uniform((0, "text"), (40,))[:1], uniform([(*self.KEY, "p", 0, 0, "text")], (40,)))
+        assert draws.uniform((0, "text"), (40,)).min() >= 0
+        assert draws.normal((0, "step", 1), (40,)).min() < 0
 
     @pytest.mark.parametrize("size", [1, 2, 5])
     def test_a_larger_group_keeps_the_draws_of_the_smaller(self, size):
-        small, large = (EpisodeDraws(self.KEY, ("p",), n)((1, "step", 0), (2,)) for n in (size, 6))
+        small, large = (EpisodeDraws(self.KEY, ("p",), n).normal((1, "step", 0), (2,)) for n in (size, 6))
         assert torch.equal(large[:size], small)

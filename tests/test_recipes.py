@@ -17,7 +17,7 @@ def test_recipe_names_its_source_and_what_was_scaled_down(name):
 
 
 def test_the_published_methods_are_all_there():
-    published = {"unigrpo", "flow_grpo", "flow_grpo_fast", "mix_grpo", "dance_grpo", "grpo_guard", "text_grpo"}
+    published = {"unigrpo", "flow_grpo", "flow_grpo_fast", "mix_grpo", "dance_grpo", "grpo_guard", "text_grpo", "awm"}
     rounds = {"interleaved_unigrpo", "interleaved_grpo", "editing_unigrpo", "reflect_unigrpo"}
     assert published | rounds <= set(recipes())
 

@@ -162,7 +162,9 @@ def test_the_listing_covers_every_strategy_and_says_what_it_is():
         assert row["source"], row
         cls = find(row["slot"], row["name"])
         assert set(row["fields"]) == {f.name for f in dataclasses.fields(cls)}
-        assert cls().__class__ is cls, "every field has a default"
+        required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+        assert required in ([], ["path"]), "every field has a default, but for a path of the user's"
+        assert required or cls().__class__ is cls
 
 
 def test_the_listing_shows_fields_with_types_and_defaults():
@@ -250,3 +252,32 @@ class TestSources:
         made = type("Typed", (), {"__module__": "nowhere"})
         with pytest.raises(ConfigError, match=r"nowhere\.Typed: its source is not to be found"):
             registry.source_digest(made())
+
+
+def test_the_strategies_of_plugins_are_found_with_their_slot():
+    """Of the shipped worlds, none of which the core imports."""
+    from unigrpo import worlds
+
+    for slot, modules in worlds.STRATEGIES.items():
+        homes = {cls.__module__ for cls in shipped(slot).values()}
+        assert all(any(home.startswith(module) for home in homes) for module in modules), slot
+    assert {"shapes", "jsonl", "text_file"} <= set(strategies("dataset"))
+
+
+def test_another_plugin_is_loaded_with_the_slot_that_it_names(tmp_path, monkeypatch):
+    (tmp_path / "my_plugin.py").write_text('STRATEGIES = {"dataset": ("my_plugin_data",)}\n')
+    (tmp_path / "my_plugin_data.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from unigrpo.registry import register\n"
+        "@register('dataset', 'mine', source='this test')\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine:\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "PLUGINS", (*registry.PLUGINS, "my_plugin"))
+    monkeypatch.setattr(registry, "_loaded", registry._loaded - {"dataset", "guidance"})
+    assert "mine" not in strategies("guidance")
+    assert "my_plugin_data" not in sys.modules, "a slot that it does not name costs nothing"
+    assert find("dataset", "mine").__module__ == "my_plugin_data"
+    for name in ("my_plugin", "my_plugin_data"):
+        monkeypatch.delitem(sys.modules, name)

@@ -1,4 +1,4 @@
-"""What every formula asks of its tensors: equal shapes, floating numbers, one precision, rows that stay rows.
+"""What every formula asks of its tensors: one shape, floating numbers, one precision, rows that stay rows.
 
 Imports no torch, as the strategies that use it must not: methods of the tensors do all the work.
 """
@@ -14,19 +14,19 @@ Reduction = Literal["mean", "sum"]
 
 
 class ShapeError(ValueError):
-    """Tensors whose shapes do not fit; the message names each with its shape."""
+    """Tensors of which one does not fit the others in shape; the message names each with its shape."""
 
 
 def same_shape(**tensors: Tensor) -> None:
     """Refuse to broadcast: [B] with [B, 1] would silently give [B, B] and mix the samples of a batch.
 
     Raises:
-        ShapeError: the shapes differ.
+        ShapeError: they differ in shape.
     """
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    first, *others = shapes.values()
+    sizes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    first, *others = sizes.values()
     if any(shape != first for shape in others):
-        raise ShapeError("expected equal shapes, got " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
+        raise ShapeError("expected equal sizes, got " + ", ".join(f"{name} {shape}" for name, shape in sizes.items()))
 
 
 def upcast(**tensors: Tensor) -> tuple[Tensor, ...]:
@@ -47,7 +47,7 @@ def check_mask(mask: Tensor, **values: Tensor) -> None:
 
     Raises:
         TypeError: the mask is not boolean.
-        ShapeError: the shapes differ.
+        ShapeError: they differ in shape.
     """
     if str(mask.dtype) != "torch.bool":
         raise TypeError(f"expected a boolean mask, got {mask.dtype}")

@@ -16,7 +16,7 @@ from typing import Any
 from unigrpo import registry
 from unigrpo.config import Fields, RunConfig, class_of, fields_of, plain_form, slot_of
 from unigrpo.errors import ConfigError
-from unigrpo.io import home_expanded
+from unigrpo.io import JsonObject, home_expanded
 from unigrpo.overrides import Override, parse
 from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
@@ -32,7 +32,7 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name: str) -> dict[str, Any]:
+def load_recipe(name: str) -> JsonObject:
     """The recipe file ``name`` (a shipped one, or a path that ends in .yaml), with ``config`` complete and checked.
 
     Raises:
@@ -43,7 +43,7 @@ def load_recipe(name: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _read_recipe(path: Path, name: str) -> dict[str, Any]:
+def _read_recipe(path: Path, name: str) -> JsonObject:
     if not path.is_file():
         raise ConfigError(f"unknown recipe {name!r}{nearest(name, recipes())}")
     try:
@@ -103,8 +103,8 @@ class Draft:
     """
 
     def __init__(self, recipe: str) -> None:
-        self._recipe: dict[str, Any] = load_recipe(recipe)["config"]
-        self.plain: dict[str, Any] = _copy(self._recipe)
+        self._recipe: JsonObject = load_recipe(recipe)["config"]
+        self.plain: JsonObject = _copy(self._recipe)
         self.said: list[Override] = []
 
     def copy(self) -> Draft:
@@ -158,7 +158,7 @@ class Draft:
         """Every key that can be set."""
         return {key for key, _ in _items(self.plain)}
 
-    def _owner(self, path: Sequence[str]) -> tuple[dict[str, Any], Fields | None]:
+    def _owner(self, path: Sequence[str]) -> tuple[JsonObject, Fields | None]:
         """The mapping at ``path``, and the fields it may have: None if any, none at all if there is no mapping."""
         node: Any = self.plain
         fields: Fields | None = fields_of(RunConfig)
@@ -201,17 +201,17 @@ class Draft:
             node.pop(last)
             if field:
                 node[last] = _default(field)
-        elif slot:
+        elif slot and field and (override.value is not None or field.default is not None):
             node[last] = self._strategy(override, slot, before)
         elif field and isinstance(override.value, dict) and (section := class_of(field, override.value)):
             node[last] = defaults(section) | _copy(override.value)
         else:
             node[last] = _copy(override.value)  # overrides are parsed once, for all configurations
-        kept = bool(slot) and isinstance(before, dict) and node[last].get("name") == before.get("name")
+        kept = bool(slot) and isinstance(before, dict) and (node[last] or {}).get("name") == before.get("name")
         self.said = [o for o in self.said if o.key != override.key and (kept or not _is_below(o.key, override.key))]
         self.said.append(override)
 
-    def _strategy(self, override: Override, slot: str, before: Any) -> dict[str, Any]:
+    def _strategy(self, override: Override, slot: str, before: object) -> JsonObject:
         """The plain form of the strategy that ``override`` chooses, in the place of ``before``."""
         if not isinstance(override.value, str):
             names = nearest("", registry.strategies(slot))
@@ -237,7 +237,7 @@ def unknown_key(key: str, known: Collection[str]) -> str:
     return f"unknown key {key!r}{nearest(key, close or {name.partition('.')[0] for name in known})}"
 
 
-def defaults(cls: type) -> dict[str, Any]:
+def defaults(cls: type) -> JsonObject:
     """The plain form of a dataclass with its defaults, ``...`` where a field has none."""
     return {name: _default(field) for name, field in fields_of(cls).items()}
 
@@ -254,7 +254,7 @@ def _is_below(key: str, root: str) -> bool:
     return key.startswith(f"{root}.")
 
 
-def _items(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _items(plain: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key with its value, but for the names of strategies, which their slot's key gives."""
     for key, value in plain.items():
         if not (prefix and key == "name"):
@@ -263,7 +263,7 @@ def _items(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _items(value, f"{prefix}{key}.")
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _copy(item) for key, item in value.items()}
     return [*map(_copy, value)] if isinstance(value, list) else value

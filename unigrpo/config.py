@@ -8,15 +8,39 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unigrpo import registry
 from unigrpo.errors import ConfigError
+from unigrpo.io import JsonObject
 from unigrpo.registry import nearest
+
+if TYPE_CHECKING:
+    from unigrpo.algorithms.algorithm import Algorithm
+    from unigrpo.data.dataset import Dataset
+    from unigrpo.flow.dynamics import Dynamics
+    from unigrpo.flow.window import Window
+    from unigrpo.metrics.metric import Metric
+    from unigrpo.models.model import Model
+    from unigrpo.objective.slots import (
+        Advantage,
+        Aggregation,
+        Credit,
+        ImageRatio,
+        Modalities,
+        Regularizer,
+        TextKl,
+        TextRatio,
+        TrustRegion,
+    )
+    from unigrpo.rewards.reward import Reward
+    from unigrpo.rollout.episodes.episode import Episode
 
 
 def slot(name: str, default: str) -> Any:
@@ -24,17 +48,14 @@ def slot(name: str, default: str) -> Any:
     return field(default_factory=lambda: registry.find(name, default)(), metadata={"slot": name})
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """The policy at the start of the run."""
+def optional_slot(name: str) -> Any:
+    """A field that holds a strategy of slot ``name`` or, by default, none."""
+    return field(default=None, metadata={"slot": name})
 
-    checkpoint: str = "tiny-shapes"
-    """A name of a checkpoint inside the package, or a folder with config.json and model.safetensors."""
-    new_words: bool = False
-    """Whether words of the world that the checkpoint lacks are added, untrained; else they are refused."""
-    context_grad: bool = False
-    """Whether one modality's loss reaches the other's expert through the cached keys and values of the context. (The
-    markers of a picture's own block go through the text expert too, as in BAGEL, and always pass a little.)"""
+
+def slots(name: str) -> Any:
+    """A field that holds a list of strategies of slot ``name``, by default an empty one."""
+    return field(default=(), metadata={"slots": name})
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,9 @@ class SamplerConfig:
     """Schedule shift s of ``t <- s t / (1 + (s-1) t)``, >= 1."""
     temperature: float = 1.0
     """Temperature of text sampling; log-probabilities are those of the tempered distribution."""
+    height: int = 0
+    """Of generated images, in pixels, in evaluations too; 0 with a width of 0 is the model's own size."""
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,9 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    context_grad: bool = False
+    """Whether one modality's loss reaches the other's parameters through the context, such as cached keys and values.
+    (What a model puts into an image's own block passes always: BAGEL's two markers, a little.)"""
     precision: str = "fp32"
     """Compute precision of forward passes: fp32 or bf16; log-probabilities and ratios are fp32 always."""
 
@@ -85,9 +112,10 @@ class EvaluationConfig:
 
     every: int = 0
     """Updates between evaluations in the loop; 0 evaluates at the end only."""
-    prompts_per_task: tuple[int, ...] = (24, 24, 24, 24, 24, 24)
-    """Test prompts of every task of the episode's family; of its six for ``images``: single_object, two_object,
-    counting, colors, position, color_attr."""
+    split: Literal["validation", "test"] = "test"
+    """Prompts that are measured on: those of ``validation`` are for choosing settings."""
+    prompts_per_tag: int = 24
+    """Prompts of every tag, or as many as it has."""
     images_per_prompt: int = 4
     loop_images_per_prompt: int = 1
     """Images per prompt of an evaluation in the loop."""
@@ -97,10 +125,14 @@ class EvaluationConfig:
     temperature: float = 1.0
     guidance_scale: float = 2.0
     """The second scale at which the final model is evaluated, besides 1."""
+    drift: bool = True
+    """Whether it is measured, in training too, how far the policy moves; this takes a frozen copy of it."""
     seed: int = 0
     """Key of the evaluation's noise: never the run's seed, so that all arms see the same."""
-    retention_prompts_per_task: tuple[int, ...] = (12, 12, 12, 12, 12, 12)
-    """Test prompts of GenEval's six tasks on which a run with other prompts is measured too; empty for none."""
+    retention: Dataset | None = optional_slot("dataset")
+    """What the model could do before: prompts of another dataset, on whose single images the final model is measured
+    too; null for none."""
+    retention_prompts_per_tag: int = 12
 
 
 @dataclass(frozen=True)
@@ -109,31 +141,36 @@ class RunConfig:
 
     recipe: str = field(default="unigrpo", metadata={"identity": False})
     seed: int = 0
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Model = slot("model", "mot")
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    world: Any = slot("world", "shapes")
-    episode: Any = slot("episode", "single_round")
-    reward: Any = slot("reward", "geneval")
+    dataset: Dataset = slot("dataset", "shapes")
+    episode: Episode = slot("episode", "single_round")
+    reward: Reward = slot("reward", "geneval")
+    metrics: tuple[Metric, ...] = slots("metric")
+    """What evaluations measure; by default what the dataset suggests."""
+    train_metrics: tuple[Metric, ...] = slots("metric")
+    """What is measured of every rollout besides the reward's components, which cost nothing."""
+    algorithm: Algorithm = slot("algorithm", "policy_gradient")
     image_head: Any = slot("image_head", "flow")
     guidance: Any = slot("guidance", "cfg_free")
-    dynamics: Any = slot("dynamics", "flow_sde")
-    window: Any = slot("window", "random_window")
-    advantage: Any = slot("advantage", "group")
-    credit: Any = slot("credit", "outcome")
-    image_ratio: Any = slot("image_ratio", "ratio_norm")
-    text_ratio: Any = slot("text_ratio", "token")
-    image_trust_region: Any = slot("trust_region", "ppo_clip")
-    text_trust_region: Any = slot("trust_region", "ppo_clip")
-    aggregation: Any = slot("aggregation", "sequence_mean")
-    regularizer: Any = slot("regularizer", "none")
-    text_kl: Any = slot("text_kl", "none")
-    modalities: Any = slot("modalities", "joint")
+    dynamics: Dynamics = slot("dynamics", "flow_sde")
+    window: Window = slot("window", "random_window")
+    advantage: Advantage = slot("advantage", "group")
+    credit: Credit = slot("credit", "outcome")
+    image_ratio: ImageRatio = slot("image_ratio", "ratio_norm")
+    text_ratio: TextRatio = slot("text_ratio", "token")
+    image_trust_region: TrustRegion = slot("trust_region", "ppo_clip")
+    text_trust_region: TrustRegion = slot("trust_region", "ppo_clip")
+    aggregation: Aggregation = slot("aggregation", "sequence_mean")
+    regularizer: Regularizer = slot("regularizer", "none")
+    text_kl: TextKl = slot("text_kl", "none")
+    modalities: Modalities = slot("modalities", "joint")
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
+    def from_dict(cls, data: Mapping[str, object]) -> RunConfig:
         """Build from the plain form; missing keys take their defaults.
 
         Raises:
@@ -143,11 +180,11 @@ class RunConfig:
             raise ConfigError(f"expected a mapping, got {data!r}")
         return cls(**{str(key): _built(str(key), value) for key, value in data.items()})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The plain form, complete: defaults written out, tuples as lists."""
         return plain_form(self)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """The plain form without labels: two runs with equal identity give equal results."""
         plain = self.to_dict()
         for f in dataclasses.fields(self):
@@ -157,20 +194,24 @@ class RunConfig:
 
     def conflicts(self) -> list[str]:
         """Why this configuration cannot run, one sentence each, naming the pair and the way out; empty if it can."""
-        found = list(_range_faults(self))
-        if self.episode.family not in self.reward.families:
-            found.append(
-                f"reward={self.reward.name}: judges {' and '.join(self.reward.families) or 'nothing'}, but"
-                f" episode={self.episode.name} is for {self.episode.family}; choose a reward for {self.episode.family}"
-            )
+        unread = self.algorithm.unread
+        found = [*_range_faults(self), *_missing(self)]
         for f in dataclasses.fields(self):
             # An untouched model is only evaluated: how it would have been trained does not matter.
-            if self.optim.updates == 0 and f.name not in ("world", "episode", "image_head"):
+            if self.optim.updates == 0 and f.name not in ("model", "dataset", "episode", "image_head"):
+                continue
+            if f.name in unread:
                 continue
             declared = getattr(getattr(self, f.name), "conflicts", None)
             if declared is not None:
                 found += [f"{f.name}={getattr(self, f.name).name}: {reason}" for reason in declared(self)]
         return found
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """The metrics of evaluations."""
+        chosen = self.metrics or suggested_metrics(self.dataset)
+        return tuple(metric.of_run(self) if hasattr(metric, "of_run") else metric for metric in chosen)
 
     def check(self) -> RunConfig:
         """Return the configuration itself if it can run.
@@ -183,6 +224,11 @@ class RunConfig:
         return self
 
 
+def suggested_metrics(dataset: Dataset) -> tuple[Metric, ...]:
+    """What a dataset suggests, with default settings."""
+    return tuple(registry.find("metric", name)() for name in dataset.metrics)
+
+
 #: Name -> dataclass field.
 Fields = Mapping[str, "dataclasses.Field[Any]"]
 
@@ -193,10 +239,10 @@ def fields_of(cls: type) -> Fields:
     return {f.name: f for f in dataclasses.fields(cls)}
 
 
-def class_of(f: dataclasses.Field[Any], plain: Mapping[str, Any]) -> type | None:
+def class_of(f: dataclasses.Field[Any], plain: Mapping[str, object]) -> type | None:
     """The dataclass whose plain form ``plain`` in field ``f`` is: a strategy or a section; None: it is a mapping."""
     if "slot" in f.metadata:
-        return registry.find(f.metadata["slot"], plain["name"])
+        return registry.find(f.metadata["slot"], str(plain["name"]))
     owner = f.default_factory
     return owner if isinstance(owner, type) and dataclasses.is_dataclass(owner) else None
 
@@ -219,6 +265,8 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
         "evaluation.temperature": config.evaluation.temperature,
         "evaluation.images_per_prompt": config.evaluation.images_per_prompt,
         "evaluation.loop_images_per_prompt": config.evaluation.loop_images_per_prompt,
+        "evaluation.prompts_per_tag": config.evaluation.prompts_per_tag,
+        "evaluation.retention_prompts_per_tag": config.evaluation.retention_prompts_per_tag,
     }
     at_least_0 = {
         "optim.updates": config.optim.updates,
@@ -227,11 +275,18 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
         "optim.weight_decay": config.optim.weight_decay,
         "evaluation.every": config.evaluation.every,
         "evaluation.guidance_scale": config.evaluation.guidance_scale,
+        "sampler.height": config.sampler.height,
+        "sampler.width": config.sampler.width,
     }
     at_least_1 = {"sampler.shift": config.sampler.shift, "evaluation.shift": config.evaluation.shift}
     yield from (f"{name}={value}: expected a value above 0" for name, value in positive.items() if value <= 0)
     yield from (f"{name}={value}: expected 0 or more" for name, value in at_least_0.items() if value < 0)
     yield from (f"{name}={value}: expected at least 1" for name, value in at_least_1.items() if value < 1)
+    if bool(config.sampler.height) != bool(config.sampler.width):
+        yield (
+            f"sampler.height={config.sampler.height} and sampler.width={config.sampler.width}: give both, or neither"
+            " for the model's own size"
+        )
     if config.rollout.group_size < 2:
         yield f"rollout.group_size={config.rollout.group_size}: a group of one has no relative advantage; use 2 or more"
     if config.rollout.minibatches > 0 and config.rollout.prompts % config.rollout.minibatches:
@@ -243,7 +298,25 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
         yield f"optim.precision={config.optim.precision!r}: expected 'fp32' or 'bf16'"
 
 
-def plain_form(value: Any) -> Any:
+def _missing(config: RunConfig) -> Iterator[str]:
+    """What the dataset's prompts lack that others read of them."""
+    try:
+        offers, measured = config.dataset.offers, config.measured
+    except ConfigError:  # which the dataset itself tells
+        return
+    readers: list[tuple[str, Any]] = [("episode", config.episode), *(("metrics", metric) for metric in measured)]
+    if config.optim.updates:
+        readers += [("reward", config.reward), *(("train_metrics", metric) for metric in config.train_metrics)]
+    for key, reader in readers:
+        if lacking := sorted(reader.needs - offers):
+            chosen = " ".join(f"{name}={value}" for name, value in plain_form(config.dataset).items() if name != "name")
+            yield (
+                f"{key}={reader.name}: reads {', '.join(lacking)} of every prompt, which dataset={config.dataset.name}"
+                f" ({chosen}) does not have; choose another dataset or {key}"
+            )
+
+
+def plain_form(value: object) -> Any:
     """``value`` as JSON has it: a dataclass as a mapping (a strategy with its name), a tuple as a list."""
     if isinstance(value, str | int | float):
         return value
@@ -257,13 +330,19 @@ def plain_form(value: Any) -> Any:
     return value
 
 
-_hints = functools.cache(typing.get_type_hints)
+@functools.cache
+def _hint(cls: type, key: str) -> Any:
+    """The annotation of one field: those of slots name protocols that are imported for type checkers alone."""
+    owner = next(base for base in cls.__mro__ if key in inspect.get_annotations(base))
+    hint = inspect.get_annotations(owner)[key]
+    return eval(hint, dict(vars(sys.modules[owner.__module__]))) if isinstance(hint, str) else hint
+
 
 #: Parts of configurations by key, class and value: a plan of thousands of cells has few that differ.
 _parts: dict[tuple[str, type | None, str], Any] = {}
 
 
-def _built(key: str, value: Any) -> Any:
+def _built(key: str, value: object) -> Any:
     """The value of the field ``key`` of RunConfig from its plain form."""
     if key not in fields_of(RunConfig):
         raise ConfigError(f"unknown key {key!r}{nearest(key, fields_of(RunConfig))}")
@@ -277,13 +356,21 @@ def _built(key: str, value: Any) -> Any:
     return _parts[token]
 
 
-def _field(cls: type, key: str, value: Any, path: str) -> Any:
+def _field(cls: type, key: str, value: object, path: str) -> Any:
     """The value of the field ``key`` of ``cls`` from its plain form."""
-    slot_name = fields_of(cls)[key].metadata.get("slot")
-    return build_strategy(slot_name, value, path) if slot_name else _convert(_hints(cls)[key], value, path)
+    metadata = fields_of(cls)[key].metadata
+    if "slots" in metadata:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path}: expected a list, got {value!r}")
+        return tuple(build_strategy(metadata["slots"], item, f"{path}[{i}]") for i, item in enumerate(value))
+    if "slot" not in metadata:
+        return _convert(_hint(cls, key), value, path)
+    if value is None and fields_of(cls)[key].default is None:
+        return None
+    return build_strategy(metadata["slot"], value, path)
 
 
-def build(cls: type, data: Any, path: str = "") -> Any:
+def build(cls: type, data: object, path: str = "") -> Any:
     """A dataclass from its plain form.
 
     Raises:
@@ -304,7 +391,7 @@ def build(cls: type, data: Any, path: str = "") -> Any:
         raise ConfigError(f"{path or cls.__name__}: {error}") from error
 
 
-def build_strategy(slot_name: str, value: Any, path: str) -> Any:
+def build_strategy(slot_name: str, value: object, path: str) -> Any:
     """A strategy from its name, its plain form, or an instance.
 
     Raises:
@@ -320,7 +407,7 @@ def build_strategy(slot_name: str, value: Any, path: str) -> Any:
     return build(cls, {key: item for key, item in value.items() if key != "name"}, path)
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
+def _convert(hint: object, value: object, path: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, path)
@@ -345,11 +432,11 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     return _scalar(hint, value, path)
 
 
-def _near(value: Any, args: tuple[Any, ...]) -> str:
+def _near(value: object, args: tuple[object, ...]) -> str:
     return nearest(str(value), args) if isinstance(value, str) else ""
 
 
-def _scalar(hint: Any, value: Any, path: str) -> Any:
+def _scalar(hint: object, value: object, path: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if value != value or value in (float("inf"), float("-inf")):
             raise ConfigError(f"{path}: expected a finite number, got {value}")

@@ -19,5 +19,9 @@ class RatioGuardError(RuntimeError):
     """On-policy ratios are not 1: sampling and replay disagree by more than the clip band allows."""
 
 
+class RewardError(RuntimeError):
+    """A reward could not be had; the message names it.  Nothing is guessed in its place."""
+
+
 class Stopped(Exception):
     """The run was asked to stop; it is checkpointed and can be resumed."""

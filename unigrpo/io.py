@@ -12,6 +12,9 @@ from typing import Any
 
 from unigrpo.errors import ConfigError
 
+#: A mapping as JSON has it.
+JsonObject = dict[str, Any]
+
 
 def home_expanded(key: str, path: str) -> str:
     """``path`` with the home folder in the place of ``~``, as a script may pass it.
@@ -54,7 +57,7 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, text.encode())
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: object) -> None:
     """Replace ``path`` by JSON with sorted keys, so that equal data are equal bytes."""
     write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
@@ -82,7 +85,7 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[JsonObject]:
     """The rows of a JSON-lines file; a row that a kill cut short is left out."""
     try:
         return list(_rows(path.read_text(encoding="utf-8", errors="replace").split("\n")))
@@ -90,7 +93,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def last_row(path: Path, most: int = 8192) -> dict[str, Any]:
+def last_row(path: Path, most: int = 8192) -> JsonObject:
     """The last whole row of a JSON-lines file that may be long; empty if there is none within ``most`` bytes."""
     try:
         with path.open("rb") as handle:
@@ -107,7 +110,7 @@ def truncate_rows(path: Path, before: int) -> None:
         write_rows(path, [row for row in read_rows(path) if row["step"] < before])
 
 
-def _rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _rows(lines: Iterable[str]) -> Iterator[JsonObject]:
     for line in lines:
         try:
             row = json.loads(line)

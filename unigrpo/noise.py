@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,18 @@ def uniform(keys: Iterable[Key], shape: Sequence[int]) -> Tensor:
     return torch.stack([torch.rand(tuple(shape), generator=generator(key)) for key in keys])
 
 
+class Draw(Protocol):
+    """Keyed draws for a batch of B episodes; ``what`` says what is drawn and is part of the key."""
+
+    def uniform(self, what: Key, shape: Sequence[int]) -> Tensor:
+        """Draws [B, *shape] in [0, 1)."""
+        ...
+
+    def normal(self, what: Key, shape: Sequence[int], *, shareable: bool = False) -> Tensor:
+        """Standard normal draws [B, *shape]; the members of a group may have ``shareable`` ones in common."""
+        ...
+
+
 @dataclass(frozen=True)
 class EpisodeDraws:
     """All draws of a batch of episodes.
@@ -62,12 +74,17 @@ class EpisodeDraws:
     group_size: int
     shared_noise: bool = False
 
-    def __call__(self, what: Key, shape: Sequence[int]) -> Tensor:
-        """Draws [B, *shape] for ``what`` = (segment, kind, ...): uniform for kind "text", else standard normal."""
-        together = self.shared_noise and what[1] == "initial"
-        rows: list[Key] = [
+    def uniform(self, what: Key, shape: Sequence[int]) -> Tensor:
+        """Draws [B, *shape] in [0, 1) for ``what``, such as (segment, "text")."""
+        return uniform(self._rows(what, together=False), shape)
+
+    def normal(self, what: Key, shape: Sequence[int], *, shareable: bool = False) -> Tensor:
+        """Standard normal draws [B, *shape] for ``what``; ``shareable`` ones are the group's where that is wanted."""
+        return normal(self._rows(what, together=self.shared_noise and shareable), shape)
+
+    def _rows(self, what: Key, *, together: bool) -> list[Key]:
+        return [
             (*self.key, prompt, *what) if together else (*self.key, prompt, member, *what)
             for prompt in self.prompts
             for member in range(self.group_size)
         ]
-        return uniform(rows, shape) if what[1] == "text" else normal(rows, shape)

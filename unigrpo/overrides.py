@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from unigrpo.errors import ConfigError
+from unigrpo.io import JsonObject
 
 #: A word that the grammar takes as it stands and reads as text.
 _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_/][\w/.-]*", re.ASCII | re.IGNORECASE)
@@ -30,13 +31,13 @@ class Override:
     """
 
     key: str
-    value: Any
+    value: object
     kind: Literal["set", "add", "put", "delete"]
     text: str
-    sweep: tuple[Any, ...] = ()
+    sweep: tuple[object, ...] = ()
 
     @classmethod
-    def of(cls, key: str, value: Any) -> Override:
+    def of(cls, key: str, value: object) -> Override:
         """The override that sets ``key`` to the plain ``value`` as it stands, whatever its letters mean elsewhere."""
         return cls(key, value, "set", f"{key}={spell(value)}")
 
@@ -71,7 +72,7 @@ def parse(text: str) -> Override:
     return Override(parsed.key_or_group, value, kind, text, swept)
 
 
-def spell(value: Any) -> str:
+def spell(value: object) -> str:
     """The plain ``value`` as the grammar writes it: :func:`parse` reads the same from it."""
     if isinstance(value, str):
         return value if _BARE.fullmatch(value) else _quoted(value)
@@ -132,7 +133,7 @@ def _visitor() -> Any:
     class Visitor(HydraOverrideVisitor):
         """Hydra's own lets the last of two equal keys win."""
 
-        def visitDictContainer(self, ctx: Any) -> dict[Any, Any]:
+        def visitDictContainer(self, ctx: Any) -> JsonObject:
             pairs = [self.visitDictKeyValuePair(ctx.getChild(i)) for i in range(1, ctx.getChildCount() - 1, 2)]
             keys = [_plain(key) for key, _ in pairs]
             if twice := next((key for k, key in enumerate(keys) if key in keys[:k]), None):
@@ -157,7 +158,7 @@ def _swept(parsed: Any) -> Any:
     raise ConfigError("a sweep is a=1,2 or choice(1,2) or range(1,4); its order is that of the plan")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Hydra's parsed value as plain data.
 
     Raises:

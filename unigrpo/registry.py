@@ -18,12 +18,13 @@ import hashlib
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from unigrpo import console
 from unigrpo.errors import ConfigError
+from unigrpo.io import JsonObject
 
 T = TypeVar("T")
 
@@ -33,9 +34,28 @@ _OURS = __name__.partition(".")[0]
 #: Entry-point group through which other packages add strategies.
 ENTRY_POINTS = "unigrpo.strategies"
 
+
+class Configuration(Protocol):
+    """A run's configuration, as strategies see it that import nothing of the library but this."""
+
+    def __getattr__(self, name: str) -> Any:
+        """A section or strategy by its key."""
+        ...
+
+
+class Strategy(Protocol):
+    """What :func:`register` gives a class."""
+
+    slot: ClassVar[str]
+    name: ClassVar[str]
+    source: ClassVar[str]
+
+
 #: Slot -> the module that holds the shipped strategies.
 SLOTS: dict[str, str] = {
-    "world": "unigrpo.worlds",
+    "dataset": "unigrpo.data",
+    "metric": "unigrpo.metrics",
+    "model": "unigrpo.models",
     "episode": "unigrpo.rollout.episodes",
     "reward": "unigrpo.rewards",
     "text_scorer": "unigrpo.rewards.scorers",
@@ -53,13 +73,17 @@ SLOTS: dict[str, str] = {
     "regularizer": "unigrpo.objective.regularizer",
     "text_kl": "unigrpo.objective.text_kl",
     "modalities": "unigrpo.objective.modalities",
+    "algorithm": "unigrpo.algorithms",
 }
+
+#: Modules whose ``STRATEGIES`` name, for each slot, modules that add strategies.
+PLUGINS = ("unigrpo.worlds",)
 
 _strategies: dict[str, dict[str, type]] = {}
 _loaded: set[str] = set()
 
 
-def nearest(word: str, choices: Any) -> str:
+def nearest(word: str, choices: Iterable[object]) -> str:
     """``"; did you mean 'x'?"`` for the closest of ``choices``, or a list of them when none is close."""
     names = sorted(map(str, choices))
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
@@ -93,24 +117,33 @@ def register(slot: str, name: str, *, source: str) -> Callable[[type[T]], type[T
     return decorate
 
 
-def is_shipped(strategy: Any) -> bool:
+def name_of(strategy: object) -> str:
+    """The word by which a configuration chooses a strategy, given an instance."""
+    return str(getattr(strategy, "name", ""))
+
+
+def is_shipped(strategy: object) -> bool:
     """Whether a strategy's class is part of this package."""
     return type(strategy).__module__.partition(".")[0] == _OURS
 
 
-def user_sources(value: Any) -> dict[str, str]:
+def user_sources(value: object) -> dict[str, str]:
     """``slot=name`` -> :func:`source_digest` of every strategy in a configuration, however deep, that is a user's."""
     found = {}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        if hasattr(value, "slot") and not is_shipped(value):
-            found[f"{value.slot}={getattr(value, 'name', '')}"] = source_digest(value)
+        if hasattr(value, "slot"):
+            label = f"{value.slot}={getattr(value, 'name', '')}"
+            if not is_shipped(value):
+                found[label] = source_digest(value)
+            for module in getattr(value, "sources", tuple)():
+                found[f"{label} {module}"] = module_digest(module)
         inner = [getattr(value, f.name) for f in dataclasses.fields(value)]
         for part in (*inner, *getattr(value, "parts", ())):
             found |= user_sources(part)
     return found
 
 
-def source_digest(strategy: Any) -> str:
+def source_digest(strategy: object) -> str:
     """SHA-256 of the source that a strategy's results hang on, as far as it is its author's own.
 
     That is the module which defines its class, and those of its base classes outside this package; where a module lies
@@ -124,28 +157,47 @@ def source_digest(strategy: Any) -> str:
     Raises:
         ConfigError: the source is not to be found, as that of a class typed into an interpreter.
     """
+    cls, found = type(strategy), dict[str, Path]()
+    for base in cls.__mro__:
+        top = base.__module__.partition(".")[0]
+        if top not in sys.stdlib_module_names and top != _OURS:
+            found |= _sources(base.__module__, f"{cls.__module__}.{cls.__qualname__}")
+    return _digest_of(found)
+
+
+def module_digest(module: str) -> str:
+    """The same of a module, such as one that holds a function.
+
+    Raises:
+        ConfigError: the source is not to be found, or the module cannot be imported.
+    """
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever it raises while it is imported
+        raise ConfigError(f"{module}: cannot be imported ({type(error).__name__}: {error})") from error
+    return _digest_of(_sources(module, module))
+
+
+def _digest_of(files: Mapping[str, Path]) -> str:
     sha = hashlib.sha256()
-    for name, path in sorted(_sources(type(strategy)).items()):
+    for name, path in sorted(files.items()):
         content = path.read_bytes()
         sha.update(f"{name}:{len(content)}:".encode() + content)
     return sha.hexdigest()
 
 
-def _sources(cls: type) -> dict[str, Path]:
+def _sources(module: str, what: str) -> dict[str, Path]:
     """Name below the folder of the package or module -> file."""
     found: dict[str, Path] = {}
-    for base in cls.__mro__:
-        top = base.__module__.partition(".")[0]
-        if top in sys.stdlib_module_names or top == _OURS:
-            continue
-        file = getattr(sys.modules.get(base.__module__), "__file__", None)
-        if not file or not Path(file).is_file():
-            raise ConfigError(f"{cls.__module__}.{cls.__qualname__}: its source is not to be found; put it in a file")
-        folders = [Path(folder) for folder in getattr(sys.modules.get(top), "__path__", ())]
-        for folder in reversed(folders):  # of two files of one name the first is imported
-            found |= {f"{top}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.py")}
-        if not folders:
-            _add_imported(Path(file), Path(file).parent, found)
+    top = module.partition(".")[0]
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not file or not Path(file).is_file():
+        raise ConfigError(f"{what}: its source is not to be found; put it in a file")
+    folders = [Path(folder) for folder in getattr(sys.modules.get(top), "__path__", ())]
+    for folder in reversed(folders):  # of two files of one name the first is imported
+        found |= {f"{top}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.py")}
+    if not folders:
+        _add_imported(Path(file), Path(file).parent, found)
     return found
 
 
@@ -173,6 +225,9 @@ def _load(slot: str) -> dict[str, type]:
         _loaded.add(slot)
         if slot in SLOTS:
             importlib.import_module(SLOTS[slot])
+        for plugin in map(importlib.import_module, PLUGINS):
+            for module in plugin.STRATEGIES.get(slot, ()):
+                importlib.import_module(module)
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
             if entry.name.partition(".")[0] == slot:
                 entry.load()
@@ -213,9 +268,9 @@ def find(slot: str, name: str) -> type:
     raise ConfigError(f"unknown {slot} {name!r}{nearest(name, known)}")
 
 
-def listing() -> list[Mapping[str, Any]]:
+def listing() -> list[JsonObject]:
     """One row per strategy: slot, name, summary, source and fields with their types and defaults."""
-    rows: list[Mapping[str, Any]] = []
+    rows: list[JsonObject] = []
     for slot in slots():
         for name, cls in strategies(slot).items():
             fields = {

@@ -15,9 +15,10 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unigrpo.errors import ConfigError
+from unigrpo.io import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -217,12 +218,12 @@ def _cpu() -> str:
     return " ".join(dict.fromkeys(filter(None, (platform.machine(), platform.processor()))))
 
 
-def describe(device: torch.device | None = None) -> dict[str, Any]:
+def describe(device: torch.device | None = None) -> JsonObject:
     """What is recorded of a run's surroundings besides :func:`place`: ``kind`` and ``variables``."""
     return {"kind": kind(device), "variables": variables()}
 
 
-def place() -> dict[str, Any]:
+def place() -> JsonObject:
     """Where a run is made and with which packages; loads nothing heavy."""
     return {
         "python": platform.python_version(),

@@ -16,9 +16,10 @@ from benchmarks.answers import Answer, prompts_of
 from benchmarks.command import judge_answers
 from benchmarks.editing.ratings import read_ratings, report
 from benchmarks.pictures import read_picture
-from unigrpo.metrics import EditMeasure, Row
+from unigrpo.metrics import Row
 from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart
-from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.grammar import PICTURE
+from unigrpo.worlds.shapes.metrics.edits import edit_rows
 
 
 def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
@@ -35,28 +36,27 @@ def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
     """
     import torch
 
-    world, prompts = Shapes(), prompts_of(answers, "edits")
+    prompts = prompts_of(answers, "edits")
     turns = max(len(answer.blocks) for answer in answers)
     for answer, prompt in zip(answers, prompts, strict=True):
         count = len(answer.blocks)
-        if not 1 <= count <= len(prompt.edits) or not all(block.image for block in answer.blocks):
-            raise ValueError(f"{answer.id}: expected 1 to {len(prompt.edits)} blocks with a picture each")
+        if not 1 <= count <= len(prompt.turns) or not all(block.image for block in answer.blocks):
+            raise ValueError(f"{answer.id}: expected 1 to {len(prompt.turns)} blocks with a picture each")
         if count < turns:
             raise ValueError(
                 f"{answer.id}: expected {turns} turns, as another answer has, got {count}; "
                 "those that are absent would leave the means"
             )
-    painted = [[world.render(prompt.source) for prompt in prompts]]
-    painted += [
-        [read_picture(folder / str(answer.blocks[turn].image), world.size) for answer in answers]
-        for turn in range(turns)
+    shown = [[prompt.images[0].pixels() for prompt in prompts]]
+    shown += [
+        [read_picture(folder / str(answer.blocks[turn].image), PICTURE) for answer in answers] for turn in range(turns)
     ]
     alive = [True] * len(answers)
     parts = [
         ImagePart(torch.from_numpy(np.stack(pictures)), alive, given=number == 0, turn=max(number - 1, 0))
-        for number, pictures in enumerate(painted)
+        for number, pictures in enumerate(shown)
     ]
-    return EditMeasure(world).rows(DecodedEpisodes(prompts, tuple(parts)), per_prompt=1)
+    return list(edit_rows(DecodedEpisodes(prompts, tuple(parts)), per_prompt=1))
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from benchmarks.pictures import Floats, read_picture, write_picture
 from benchmarks.records import Once, Record, read_lines, read_object
 from unigrpo.io import write_rows
-from unigrpo.worlds.shapes.prompts import Prompt
+from unigrpo.worlds.shapes.prompts import GenEvalPrompt
 from unigrpo.worlds.shapes.rules import check_clauses
 
 Missing = Literal["error", "wrong"]
@@ -40,12 +40,12 @@ class Result:
     """What was found, as JSON text: class -> boxes [left, top, right, bottom, score]."""
 
     @classmethod
-    def of(cls, filename: str, prompt: Prompt, correct: bool, reason: str, details: Mapping[str, Any]) -> Result:
+    def of(cls, filename: str, prompt: GenEvalPrompt, correct: bool, reason: str, details: Mapping[str, Any]) -> Result:
         """A result for a picture of ``prompt``."""
         return cls(filename, prompt.tag, prompt.prompt, correct, reason, prompt.to_json(), json.dumps(details))
 
 
-def read_prompts(path: Path) -> list[Prompt]:
+def read_prompts(path: Path) -> list[GenEvalPrompt]:
     """The prompts of an official prompt file; blank lines are skipped, as are fields that the format does not have.
 
     Raises:
@@ -54,9 +54,9 @@ def read_prompts(path: Path) -> list[Prompt]:
     return [_prompt(record) for record in read_lines(path)]
 
 
-def _prompt(record: Record) -> Prompt:
+def _prompt(record: Record) -> GenEvalPrompt:
     clauses = {name: record.objects(name) if name in record.fields else () for name in ("include", "exclude")}
-    prompt = Prompt(tag=record.get("tag", str), prompt=record.get("prompt", str), **clauses)
+    prompt = GenEvalPrompt(tag=record.get("tag", str), prompt=record.get("prompt", str), **clauses)
     try:
         check_clauses(prompt)
     except ValueError as error:
@@ -64,12 +64,12 @@ def _prompt(record: Record) -> Prompt:
     return prompt
 
 
-def write_prompts(path: Path, prompts: Iterable[Prompt]) -> None:
+def write_prompts(path: Path, prompts: Iterable[GenEvalPrompt]) -> None:
     """Write an official prompt file."""
     path.write_text("".join(f"{prompt.to_json()}\n" for prompt in prompts), encoding="utf-8")
 
 
-def write_pictures(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[Floats]) -> None:
+def write_pictures(folder: Path, prompts: Sequence[GenEvalPrompt], pictures: Iterable[Floats]) -> None:
     """Write the folder that the official evaluation reads.
 
     Args:
@@ -86,8 +86,8 @@ def write_pictures(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[F
 
 
 def read_pictures(
-    folder: Path, size: int, prompts: Sequence[Prompt] | None = None, missing: Missing = "error"
-) -> Iterator[tuple[Path, Prompt, Floats | None]]:
+    folder: Path, size: int, prompts: Sequence[GenEvalPrompt] | None = None, missing: Missing = "error"
+) -> Iterator[tuple[Path, GenEvalPrompt, Floats | None]]:
     """Every (file, prompt, picture [3, size, size] in [-1, 1]) of a folder, in order.
 
     As in the official evaluation, prompts are the folders whose names are digits, and pictures the files
@@ -121,14 +121,14 @@ class _Place:
     """The folder of a prompt."""
 
     path: Path
-    prompt: Prompt
+    prompt: GenEvalPrompt
     pictures: tuple[Path, ...]
     """``samples/NNNN.png``."""
     others: tuple[Path, ...]
     """Numbered pictures that the official evaluation passes over, as their names end otherwise."""
 
 
-def _places(folder: Path, prompts: Sequence[Prompt] | None) -> list[_Place]:
+def _places(folder: Path, prompts: Sequence[GenEvalPrompt] | None) -> list[_Place]:
     found = _numbered(folder, r"([0-9]+)")
     if not found:
         raise FileNotFoundError(f"{folder}: expected NNNNN/metadata.jsonl in it, found none")
@@ -177,7 +177,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 def _check_repetitions(folder: Path, places: Sequence[_Place]) -> None:
     """A copy of a prompt's folder would weigh twice; a file that has each prompt four times is in use, and does not."""
-    names: dict[Prompt, list[str]] = defaultdict(list)
+    names: dict[GenEvalPrompt, list[str]] = defaultdict(list)
     for place in places:
         names[place.prompt].append(place.path.name)
     often, seldom = (choose(names, key=lambda prompt: len(names[prompt])) for choose in (max, min))

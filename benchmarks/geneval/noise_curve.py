@@ -1,8 +1,8 @@
 """How much noise the judge bears, and what the proxy makes of it: ``python -m benchmarks.geneval.noise_curve``.
 
 Pictures that meet their prompts are rendered clean, pixel noise is added, and the share that the judge still calls
-right is printed as a Markdown table.  The last columns compare the proxy with the judge on the warm-up mixture of right
-and wrong pictures under the same noise.
+right is printed as a Markdown table.  The last columns compare the proxy with the judge on the mixture of right and
+wrong pictures that checkpoints are fine-tuned on, under the same noise.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unigrpo import console
-from unigrpo.worlds.shapes.examples import satisfying_scene, warmup_examples
+from unigrpo.worlds.shapes.examples import faulty_examples, satisfying_scene
 from unigrpo.worlds.shapes.judge import judge
-from unigrpo.worlds.shapes.prompts import Prompt, by_task
+from unigrpo.worlds.shapes.prompts import GenEvalPrompt, by_task
 from unigrpo.worlds.shapes.render import render
 
 NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -49,14 +49,16 @@ def proxy_agreement(count: int, noise: float, seed: int = 0) -> tuple[float, flo
     """Share of pictures on which proxy > 0.5 is the strict verdict; mean proxy of right and wrong ones, NaN of none."""
     import torch
 
-    from unigrpo.rewards import ProxyReward
+    from unigrpo.worlds.shapes.dataset import image_prompt
+    from unigrpo.worlds.shapes.rewards import ProxyReward
 
     rng = np.random.default_rng(seed)
-    examples = warmup_examples(rng, count, plan_corruption=0.6, misdrawn=0.4)
-    prompts: Sequence[Prompt] = [example.prompt for example in examples]
+    examples = faulty_examples(rng, count, plan_corruption=0.6, misdrawn=0.4)
+    prompts: Sequence[GenEvalPrompt] = [example.prompt for example in examples]
     pictures = _noisy(np.stack([example.picture for example in examples]), noise, rng)
     right = np.array([verdict.strict for verdict in judge(pictures, prompts)])
-    scores = ProxyReward().score(torch.from_numpy(pictures), prompts, None)[:, 0].numpy()
+    asked = list(map(image_prompt, prompts))
+    scores = ProxyReward().score(torch.from_numpy(pictures), asked)[:, 0].numpy()
     # nothing may be right under heavy noise, and a mean over nothing is no number
     means = [float(scores[rows].mean()) if rows.any() else math.nan for rows in (right, ~right)]
     return float(((scores > 0.5) == right).mean()), means[0], means[1]

@@ -20,14 +20,14 @@ from benchmarks.geneval.summary import summarise
 from unigrpo import console
 from unigrpo.worlds.shapes.grammar import COLOURS, PICTURE, SHAPES
 from unigrpo.worlds.shapes.judge import Verdict, judge
-from unigrpo.worlds.shapes.prompts import TASKS, Prompt
+from unigrpo.worlds.shapes.prompts import TASKS, GenEvalPrompt
 
 #: Why a picture that is absent is wrong.
 ABSENT = "no picture"
 
 
 def score(
-    folder: Path, *, strict: bool = False, prompts: Sequence[Prompt] | None = None, missing: Missing = "error"
+    folder: Path, *, strict: bool = False, prompts: Sequence[GenEvalPrompt] | None = None, missing: Missing = "error"
 ) -> Iterator[Result]:
     """A result for every picture of ``folder``.
 
@@ -52,7 +52,7 @@ def score(
         yield Result.of(str(path), prompt, correct, "" if correct else verdict.reason, _details(verdict))
 
 
-def _check_words(path: Path, prompt: Prompt) -> None:
+def _check_words(path: Path, prompt: GenEvalPrompt) -> None:
     """The judge knows no other words: a prompt with one would be wrong, whatever the picture shows."""
     for clause in (*prompt.include, *prompt.exclude):
         for name, known in (("class", SHAPES), ("color", tuple(COLOURS))):

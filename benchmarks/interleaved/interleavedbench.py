@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answers import Block, Blocks
-from benchmarks.records import Once, Record, read_records, write_records
+from benchmarks.records import Record, read_once, write_records
 
 #: Stands for a picture in the text of a conversation.
 PLACEHOLDER = "<image>"
@@ -82,11 +82,7 @@ def read_items(path: Path) -> list[Item]:
     Raises:
         ValueError: a malformed item, or an id that comes twice, named by file and number.
     """
-    once, items = Once("id", "item per id"), []
-    for record in read_records(path):
-        items.append(Item.of(record))
-        once.add(items[-1].id, record.where)
-    return items
+    return read_once(path, "id", "item", Item.of)
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:

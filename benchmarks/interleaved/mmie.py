@@ -18,7 +18,7 @@ from typing import Literal
 
 from benchmarks.answers import Blocks, plain_blocks, read_blocks
 from benchmarks.command import of_file, print_or_exit, user_path
-from benchmarks.records import Once, Record, read_records, write_records
+from benchmarks.records import Record, read_once, write_records
 from unigrpo import console
 
 Missing = Literal["drop", "wrong"]
@@ -82,11 +82,7 @@ def read_items(path: Path) -> list[Item]:
     Raises:
         ValueError: a malformed item, or an id that comes twice, named by file and number.
     """
-    once, items = Once("id", "item per id"), []
-    for record in read_records(path):
-        items.append(Item.of(record))
-        once.add(items[-1].id, record.where)
-    return items
+    return read_once(path, "id", "item", Item.of)
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
@@ -144,6 +140,20 @@ class Reply:
     id: str
     text: str
 
+    @classmethod
+    def of(cls, record: Record) -> Reply:
+        """Read a reply.
+
+        Raises:
+            ValueError: a field is missing or of another kind, or the id names no category.
+        """
+        reply = cls(record.get("id", str), record.get("gpt_feedback", str))
+        try:
+            category_of(reply.id)
+        except ValueError as error:
+            raise ValueError(f"{record.where}: {error}") from error
+        return reply
+
     @property
     def score(self) -> int | None:
         """The first number after the heading ``### Score``, rounded; None if there is none from 0 to 6."""
@@ -161,16 +171,7 @@ def read_replies(path: Path) -> list[Reply]:
         ValueError: a malformed item, one without a reply, or an id that comes twice or names no category, named by
             file and number.
     """
-    once, replies = Once("id", "reply per id"), []
-    for record in read_records(path):
-        reply = Reply(record.get("id", str), record.get("gpt_feedback", str))
-        once.add(reply.id, record.where)
-        try:
-            category_of(reply.id)
-        except ValueError as error:
-            raise ValueError(f"{record.where}: {error}") from error
-        replies.append(reply)
-    return replies
+    return read_once(path, "id", "reply", Reply.of)
 
 
 @dataclass(frozen=True)

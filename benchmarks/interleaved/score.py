@@ -16,9 +16,10 @@ from benchmarks.answers import Answer, Block, prompts_of
 from benchmarks.command import judge_answers
 from benchmarks.interleaved.judgements import read_judgements, summarise
 from benchmarks.pictures import read_picture
-from unigrpo.metrics import Row, StoryMeasure
+from unigrpo.metrics import Row
 from unigrpo.rollout.decoded import DecodedEpisodes, End, ImagePart, TextPart
-from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.grammar import PICTURE
+from unigrpo.worlds.shapes.metrics.stories import story_rows
 
 
 def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
@@ -36,7 +37,7 @@ def score(answers: Sequence[Answer], folder: Path) -> list[Row]:
     told = [tuple(_told(answer)) for answer in answers]
     turns = range(max(map(len, told)))
     parts = [part for turn in turns for part in _turn(turn, told, folder)]
-    return StoryMeasure(Shapes()).rows(DecodedEpisodes(stories, tuple(parts)), per_prompt=1)
+    return list(story_rows(DecodedEpisodes(stories, tuple(parts)), per_prompt=1))
 
 
 def _told(answer: Answer) -> Iterator[Block]:
@@ -53,10 +54,9 @@ def _turn(turn: int, told: Sequence[Sequence[Block]], folder: Path) -> tuple[Tex
     blocks = [blocks[turn] if turn < len(blocks) else None for blocks in told]
     texts = [block.text or "" if block else "" for block in blocks]
     images = [block.image if block else None for block in blocks]
-    ends: list[End] = [None if block is None else "paint" if block.image else "stop" for block in blocks]
-    size = Shapes().size
-    nothing = np.zeros((3, size, size), dtype=np.float32)
-    pixels = np.stack([read_picture(folder / image, size) if image else nothing for image in images])
+    ends: list[End] = [None if block is None else "image" if block.image else "stop" for block in blocks]
+    nothing = np.zeros((3, PICTURE, PICTURE), dtype=np.float32)
+    pixels = np.stack([read_picture(folder / image, PICTURE) if image else nothing for image in images])
     return (
         TextPart(texts, ends, [len(text.split()) for text in texts], given=False, turn=turn),
         ImagePart(torch.from_numpy(pixels), [bool(image) for image in images], given=False, turn=turn),

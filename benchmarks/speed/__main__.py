@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.repeats < 2:
         parser.error(f"--repeats {given.repeats}: quartiles need at least 2 rounds")
     config = compose(given.overrides).check()
-    if config.guidance.name != "cfg_free":
+    if config.guidance.branches:
         parser.error(f"guidance={config.guidance.name}: the comparison with guidance starts from cfg_free")
     result = {
         "machine": machine(),

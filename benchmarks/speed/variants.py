@@ -94,7 +94,8 @@ class Bench:
 
     def _paint(self, trajectory: Trajectory, *, cached: bool) -> Tensor:
         policy, blocks = self.trainer.policy, self.blocks(trajectory)
-        noise = self.draws(trajectory)((len(blocks), "initial"), policy.latent_shape).to(blocks[0][0].device)
+        noise = self.draws(trajectory).normal((len(blocks), "initial"), self.spec.latent_shape, shareable=True)
+        noise = noise.to(policy.device)
         if not cached:
             return flow(policy, self.spec.points, noise, lambda: read(policy, blocks))
         context = read(policy, blocks)

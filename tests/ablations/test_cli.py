@@ -14,7 +14,7 @@ MAINS = {
     "train": "unigrpo.train",
     "sweep": "ablations.sweep",
     "report": "reports.__main__",
-    "warmup": "unigrpo.training.warmup",
+    "sft": "unigrpo.sft",
 }
 
 
@@ -74,7 +74,7 @@ def test_the_version_is_told(capsys):
         ("trian", "did you mean 'train'?"),
         ("Sweep", "did you mean 'sweep'?"),
         ("reports", "did you mean 'report'?"),
-        ("grid=kl_vs_mse", "choose one of: doctor, registry, report, sweep, train, warmup"),
+        ("grid=kl_vs_mse", "choose one of: doctor, registry, report, sft, sweep, train"),
         ("", "choose one of"),
         ("--dry-run", "choose one of"),
     ],
@@ -91,8 +91,8 @@ def test_a_faulty_configuration_is_an_error_and_no_traceback(monkeypatch, capsys
     def fail(words):
         raise ConfigError("like: no such checkpoint")
 
-    monkeypatch.setattr("unigrpo.training.warmup.main", fail)
-    assert main(["warmup", "x", "like=nosuch"]) == 2
+    monkeypatch.setattr("unigrpo.sft.main", fail)
+    assert main(["sft", "x", "like=nosuch"]) == 2
     assert capsys.readouterr().err == "error: like: no such checkpoint\n"
 
 

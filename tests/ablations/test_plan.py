@@ -52,9 +52,56 @@ def test_a_metric_that_is_nearly_one_is_told_before_any_time_is_spent(name):
     def told(**changes):
         return [note for note in make_plan(grid_of(**changes)).notes if "measures" in note]
 
-    assert "did you mean" in told(primary={"metric": name, "direction": "max"})[0]
     assert name in told(secondary=(name,))[0]
-    assert not told(secondary=("reward/mine", "geneval/strict", "guided/geneval/strict"))
+    assert "did you mean" in told(secondary=(name,))[0]
+    assert not told(secondary=("reward/mine", "geneval/strict", "guided/geneval/strict", "cost/update_s"))
+    with pytest.raises(ConfigError, match=f"primary: no arm measures '{name}'; did you mean '{name[:9]}"):
+        make_plan(grid_of(primary={"metric": name, "direction": "max"}))
+
+
+MEASURED = [
+    "geneval/strict/counting",
+    "geneval/strict/a_tag_of_ones_own",
+    "guided/geneval/strict/counting",
+    "drift/latent_kl",
+    "cost/nfe_rollout",
+]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_primary_metric_that_an_arm_measures_is_taken(name):
+    assert not [
+        note for note in make_plan(grid_of(primary={"metric": name, "direction": "max"})).notes if "measures" in note
+    ]
+
+
+def test_a_primary_metric_is_known_by_what_the_arms_measure():
+    stories = {"metric": "retention/geneval/strict", "direction": "max"}
+    with pytest.raises(ConfigError, match="no arm measures 'retention/geneval/strict'"):
+        make_plan(grid_of(primary=stories))
+    assert make_plan(grid_of(primary=stories, overrides=("evaluation.retention=shapes",)))
+    with pytest.raises(ConfigError, match="no arm measures 'geneval/strict'"):
+        make_plan(grid_of(overrides=("metrics=[diversity]",)))
+
+
+def test_of_metrics_of_ones_own_not_all_values_are_known(tmp_path, monkeypatch):
+    (tmp_path / "metric_of_this_test.py").write_text(METRIC)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = {"metric": "found/later", "direction": "max"}
+    assert make_plan(grid_of(primary=mine, overrides=("metrics=[metric_of_this_test.Mine]",)))
+
+
+METRIC = """
+from dataclasses import dataclass
+from unigrpo.registry import register
+
+@register("metric", "of_the_test_of_plans", source="a user")
+@dataclass(frozen=True)
+class Mine:
+    version = 1
+    needs = frozenset()
+    quantities = ()
+"""
 
 
 def test_only_planned_comparisons_count_for_the_correction():
@@ -115,7 +162,7 @@ def test_the_hash_ignores_the_recipe_and_changes_with_every_other_key():
         elif isinstance(old, int | float):
             node[last] = old * 2 + 1
         elif isinstance(old, list):
-            node[last] = [item + 1 for item in old]
+            node[last] = [item + 1 for item in old] or [{"name": "diversity"}]
         else:
             continue
         try:
@@ -199,7 +246,7 @@ GRID = """
 question: x
 recipe: unigrpo
 baseline: a
-primary: {metric: m, direction: max}
+primary: {metric: geneval/strict, direction: max}
 arms: {a: [regularizer=none], b: [regularizer=velocity_mse]}
 axes: {regularizer.weight: [1e-4, 1e-3]}
 exclude: [RULE]
@@ -253,7 +300,7 @@ ODD = ["/x/plain", "/x/epoch=9-step=88", "/x/a,b", "/x/#1", "/x/it's", "/x/[v1]"
 
 
 def test_words_of_an_axis_are_values_as_they_stand(monkeypatch):
-    monkeypatch.setattr("ablations.plan.digest_of", lambda checkpoint: "0")
+    monkeypatch.setattr("unigrpo.models.mot.Mot.digest", lambda model: "0")
     monkeypatch.setattr(RunConfig, "conflicts", lambda config: [])
     plan = make_plan(grid_of(axes={"model.checkpoint": tuple(ODD)}))
     assert [arm.config.model.checkpoint for arm in plan.arms if arm.name.startswith("a@")] == ODD
@@ -283,8 +330,8 @@ def test_what_a_grid_says_in_vain_is_an_error(changes, expected):
 
 
 def test_a_cell_is_found_by_its_name_whatever_letters_it_has():
-    plan = plan_of("evaluation.prompts_per_task=[1,1,1,1,1,1],[2,2,2,2,2,2]", seeds=(0, 1))
-    name = "none@prompts_per_task=[1,1,1,1,1,1]:1"
+    plan = plan_of("optim.betas=[0.9,0.95],[0.8,0.9]", seeds=(0, 1))
+    name = "none@betas=[0.9,0.95]:1"
     assert [cell.name for cell in plan.cells(name)] == [name]
     assert len(plan.cells("none@*:1")) == 2
 

@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 
 def test_prompt_files_round_trip(tmp_path):
-    prompts = select("test", tuple(OFFICIAL_COUNTS.values()))
+    prompts = select("train", tuple(OFFICIAL_COUNTS.values()))
     write_prompts(tmp_path / "prompts.jsonl", prompts)
     assert read_prompts(tmp_path / "prompts.jsonl") == prompts
     assert len((tmp_path / "prompts.jsonl").read_text().splitlines()) == 553

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from benchmarks.geneval.files import read_prompts, write_prompts
-from unigrpo.worlds.shapes.prompts import Prompt
+from unigrpo.worlds.shapes.prompts import GenEvalPrompt
 from unigrpo.worlds.shapes.rules import apply_rules
 
 FIRST = {"class": "cross", "count": 1}
@@ -38,7 +38,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("clauses", "message"), FAULTS, ids=[message for _, message in FAULTS])
 def test_a_clause_that_says_nothing_is_named_with_its_prompt(tmp_path, clauses, message):
-    prompt = Prompt("counting", tuple(clauses["include"]), tuple(clauses.get("exclude", ())), "a cross")
+    prompt = GenEvalPrompt("counting", tuple(clauses["include"]), tuple(clauses.get("exclude", ())), "a cross")
     with pytest.raises(ValueError, match="^" + re.escape("'a cross': ") + ".*" + re.escape(message)):
         apply_rules([], prompt)
     path = tmp_path / "prompts.jsonl"

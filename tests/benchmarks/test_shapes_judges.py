@@ -14,12 +14,12 @@ from benchmarks.editing.ratings import read_ratings
 from benchmarks.interleaved import score as interleaved
 from benchmarks.interleaved.judgements import ASPECTS, Judgement, read_judgements
 from benchmarks.pictures import write_picture
-from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.edit_prompts import edits_by_type
 from unigrpo.worlds.shapes.edits import apply_edit
 from unigrpo.worlds.shapes.grammar import PLACES, Scene, random_item
+from unigrpo.worlds.shapes.render import render
+from unigrpo.worlds.shapes.stories import stories_by_length
 from unigrpo.worlds.shapes.thinking import plan_of, write_thinking
-
-WORLD = Shapes()
 
 
 def scenes_of(story) -> list[Scene]:
@@ -41,7 +41,7 @@ def told(story, folder, name: str) -> list[Block]:
     """The right answer to a story, its pictures written."""
     blocks = []
     for number, scene in enumerate(scenes_of(story)):
-        write_picture(folder / f"{name}-{number}.png", WORLD.render(scene))
+        write_picture(folder / f"{name}-{number}.png", render([scene])[0])
         blocks.append(Block(write_thinking(plan_of(scene)), f"{name}-{number}.png"))
     return [*blocks, Block("", None)]
 
@@ -49,13 +49,13 @@ def told(story, folder, name: str) -> list[Block]:
 @pytest.fixture
 def stories():
     """One story of two pictures, and one of three."""
-    return [stories[0] for stories in WORLD.prompts_by_task("test", "stories").values()]
+    return [stories[0] for stories in stories_by_length("test").values()]
 
 
 @pytest.fixture
 def edit():
     """A chain of three edits."""
-    return WORLD.prompts_by_task("test", "edits")["recolour"][0]
+    return edits_by_type("test")["recolour"][0]
 
 
 def test_told_as_asked_is_five_of_five(stories, tmp_path, monkeypatch, capsys):
@@ -131,12 +131,12 @@ def test_a_row_does_not_depend_on_the_other_answers(stories, tmp_path):
 
 def test_edited_as_asked_is_ten_of_ten(edit, tmp_path, monkeypatch, capsys):
     rng, answers = random.Random(0), []
-    other = WORLD.prompts_by_task("test", "edits")["remove"][0]
+    other = edits_by_type("test")["remove"][0]
     for prompt in (edit, other):
         scene, blocks = prompt.source, []
         for turn, change in enumerate(prompt.edits):
             scene = apply_edit(change, scene, rng)
-            write_picture(tmp_path / f"{prompt.key}-{turn}.png", WORLD.render(scene))
+            write_picture(tmp_path / f"{prompt.key}-{turn}.png", render([scene])[0])
             blocks.append(Block(None, f"{prompt.key}-{turn}.png"))
         answers.append(Answer(prompt.key, tuple(blocks)))
     write_answers(tmp_path / "answers.json", answers)
@@ -150,8 +150,8 @@ def test_edited_as_asked_is_ten_of_ten(edit, tmp_path, monkeypatch, capsys):
 
 
 def test_an_edit_is_judged_against_the_picture_before_it(edit, tmp_path):
-    write_picture(tmp_path / "source.png", WORLD.render(edit.source))
-    write_picture(tmp_path / "first.png", WORLD.render(apply_edit(edit.edits[0], edit.source, random.Random(0))))
+    write_picture(tmp_path / "source.png", render([edit.source])[0])
+    write_picture(tmp_path / "first.png", render([apply_edit(edit.edits[0], edit.source, random.Random(0))])[0])
     (idle,) = editing.score([Answer(edit.key, (Block(None, "source.png"),))], tmp_path)
     assert (idle["success"], idle["preserved"], idle["SC"]) == (0, 10, 0)
     chain = Answer(edit.key, (Block(None, "first.png"), Block(None, "first.png")))
@@ -176,8 +176,8 @@ def test_pictures_of_another_size_and_ids_that_come_twice_are_refused(
     module, stories, edit, tmp_path, monkeypatch, capsys
 ):
     key = (stories[0] if module is interleaved else edit).key
-    write_picture(tmp_path / "wide.png", WORLD.render(edit.source).repeat(2, axis=2))
-    write_picture(tmp_path / "good.png", WORLD.render(edit.source))
+    write_picture(tmp_path / "wide.png", render([edit.source])[0].repeat(2, axis=2))
+    write_picture(tmp_path / "good.png", render([edit.source])[0])
     answers = {name: Answer(key, (Block("a text", f"{name}.png"),)) for name in ("wide", "good")}
     monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "answers.json")])
     for given, message in (
@@ -193,7 +193,7 @@ def test_pictures_of_another_size_and_ids_that_come_twice_are_refused(
 
 
 def test_turns_that_another_answer_has_are_not_left_out(edit, tmp_path):
-    other = WORLD.prompts_by_task("test", "edits")["remove"][0]
+    other = edits_by_type("test")["remove"][0]
     answers = [Answer(edit.key, (Block(None, "a.png"),) * 2), Answer(other.key, (Block(None, "a.png"),))]
     with pytest.raises(ValueError, match=f"{other.key}: expected 2 turns, as another answer has, got 1"):
         editing.score(answers, tmp_path)

@@ -57,9 +57,9 @@ class Calls:
         return self._recorded(name, found) if name in self.METHODS else found
 
     def _recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             start = len(self._operations)
-            result = method(*args)
+            result = method(*args, **kwargs)
             self.alive.append((name, self._operations[start:]))
             return result
 

@@ -1,40 +1,31 @@
-"""Measures: what is said of each episode, and their summaries by hand."""
+"""What every metric shares, and those that fit any dataset, by hand."""
 
 from __future__ import annotations
 
-import json
-import random
-from statistics import fmean
-
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.episodes import OVER, plan, said, shown
-from unigrpo.metrics import MEASURES, EditMeasure, ImageMeasure, StoryMeasure
-from unigrpo.metrics.metric import by_tag
-from unigrpo.metrics.stories import ASPECTS
-from unigrpo.rollout.decoded import DecodedEpisodes
-from unigrpo.worlds import Shapes
-from unigrpo.worlds.shapes.edit_prompts import edits_by_type
-from unigrpo.worlds.shapes.edits import apply_edit
-from unigrpo.worlds.shapes.examples import satisfying_scene
-from unigrpo.worlds.shapes.grammar import Scene
-from unigrpo.worlds.shapes.prompts import by_task
-from unigrpo.worlds.shapes.stories import random_story
-
-WORLD = Shapes()
-NOTHING = Scene(())
+from tests.episodes import OVER, said
+from unigrpo import registry
+from unigrpo.data.prompt import Prompt
+from unigrpo.metrics import Diversity, Lengths, Quantity
+from unigrpo.metrics.metric import by_tag, merged
+from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart
 
 
-def test_every_family_has_its_measure():
-    assert {"images": ImageMeasure, "stories": StoryMeasure, "edits": EditMeasure} == MEASURES
+def flat(*levels: float | None, turn: int = 0, given: bool = False) -> ImagePart:
+    """An image of one level, or ``OVER``, of each row; what an ended row holds is rubbish."""
+    pixels = torch.tensor([9.0 if level is None else level for level in levels])
+    return ImagePart(pixels[:, None, None, None].expand(-1, 3, 4, 4), [x is not None for x in levels], given, turn)
 
 
-def test_what_says_most_is_in_the_summary():
-    for decoded, family in (
-        (TestImages.reflected(), "images"), (TestStories.told(), "stories"), (TestEdits.edited(), "edits"),
-    ):  # fmt: skip
-        measure = MEASURES[family](WORLD)
-        assert measure.summary(measure.rows(decoded, 1)).keys() > set(measure.headline)
+def episodes(*parts, count: int = 1) -> DecodedEpisodes:
+    """Of one prompt for every ``count`` rows."""
+    first = parts[0]
+    rows = len(first.pixels if isinstance(first, ImagePart) else first.texts)
+    return DecodedEpisodes([Prompt(f"p{row // count}", f"text {row // count}") for row in range(rows)], parts)
 
 
 def test_means_by_tag_keep_the_order_of_appearance():
@@ -42,204 +33,131 @@ def test_means_by_tag_keep_the_order_of_appearance():
     assert list(by_tag(rows, "x").items()) == [("b", 3), ("a", 2)]
 
 
-class TestImages:
-    @staticmethod
-    def reflected() -> DecodedEpisodes:
-        """Right at once and stopped; right and spoilt; wrong and mended; wrong and left; wrong and still wrong."""
-        prompt = by_task("test")["colors"][0]
-        right = satisfying_scene(prompt, random.Random(0))
-        seen = plan(right)
-        stop, paint, thought = (f"see {seen} fine", "stop"), (f"see {seen} wrong {seen}", "paint"), (seen, "stop")
-        parts = (
-            said(*[(prompt.prompt, "stop")] * 5, given=True),
-            said(thought, thought, thought, thought, ("red", "cut")),
-            shown(right, right, NOTHING, NOTHING, NOTHING),
-            said(stop, paint, paint, stop, paint, turn=1),
-            shown(OVER, NOTHING, right, OVER, NOTHING, turn=1),
-        )
-        return DecodedEpisodes([prompt] * 5, parts)
-
-    def test_the_last_picture_is_measured(self):
-        measure = ImageMeasure(WORLD)
-        rows = measure.rows(self.reflected(), 5)
-        assert [row["strict"] for row in rows] == [1, 0, 1, 0, 0]
-        assert [row["first"] for row in rows] == [1, 1, 0, 0, 0]
-        assert [row["stopped"] for row in rows] == [1, 0, 0, 1, 0]
-        assert [row["rounds"] for row in rows] == [1, 2, 2, 1, 2]
-        assert [row["described"] == 1 for row in rows] == [True, True, False, False, False], (
-            "all say they see the right one"
-        )
-        assert measure.summary(rows)["reflect/described"] == pytest.approx(fmean(row["described"] for row in rows))
-        assert [row["image"] for row in rows] == list(range(5))
-        assert [row["faithful"] for row in rows] == [1, 1, 1, 1, 0]
-        assert rows[4]["thinking"] == "red"
-        assert rows[4]["length"] == 1
-        json.dumps(rows, allow_nan=False)
-        assert rows[0].keys() > set(measure.train_metrics)
-
-    def test_what_reflection_did(self):
-        measure = ImageMeasure(WORLD)
-        metrics = measure.summary(measure.rows(self.reflected(), 5))
-        expected = {"first_strict": 2 / 5, "verdict": 3 / 5, "kept": 1 / 2, "repaired": 1 / 3, "rounds": 8 / 5}
-        assert {name: metrics[f"reflect/{name}"] for name in expected} == pytest.approx(expected)
-        assert metrics["geneval/strict"] == pytest.approx(2 / 5)
-
-    def test_a_reflection_that_was_cut_off_is_no_verdict(self):
-        whole = self.reflected()
-        cut = said(*[("see", "cut")] * 5, turn=1)
-        decoded = DecodedEpisodes(whole.prompts, (*whole.parts[:3], cut, shown(*[OVER] * 5, turn=1)))
-        measure = ImageMeasure(WORLD)
-        assert measure.summary(measure.rows(decoded, 5))["reflect/verdict"] == 0
-
-    def test_shares_without_cases_are_left_out(self):
-        measure = ImageMeasure(WORLD)
-        rows = measure.rows(self.reflected(), 5)
-        assert "reflect/kept" not in measure.summary([row for row in rows if not row["first"]])
-        assert "reflect/repaired" not in measure.summary([row for row in rows if row["first"]])
-
-    def test_a_single_round_has_no_rounds(self):
-        whole = self.reflected()
-        measure = ImageMeasure(WORLD)
-        rows = measure.rows(DecodedEpisodes(whole.prompts, whole.parts[:3]), 1)
-        assert "rounds" not in rows[0]
-        assert [row["strict"] for row in rows] == [1, 1, 0, 0, 0]
-        assert not any(name.startswith("reflect") for name in measure.summary(rows))
-
-    def test_if_nobody_paints_again_the_first_picture_is_the_last(self):
-        whole = self.reflected()
-        everyone_stops = (*whole.parts[:3], said(*[("see fine", "stop")] * 5, turn=1))
-        rows = ImageMeasure(WORLD).rows(DecodedEpisodes(whole.prompts, everyone_stops), 5)
-        assert [row["first"] for row in rows] == [row["strict"] for row in rows] == [1, 1, 0, 0, 0]
-        assert {row["rounds"] for row in rows} == {1}
-
-    @staticmethod
-    def metrics_of(*rows: dict) -> dict[str, float]:
-        blank = {
-            "strict": 0,
-            "official": 0,
-            "strict_soft": 0.0,
-            "official_soft": 0.0,
-            "distance_to_clean": 0.0,
-            "proxy": 0.0,
-        }
-        blank |= {"extra": 0, "faithful": 0, "length": 0}
-        return ImageMeasure(WORLD).summary([blank | row for row in rows])
-
-    def test_overall_is_the_unweighted_mean_of_the_tasks(self):
-        tasks = [{"tag": "b", "strict": k == 0, "official": 1} for k in range(4)]
-        found = self.metrics_of({"tag": "a", "strict": 1, "official": 1}, *tasks)
-        assert found["geneval/strict/a"] == 1.0
-        assert found["geneval/strict/b"] == 0.25
-        assert found["geneval/strict"] == 0.625
-        assert found["geneval/official"] == 1.0
-
-    def test_other_measures_are_means_over_pictures(self):
-        found = self.metrics_of(*(
-            {"tag": "a", "distance_to_clean": k, "proxy": 2 * k, "extra": 3 * k, "faithful": k == 3, "length": 4 * k}
-            for k in range(4)
-        ))  # fmt: skip
-        names = (
-            "heldout/distance_to_clean",
-            "heldout/proxy",
-            "heldout/extra_objects",
-            "thinking/faithful",
-            "thinking/length",
-        )
-        assert [found[name] for name in names] == [1.5, 3.0, 4.5, 0.25, 6.0]
+@pytest.mark.parametrize("name", sorted(registry.strategies("metric")))
+def test_every_metric_says_how_its_values_are_shown(name):
+    metric = registry.find("metric", name)()
+    assert metric.version >= 1
+    assert isinstance(metric.needs, frozenset)
+    names = [quantity.name for quantity in metric.quantities]
+    assert names
+    assert len(set(names)) == len(names)
+    assert all(quantity.label for quantity in metric.quantities)
+    assert any(quantity.group for quantity in metric.quantities), "what has none has no column"
 
 
-class TestStories:
+def test_what_is_measured_under_other_circumstances_has_no_rows():
+    quantity = Quantity("geneval/strict", "strict", "Overall", "higher", True, "strict", "strict score")
+    assert quantity.under("guided", "Guided") == Quantity("guided/geneval/strict", "strict", "Guided", "higher")
+    assert quantity.to_dict() == {
+        "name": "geneval/strict", "label": "strict", "group": "Overall", "better": "higher", "headline": True,
+        "row_field": "strict", "phrase": "strict score",
+    }  # fmt: skip
+
+
+class TestLengths:
     @staticmethod
     def told() -> DecodedEpisodes:
-        """A story of two pictures, told right, and one of three, of which only the first is told."""
-        (short, scenes), (long, others) = (random_story("test", steps, random.Random(1)) for steps in (2, 3))
-        first, second, end = (plan(scenes[0]), "paint"), (plan(scenes[1]), "paint"), ("", "stop")
-        parts = (
-            said((short.prompt, "stop"), (long.prompt, "stop"), given=True),
-            said(first, (plan(others[0]), "paint")),
-            shown(scenes[0], others[0]),
-            said(second, end, turn=1),
-            shown(scenes[1], OVER, turn=1),
-            said(end, OVER, turn=2),
+        """Four texts and no image; two texts and one; a text that was cut off."""
+        return episodes(
+            said(("a request", "stop"), ("a request", "stop"), ("a request", "stop"), given=True),
+            flat(0.0, 0.0, 0.0, given=True),
+            said(("red circle", "image"), ("red", "image"), ("red red red", "cut")),
+            flat(1.0, 0.5, OVER),
+            said(("circle", "image"), ("", "stop"), OVER, turn=1),
+            flat(0.2, OVER, OVER, turn=1),
         )
-        return DecodedEpisodes([short, long], parts)
 
-    def test_rows_are_what_the_judge_says(self):
-        measure, decoded = StoryMeasure(WORLD), self.told()
-        rows = measure.rows(decoded, 1)
-        for row, verdict in zip(rows, WORLD.judge_stories(decoded), strict=True):
-            assert [row[aspect] for aspect in ASPECTS] == [getattr(verdict, aspect) for aspect in ASPECTS]
-            assert row["mean"] == pytest.approx(fmean(row[aspect] for aspect in ASPECTS))
-        assert [row["structure"] for row in rows] == [1, 1 / 4]
-        assert [row["pictures"] for row in rows] == [2, 1]
-        assert [len(row["steps"]) for row in rows] == [2, 3]
-        assert [row["tag"] for row in rows] == ["steps-2", "steps-3"]
-        assert rows[0]["steps"][1] == {"text": 1, "faithful": 1, "asked": 1, "coherence": 1}
-        assert rows[1]["steps"][1] == {"text": 0, "faithful": 0, "asked": 0, "coherence": 0}
-        assert rows[0].keys() > set(measure.train_metrics)
-        json.dumps(rows, allow_nan=False)
+    def test_rows_count_what_the_policy_generated(self):
+        rows = Lengths()([self.told()], 1).rows
+        assert [(row["length"], row["cut"], row["images"]) for row in rows] == [(3 + 2, 0, 2), (2 + 1, 0, 1), (3, 1, 0)]
+        assert [row["prompt"] for row in rows] == ["p0", "p1", "p2"]
 
-    def test_steps_are_means_over_the_stories_that_ask_for_them(self):
-        measure = StoryMeasure(WORLD)
-        metrics = measure.summary(measure.rows(self.told(), 1))
-        assert metrics["interleaved/step/1/asked"] == 1
-        assert metrics["interleaved/step/2/asked"] == 1 / 2
-        assert metrics["interleaved/step/3/asked"] == 0
-        assert metrics["interleaved/structure"] == 5 / 8
-        assert metrics["interleaved/helpfulness"] == pytest.approx(5 * (1 + 1 / 3) / 2)
-        assert metrics["interleaved/pictures"] == 1.5
+    def test_values_are_means_over_all_batches(self):
+        silent = episodes(said(("", "stop")))
+        values = Lengths()([self.told(), silent], 1).values
+        assert values == {"text/length": (5 + 3 + 3 + 1) / 4, "text/cut": 1 / 4, "images": 3 / 4}
 
 
-class TestEdits:
-    @staticmethod
-    def edited() -> DecodedEpisodes:
-        """Two prompts of two turns: both edits done; only a copy of the source."""
-        prompts = [edits_by_type("test")[kind][0] for kind in ("recolour", "move")]
-        rng = random.Random(0)
-        first = apply_edit(prompts[0].edits[0], prompts[0].source, rng)
-        second = apply_edit(prompts[0].edits[1], first, rng)
-        other = prompts[1].source
-        thought = [("", "stop")] * 2
-        parts = [shown(prompts[0].source, other, given=True)]
-        for turn, scene in enumerate((first, second)):
-            parts.append(said(*((prompt.instructions[turn], "stop") for prompt in prompts), given=True, turn=turn))
-            parts += [said(*thought, turn=turn), shown(scene, other, turn=turn)]
-        return DecodedEpisodes(prompts, tuple(parts))
+class TestDiversity:
+    def test_it_is_the_mean_distance_of_two_images_of_a_prompt(self):
+        found = Diversity()([episodes(flat(0.0, 1.0, 3.0, 5.0, 5.0, 5.0), count=3)], 3)
+        assert found.values == {"heldout/diversity": pytest.approx(((1 + 3 + 2) / 3 + 0) / 2, rel=1e-5)}
+        assert not found.rows
 
-    def test_one_row_for_every_turn_with_the_type_of_its_own_edit(self):
-        measure, decoded = EditMeasure(WORLD), self.edited()
-        rows = measure.rows(decoded, 1)
-        assert [(row["turn"], row["image"]) for row in rows] == [(1, 0), (1, 0), (2, 0), (2, 0)]
-        asked = [(prompt, turn) for turn in (0, 1) for prompt in decoded.prompts]
-        assert [row["tag"] for row in rows] == [prompt.edits[turn].kind for prompt, turn in asked]
-        assert [row["text"] for row in rows] == [prompt.instructions[turn] for prompt, turn in asked]
-        assert [row["SC"] for row in rows[::2]] == [row["O"] for row in rows[::2]] == [10, 10]
-        for row in rows:
-            assert row["SC"] == min(row["success"], row["preserved"])
-            assert row["O"] == pytest.approx((row["SC"] * row["PQ"]) ** 0.5)
-        assert rows[1]["preserved"] == 10
-        assert rows[1]["O"] < 10
-        assert rows[0].keys() > set(measure.train_metrics)
-        json.dumps(rows, allow_nan=False)
+    def test_it_is_over_all_batches(self):
+        batches = [episodes(flat(*levels), count=2) for levels in ((0.0, 1.0), (0.0, 3.0, 2.0, 2.0))]
+        assert Diversity()(batches, 2).values == {"heldout/diversity": pytest.approx((1 + 3 + 0) / 3, rel=1e-5)}
 
-    def test_overall_is_the_mean_of_the_types_of_all_turns(self):
-        scores = [("add", 1, 10.0), ("move", 1, 4.0), ("move", 2, 6.0), ("move", 2, 2.0)]
-        rows = [{"tag": tag, "turn": turn, "SC": o, "PQ": 10.0, "O": o} for tag, turn, o in scores]
-        metrics = EditMeasure(WORLD).summary(rows)
-        assert metrics["editing/O/add"] == 10
-        assert metrics["editing/O/move"] == 4
-        assert metrics["editing/O"] == metrics["editing/SC"] == 7
-        assert metrics["editing/turn/1/O"] == 7
-        assert metrics["editing/turn/2/O"] == 4
-        assert metrics["editing/PQ"] == metrics["editing/turn/2/PQ"] == 10
+    def test_it_looks_at_the_last_image_and_one_that_is_missing_is_blank(self):
+        parts = (flat(0.0, 0.5), flat(2.0, OVER, turn=1))
+        assert Diversity()([episodes(*parts, count=2)], 2).values["heldout/diversity"] == pytest.approx(1.5, rel=1e-5)
+        only = episodes(flat(0.7, OVER), count=2)
+        assert Diversity()([only], 2).values["heldout/diversity"] == pytest.approx(0.7, rel=1e-5)
+
+    def test_there_is_none_of_one_image_or_of_none(self):
+        assert not Diversity()([episodes(flat(0.0, 1.0))], 1).values
+        assert not Diversity()([episodes(said(("red", "stop"), ("red", "stop")), count=2)], 2).values
+
+    def test_it_is_of_any_size(self):
+        """A distance over pixels is root mean square: it does not grow with the image."""
+        wide = ImagePart(torch.tensor([0.0, 1.0])[:, None, None, None].expand(-1, 3, 8, 16), [True] * 2, False, 0)
+        assert Diversity()([episodes(wide, count=2)], 2).values["heldout/diversity"] == pytest.approx(1, rel=1e-5)
 
 
-def test_a_row_that_painted_nothing_is_judged_by_a_blank_picture():
-    """Not by what its place in the batch happens to hold."""
-    prompt = by_task("test")["colors"][0]
-    right = satisfying_scene(prompt, random.Random(0))
-    parts = (said(*[(prompt.prompt, "stop")] * 2, given=True), said(*[("x", "stop")] * 2), shown(right, OVER))
-    parts[2].pixels[1] = parts[2].pixels[0]
-    rows = ImageMeasure(WORLD).rows(DecodedEpisodes([prompt] * 2, parts), 2)
-    assert [row["strict"] for row in rows] == [1, 0]
-    assert rows[1]["proxy"] < 0.5 < rows[0]["proxy"]
+def row(prompt: str, image: int, **fields: object) -> dict[str, object]:
+    return {"prompt": prompt, "image": image, "tag": "t", **fields}
+
+
+class TestMerged:
+    def test_rows_of_one_episode_become_one(self):
+        one = [row("a", 0, x=1), row("a", 1, x=2), row("b", 0, x=3)]
+        other = [row("b", 0, y=30), row("a", 0, y=10), row("a", 1, y=20)]
+        whole = [row("a", 0, x=1, y=10), row("a", 1, x=2, y=20), row("b", 0, x=3, y=30)]
+        assert merged([one, other]) == whole
+        assert merged([one, []]) == merged([[], one]) == merged([one]) == one
+        assert merged([[], []]) == merged([]) == []
+
+    def test_what_is_said_of_an_episode_goes_to_all_of_its_turns(self):
+        turns = [row("a", 0, turn=turn, x=turn) for turn in (1, 2)]
+        whole = [row("a", 0, y=5)]
+        expected = [row("a", 0, turn=turn, x=turn, y=5) for turn in (1, 2)]
+        assert merged([turns, whole]) == merged([whole, turns]) == expected
+
+    def test_turns_of_two_metrics_meet_by_their_number(self):
+        one = [row("a", 0, turn=turn, x=turn) for turn in (1, 2)]
+        other = [row("a", 0, turn=turn, y=10 * turn) for turn in (2, 3)]
+        assert merged([one, other]) == [
+            row("a", 0, turn=1, x=1), row("a", 0, turn=2, x=2, y=20), row("a", 0, turn=3, y=30),
+        ]  # fmt: skip
+
+    def test_a_turn_keeps_its_own_tag(self):
+        """The tag of a turn is that of its own edit, the episode's that of the first."""
+        turns = [row("a", 0, turn=1) | {"tag": "add"}, row("a", 0, turn=2) | {"tag": "move"}]
+        assert [each["tag"] for each in merged([[row("a", 0, y=1) | {"tag": "add"}], turns])] == ["add", "move"]
+
+    @given(st.lists(st.sets(st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.integers(0, 3))), max_size=3))
+    def test_nothing_is_lost(self, named):
+        """Every field of every row is found in some row of the same episode and turn."""
+        metrics = [
+            [row(prompt, image, **({"turn": turn} if turn else {}), **{f"m{k}": turn}) for prompt, image, turn in names]
+            for k, names in enumerate(named)
+        ]
+        found = merged(metrics)
+        for k, rows in enumerate(metrics):
+            for one in rows:
+                same = [
+                    other
+                    for other in found
+                    if (other["prompt"], other["image"]) == (one["prompt"], one["image"])
+                    and ("turn" not in one or other.get("turn") == one["turn"])
+                ]
+                assert same
+                assert any(other[f"m{k}"] == one[f"m{k}"] for other in same) or "turn" not in one
+        keys = [(one["prompt"], one["image"], one.get("turn")) for one in found]
+        assert len(set(keys)) == len(keys)
+
+
+def test_the_shipped_metrics_are_found_by_name():
+    assert {"lengths", "diversity", "geneval_mini", "shapes_interleaved", "shapes_edit"} <= set(
+        registry.strategies("metric")
+    )

@@ -13,13 +13,17 @@ from diffusers import AutoencoderKL
 from tests.models import tiny
 from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHIPPED, WEIGHTS, digest
 from unigrpo.config import build
+from unigrpo.data.dataset import SPLITS
 from unigrpo.errors import ConfigError
-from unigrpo.models import checkpoint
 from unigrpo.models.autoencoder import DiffusersAutoencoder
-from unigrpo.models.checkpoint import UnifiedModel
-from unigrpo.training.warmup import WarmupConfig
-from unigrpo.worlds import Shapes
+from unigrpo.models.mot import Mot, checkpoint
+from unigrpo.models.mot.checkpoint import MoTModel
+from unigrpo.worlds.shapes.dataset import Shapes
 from unigrpo.worlds.shapes.examples import satisfying_scene
+from unigrpo.worlds.shapes.judge import judge
+from unigrpo.worlds.shapes.prompts import select
+from unigrpo.worlds.shapes.render import render
+from unigrpo.worlds.shapes.train_checkpoint import CheckpointRecipe
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def test_a_large_models_autoencoder_is_kept_in_diffusers_form(tmp_path):
     torch.manual_seed(0)
     AutoencoderKL(block_out_channels=(4,), latent_channels=3, norm_num_groups=2).save_pretrained(tmp_path / "vae")
     model = tiny.model()
-    large = UnifiedModel(model.policy, DiffusersAutoencoder(tmp_path / "vae").eval(), model.tokenizer)
+    large = MoTModel.of(model.policy, DiffusersAutoencoder(tmp_path / "vae").eval(), model.tokenizer)
     checkpoint.save(tmp_path / "large", large)
     loaded = checkpoint.load(str(tmp_path / "large"))
     picture = tiny.randn(1, 3, 8, 8)
@@ -117,6 +121,51 @@ def test_reference_is_a_frozen_copy(saved):
         model.policy.llm2vae.bias += 1
     assert torch.equal(reference.llm2vae.bias, before)
     assert all(parameter.requires_grad for parameter in model.policy.parameters_of("text"))
+
+
+def test_loading_holds_the_weights_once(saved, monkeypatch):
+    """No weight is made before those of the file are there, and none of them is cut out of the file's memory."""
+    _, folder = saved
+    made = []
+    initial = torch.nn.init.normal_
+
+    def noted(*tensor, **named):
+        made.append((tensor[0] if tensor else named["tensor"]).device)
+        return initial(*tensor, **named)
+
+    monkeypatch.setattr(torch.nn.init, "normal_", noted)
+    loaded = checkpoint.load(str(folder))
+    assert {device.type for device in made} == {"meta"}
+    weights = list(loaded.policy.parameters())
+    assert all(w.untyped_storage().nbytes() == w.numel() * w.element_size() for w in weights)
+    (folder / WEIGHTS).write_bytes(b"")
+    assert all(weight.isfinite().all() for weight in weights)
+    assert not loaded.policy.latent_pos_embed.pos_embed.requires_grad
+
+
+def test_it_is_loaded_in_the_dtype_that_is_asked_for(saved):
+    _, folder = saved
+    loaded = Mot(str(folder)).load(torch.device("cpu"), torch.bfloat16)
+    assert {weight.dtype for weight in loaded.policy.parameters()} == {torch.bfloat16}
+    assert loaded.autoencoder.mean.dtype == torch.float32
+
+
+def test_a_tokenizer_of_another_model_is_named(saved):
+    _, folder = saved
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"eos_token_id": 7}))
+    with pytest.raises(ConfigError, match=r"tokenizer\.json: does not fit .*the model's eos is token 7, the"):
+        Mot(str(folder)).load(torch.device("cpu"))
+
+
+def test_an_unknown_key_of_the_configuration_is_named(saved):
+    _, folder = saved
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(
+        json.dumps(config | {"hiden_size": 7, "transformers_version": "5", "dtype": "float32"})
+    )
+    with pytest.raises(ConfigError, match="unknown key 'hiden_size'; did you mean 'hidden_size'"):
+        Mot(str(folder)).load(torch.device("cpu"))
 
 
 class TestNewWords:
@@ -176,21 +225,21 @@ class TestShipped:
         recipe = json.loads((folder / "recipe.json").read_text())
         assert recipe["sha256"] == digest(folder)
         assert 0.30 <= recipe["scores"]["geneval/strict"] <= 0.55
-        assert build(WarmupConfig, recipe["recipe"]).world == "shapes"
+        assert build(CheckpointRecipe, recipe["recipe"]).steps > 0
 
     def test_it_speaks_the_language_of_its_world(self, name):
-        world, loaded = Shapes(), checkpoint.load(name)
+        loaded = checkpoint.load(name)
         assert loaded.policy.config.vocab_size == len(loaded.tokenizer)
-        families = ("images",) if name == "tiny-shapes" else ("images", "stories", "edits")
-        prompts = [p for family in families for split in ("train", "test") for p in world.prompts(split, family)]
-        texts = [prompt.prompt for prompt in prompts][::31]
+        tasks = ("images",) if name == "tiny-shapes" else ("images", "stories", "edits")
+        splits = [Shapes(task).prompts(split) for task in tasks for split in SPLITS]
+        texts = [prompt.text for tags in splits for prompts in tags.values() for prompt in prompts][::31]
         assert loaded.tokenizer.decode(*loaded.tokenizer.encode(texts)) == texts
 
     def test_its_autoencoder_keeps_a_scene_right(self, name):
         """Encoded and decoded, clean pictures are still what their prompts ask for."""
-        world, loaded = Shapes(), checkpoint.load(name)
-        prompts = world.select_prompts("test", (8,) * 6)
+        loaded = checkpoint.load(name)
+        prompts = select("test", (8,) * 6)
         scenes = [satisfying_scene(prompt, random.Random(0)) for prompt in prompts]
-        pictures = torch.from_numpy(np.stack([world.render(scene) for scene in scenes]))
-        seen = world.judge(loaded.autoencoder.decode(loaded.autoencoder.encode(pictures)), prompts)
+        pictures = torch.from_numpy(render(scenes))
+        seen = judge(loaded.autoencoder.decode(loaded.autoencoder.encode(pictures)), prompts)
         assert np.mean([verdict.strict for verdict in seen]) >= 0.95

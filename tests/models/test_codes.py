@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.models import tiny
 from tests.models.reference import Block, Reference
-from unigrpo.models.mot import MoTPolicy
-from unigrpo.models.policy import Context
+from unigrpo.models.mot.context import MoTContext
+from unigrpo.models.mot.policy import MoTPolicy
 
 LEVELS = (3, 2, 2)
 POLICY = tiny.policy(code_levels=LEVELS).requires_grad_(False)
@@ -28,7 +28,7 @@ def begun(codes: torch.Tensor) -> torch.Tensor:
     return torch.cat((torch.full((len(codes), 1), BEGIN), codes), 1)
 
 
-def read(policy: MoTPolicy, lengths: list[int] | None = None, seed: int = 0) -> Context:
+def read(policy: MoTPolicy, lengths: list[int] | None = None, seed: int = 0) -> MoTContext:
     """The context after a text."""
     segment = tiny.text(lengths or [4, 2], seed)
     return policy.extend_text(policy.start(len(segment.tokens)), segment.tokens, segment.mask)[1]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import tiny
-from unigrpo.models.mot import MoTPolicy
-from unigrpo.models.policy import Context
+from unigrpo.models.mot.context import MoTContext
+from unigrpo.models.mot.policy import MoTPolicy
 from unigrpo.rollout.trajectory import TextSegment
 
 POLICY = tiny.policy().requires_grad_(False)
@@ -22,7 +22,7 @@ def every(rows: int) -> Tensor:
     return torch.ones(rows, dtype=torch.bool)
 
 
-def extend(policy: MoTPolicy, context: Context, segment: TextSegment) -> tuple[Tensor, Context]:
+def extend(policy: MoTPolicy, context: MoTContext, segment: TextSegment) -> tuple[Tensor, MoTContext]:
     return policy.extend_text(context, segment.tokens, segment.mask)
 
 

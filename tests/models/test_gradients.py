@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.models import tiny
-from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.mot.policy import MoTPolicy
 
 #: What takes part in a picture's forward pass on the side of the text expert: its two markers.
 MARKERS = (3, 4)

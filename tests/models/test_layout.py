@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.models import tiny
-from unigrpo.models.configuration import BAGEL_7B_MOT, MoTConfig
-from unigrpo.models.mot import LatentPositions, MoTPolicy, TimestepEmbedder, pack, unpack
+from unigrpo.models.mot.configuration import BAGEL_7B_MOT, MoTConfig
+from unigrpo.models.mot.policy import LatentPositions, MoTPolicy, TimestepEmbedder, pack, unpack
 
 
 def published_shapes(config: MoTConfig) -> dict[str, tuple[int, ...]]:

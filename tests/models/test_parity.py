@@ -11,7 +11,7 @@ from tests.models.reference import Block, Reference
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.flow.schedule import time_points
-from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.mot.policy import MoTPolicy
 from unigrpo.rollout.heads import Flow
 from unigrpo.rollout.rollout import Rollout, RolloutSpec
 from unigrpo.rollout.trajectory import TextScore
@@ -75,7 +75,7 @@ def test_padded_text_is_qwen2_with_an_attention_mask(plain):
 def test_scores_of_a_text_are_the_loss_of_transformers(plain):
     """Cross-entropy of Qwen2 on ``bos + tokens`` is minus the mean of the rollout's log-probabilities."""
     segment = tiny.text([8, 5, 2], given=False)
-    spec = RolloutSpec(time_points(1), Ode(), (), CfgFree(), 1.0, bos=1, eos=2, pad=0, image=3, head=Flow())
+    spec = RolloutSpec(time_points(1), Ode(), (), CfgFree(), 1.0, 1, 2, 0, 3, Flow(), plain.latent_shape)
     rollout = Rollout(plain, spec, 3)
     tokens = torch.cat((torch.full((3, 1), spec.bos), segment.tokens), 1)
     mask = torch.cat((torch.ones(3, 1, dtype=torch.bool), segment.mask), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import json
 
 import pytest
 import torch
@@ -10,43 +10,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.models import tiny
+from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
-from unigrpo.models.processor import Processor
+from unigrpo.models.processor import StandardProcessor
+from unigrpo.models.template import ChatTemplate
 from unigrpo.rollout.trajectory import ImageSegment, TextSegment, Trajectory
-from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.dataset import Shapes
 
-MODEL, WORLD = tiny.model(), Shapes()
-PROCESSOR = Processor(MODEL, WORLD)
+MODEL = tiny.model()
+PROCESSOR = MODEL.processor
 WORDS = st.lists(st.sampled_from(["red", "circle", "top", "left", ".", "</image>", "<bos>"]), max_size=4)
 #: What a row says and how it ends; a text that is cut says something.
 ROWS = st.one_of(
-    st.tuples(WORDS, st.sampled_from(["stop", "paint", None])), st.tuples(WORDS.filter(len), st.just("cut"))
+    st.tuples(WORDS, st.sampled_from(["stop", "image", None])), st.tuples(WORDS.filter(len), st.just("cut"))
 )
 
 
-@pytest.mark.parametrize("family", ["images", "stories"])
-def test_a_prompt_is_given_as_its_text(family):
-    prompts = [tests[0] for tests in WORLD.prompts_by_task("test", family).values()]
+@pytest.mark.parametrize("task", ["images", "stories"])
+def test_a_prompt_is_given_as_its_text(task):
+    prompts = [tests[0] for tests in Shapes(task).prompts("test").values()]
     (segment,) = PROCESSOR.encode(prompts)
     assert segment.given
-    assert MODEL.tokenizer.decode(segment.tokens, segment.mask) == [prompt.prompt for prompt in prompts]
+    assert MODEL.tokenizer.decode(segment.tokens, segment.mask) == [prompt.text for prompt in prompts]
 
 
 def test_an_edit_gives_its_picture_and_then_its_instructions():
-    prompts = [tests[0] for tests in WORLD.prompts_by_task("test", "edits").values()]
+    prompts = [tests[0] for tests in Shapes("edits").prompts("test").values()]
     source, *instructions = PROCESSOR.encode(prompts)
     assert isinstance(source, ImageSegment)
     assert source.given
     assert source.alive.all()
-    rendered = torch.stack([torch.from_numpy(WORLD.render(prompt.source)) for prompt in prompts])
+    rendered = torch.stack([torch.from_numpy(prompt.images[0].pixels()) for prompt in prompts])
     assert torch.equal(source.latents, MODEL.autoencoder.encode(rendered))
     texts = [MODEL.tokenizer.decode(segment.tokens, segment.mask) for segment in instructions]
-    assert [list(row) for row in zip(*texts, strict=True)] == [list(prompt.instructions) for prompt in prompts]
+    assert [list(row) for row in zip(*texts, strict=True)] == [list(prompt.turns) for prompt in prompts]
 
 
 def segment_of(rows: list[tuple[list[str], str | None]], turn: int) -> TextSegment:
     ids = MODEL.tokenizer.words()
-    closing = {"stop": [MODEL.tokenizer.eos], "paint": [MODEL.tokenizer.start_of_image], "cut": [], None: []}
+    closing = {"stop": [MODEL.tokenizer.eos], "image": [MODEL.tokenizer.start_of_image], "cut": [], None: []}
     said = [[ids[word] for word in words] * (end is not None) + closing[end] for words, end in rows]
     length = max(1, *map(len, said))
     tokens = torch.tensor([row + [MODEL.tokenizer.pad] * (length - len(row)) for row in said])
@@ -79,7 +81,7 @@ def test_pictures_are_decoded():
 def test_what_a_group_shares_is_said_and_shown_in_every_row():
     text = segment_of([(["red"], "stop"), (["circle", "."], "cut")], 0)
     picture = ImageSegment((), tiny.randn(2, 3, 4, 4), torch.tensor([True, False]))
-    own = segment_of([([word], "paint") for word in ("top", "left", ".", "red", "circle", "top")], 1)
+    own = segment_of([([word], "image") for word in ("top", "left", ".", "red", "circle", "top")], 1)
     decoded = PROCESSOR.decode(Trajectory("ab", 3, (text, picture, own), (None,) * 3))
     words, pictures, others = decoded.parts
     assert words.texts == ["red"] * 3 + ["circle ."] * 3
@@ -91,29 +93,91 @@ def test_what_a_group_shares_is_said_and_shown_in_every_row():
     assert decoded.prompts == list("aaabbb")
 
 
-def asked(key: str, **fields):
-    return SimpleNamespace(key=key, prompt="red circle", **fields)
+SOURCE = Shapes("edits").prompts("test")["add"][0].images
+TWO = ("red circle", "red")
 
 
 @pytest.mark.parametrize(
     ("fields", "odd", "what"),
     [
-        (({}, {"source": "s"}, {}, {"source": "s"}), "p1", "having a source picture"),
-        (({"source": "s"}, {"source": "s"}, {"source": None}), "p2", "having a source picture"),
-        (({"instructions": ("red", "red")}, {"instructions": ("red",)}), "p1", "the number of their texts"),
-        (({}, {"instructions": ("red", "red")}), "p1", "the number of their texts"),
+        (({}, {"images": SOURCE}, {}, {"images": SOURCE}), "p1", "the number of their images"),
+        (({"images": SOURCE}, {"images": SOURCE}, {}), "p2", "the number of their images"),
+        (({"images": SOURCE}, {"images": SOURCE * 2}), "p1", "the number of their images"),
+        (({"turns": TWO}, {"turns": TWO[:1]}), "p1", "the number of their texts"),
+        (({}, {"turns": TWO}), "p1", "the number of their texts"),
     ],
 )
 def test_a_mixed_batch_is_refused_for_its_rows_would_be_paired_with_each_other(fields, odd, what):
-    scene = WORLD.prompts_by_task("test", "edits")["add"][0].source
-    prompts = [
-        asked(f"p{k}", **{name: scene if value == "s" else value for name, value in one.items()})
-        for k, one in enumerate(fields)
-    ]
+    prompts = [Prompt(f"p{k}", "red circle", **one) for k, one in enumerate(fields)]
     with pytest.raises(ConfigError, match=f"'p0' and '{odd}' differ in {what}"):
         PROCESSOR.encode(prompts)
 
 
-def test_prompts_whose_source_is_none_give_their_text_alone():
-    (segment,) = PROCESSOR.encode([asked("a", source=None), asked("b")])
+def test_prompts_without_images_give_their_text_alone_even_beside_one_of_a_single_turn():
+    (segment,) = PROCESSOR.encode([Prompt("a", "red circle", turns=("red circle",)), Prompt("b", "red circle")])
     assert segment.rows == 2
+
+
+def test_several_images_are_given_in_their_order():
+    sources = [prompts[0].images[0] for prompts in Shapes("edits").prompts("test").values()]
+    pairs = [(sources[0], sources[1]), (sources[2], sources[3])]
+    first, second, _ = PROCESSOR.encode([Prompt(f"p{k}", "red circle", images=pair) for k, pair in enumerate(pairs)])
+    for k, segment in enumerate((first, second)):
+        pixels = torch.stack([torch.from_numpy(pair[k].pixels()) for pair in pairs])
+        assert torch.equal(segment.latents, MODEL.autoencoder.encode(pixels))
+
+
+class TestImageSize:
+    def test_0_is_the_models_own(self):
+        assert PROCESSOR.image_size() == (32, 32)
+        assert PROCESSOR.latent_shape() == (3, 4, 4)
+
+    def test_another_is_counted_in_pixels(self):
+        assert PROCESSOR.latent_shape(16, 40) == (3, 2, 5)
+
+    @pytest.mark.parametrize("size", [(20, 16), (16, 20), (48, 16), (16, 0)])
+    def test_what_the_model_cannot_make_is_refused(self, size):
+        """Between two latent pixels, or beyond the table of positions."""
+        with pytest.raises(ConfigError, match="expected multiples of 8 pixels up to 40"):
+            PROCESSOR.image_size(*size)
+
+
+CHAT = (
+    "{% for message in messages %}red {{ message.role == 'system' and 'top' or 'left' }} {{ message.content }} <eos> "
+    "{% endfor %}{% if add_generation_prompt %}red circle{% endif %}"
+)
+
+
+class TestChatTemplate:
+    """The template frames a request, and its last token is what the reply begins with."""
+
+    def test_a_request_is_framed_and_the_reply_begins_where_the_template_ends(self):
+        tokenizer, grid = MODEL.tokenizer, PROCESSOR.grid
+        chat = StandardProcessor(tokenizer, MODEL.autoencoder, grid, ChatTemplate(CHAT, system_prompt="top left"))
+        words = tokenizer.words()
+        assert (chat.ids.prompt, chat.ids.bos, chat.ids.eos) == (words["red"], words["circle"], tokenizer.eos)
+        (segment,) = chat.encode([Prompt("a", "top"), Prompt("b", "left left")])
+        framed = "top top left <eos> red left {} <eos> red"
+        assert tokenizer.inner.decode_batch(segment.tokens.tolist(), skip_special_tokens=False)[1] == framed.format(
+            "left left"
+        )
+        assert segment.mask.sum(1).tolist() == [len(framed.format("top").split()), len(framed.split()) + 1]
+
+    def test_one_that_frames_requests_unlike_each_other_is_refused(self):
+        odd = "{{ messages[0].content or 'red' }} top {% if messages[0].content %}circle{% else %}left{% endif %}"
+        chat = StandardProcessor(MODEL.tokenizer, MODEL.autoencoder, PROCESSOR.grid, ChatTemplate(odd))
+        with pytest.raises(ConfigError, match=r"expected every request to begin with token .* for 'red'"):
+            chat.encode([Prompt("a", "red")])
+
+    @pytest.mark.parametrize("wrong", ["{% if %}", "{{ raise_exception('no system') }}"])
+    def test_one_that_cannot_be_rendered_is_named(self, wrong):
+        with pytest.raises(ConfigError, match="the chat template cannot be rendered"):
+            ChatTemplate(wrong).render("red")
+
+    def test_it_is_read_from_a_tokenizers_folder(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"expected a chat template in chat_template\.jinja or"):
+            ChatTemplate.of_folder(tmp_path, {})
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ bos_token }}"}))
+        assert ChatTemplate.of_folder(tmp_path, {"bos_token": "b"}).render("red") == "b"
+        (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+        assert ChatTemplate.of_folder(tmp_path, {}).render("red") == "red"

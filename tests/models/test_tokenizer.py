@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import tokenizers
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.models import tiny
+from unigrpo.errors import ConfigError
 from unigrpo.models.tokenizer import SPECIAL, Tokenizer
 
 WORDS = ["red", "green", "circle", "left", "of", "."]
@@ -27,9 +31,10 @@ def test_decoding_undoes_encoding(texts):
 
 
 def test_every_prompt_of_the_world_has_its_words():
-    from unigrpo.worlds import Shapes
+    from unigrpo.data.dataset import SPLITS
+    from unigrpo.worlds.shapes.prompts import all_prompts
 
-    texts = [prompt.prompt for split in ("train", "test") for prompt in Shapes().prompts(split)][::97]
+    texts = [prompt.prompt for split in SPLITS for prompt in all_prompts(split)][::97]
     assert tiny.words().decode(*tiny.words().encode(texts)) == texts
 
 
@@ -67,3 +72,69 @@ def test_saved_and_loaded(tmp_path):
     assert loaded.inner.get_vocab() == SMALL.inner.get_vocab()
     assert torch.equal(loaded.encode(["red ."])[0], SMALL.encode(["red ."])[0])
     assert (loaded.eos, loaded.pad) == (SMALL.eos, SMALL.pad)
+
+
+def bytes_level(*special: str) -> tokenizers.Tokenizer:
+    """Byte-level BPE, as most language models have: any text can be spelled."""
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator(["a red circle, a blue square"] * 3, trainer)
+    return inner
+
+
+QWEN = {
+    "pad": "<|endoftext|>",
+    "bos": "<|im_start|>",
+    "eos": "<|im_end|>",
+    "start_of_image": "<|vision_start|>",
+    "end_of_image": "<|vision_end|>",
+}
+
+
+class TestOthers:
+    """Tokenizers of language models: no unknown words, special tokens by role."""
+
+    def test_special_tokens_go_by_role_and_none_is_unknown(self):
+        tokenizer = Tokenizer(bytes_level(*QWEN.values()), QWEN)
+        assert tokenizer.unknown is None
+        texts = ["a red circle", "Étoile 星, \n xyzzy"]
+        assert tokenizer.decode(*tokenizer.encode(texts)) == texts
+        assert tokenizer.eos == tokenizer.inner.token_to_id("<|im_end|>")
+
+    def test_a_folder_says_what_its_special_tokens_are(self, tmp_path):
+        inner = bytes_level(*QWEN.values())
+        inner.save(str(tmp_path / "tokenizer.json"))
+        named = {"eos_token": {"content": "<|im_end|>"}, "pad_token": "<|endoftext|>", "unk_token": None}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+        rest = {role: QWEN[role] for role in ("bos", "start_of_image", "end_of_image")}
+        loaded = Tokenizer.load(tmp_path, rest)
+        assert (loaded.roles | {"unknown": ""}) == QWEN | {"unknown": ""}
+        with pytest.raises(ValueError, match="has no token <bos>, <image>, </image>"):
+            Tokenizer.load(tmp_path)
+
+    def test_saved_and_loaded_with_its_roles(self, tmp_path):
+        Tokenizer(bytes_level(*QWEN.values()), QWEN).save(tmp_path / "tokenizer.json")
+        for path in (tmp_path, tmp_path / "tokenizer.json"):
+            loaded = Tokenizer.load(path)
+            assert loaded.decode(*loaded.encode(["a circle"])) == ["a circle"]
+            assert {role: loaded.roles[role] for role in QWEN} == QWEN
+
+    def test_ids_are_checked_against_the_models(self):
+        SMALL.check_ids({"bos": 1, "eos": 2}, 20)
+        with pytest.raises(ValueError, match="the model's eos is token 7, the tokenizer's '<eos>' is 2"):
+            SMALL.check_ids({"bos": 1, "eos": 7}, 20)
+        with pytest.raises(ValueError, match="the tokenizer has 12 tokens, the model 11"):
+            SMALL.check_ids({}, 11)
+
+    def test_an_unknown_role_is_named(self):
+        with pytest.raises(ValueError, match="unknown role 'begin'"):
+            Tokenizer(SMALL.inner, {"begin": "<bos>"})
+
+    def test_only_one_token_per_word_takes_new_words(self):
+        with pytest.raises(ConfigError, match="expected a tokenizer with one token per word"):
+            Tokenizer(bytes_level(*QWEN.values()), QWEN).with_words(["blue"])

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from unigrpo.models.autoencoder import TinyAutoencoder
-from unigrpo.models.checkpoint import UnifiedModel
-from unigrpo.models.configuration import MoTConfig
-from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.mot.checkpoint import MoTModel
+from unigrpo.models.mot.configuration import MoTConfig
+from unigrpo.models.mot.policy import MoTPolicy
 from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
 from unigrpo.rollout.trajectory import TextSegment
-from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.vocabulary import vocabulary
 
 
 def config(**changes: Any) -> MoTConfig:
@@ -50,10 +50,10 @@ def policy(seed: int = 0, **changes: Any) -> MoTPolicy:
 @cache
 def words() -> Tokenizer:
     """The tokenizer of the world ``shapes``."""
-    return Tokenizer.of_words(Shapes().vocabulary())
+    return Tokenizer.of_words(vocabulary())
 
 
-def model(seed: int = 0, code_levels: tuple[int, ...] = (), **changes: Any) -> UnifiedModel:
+def model(seed: int = 0, code_levels: tuple[int, ...] = (), **changes: Any) -> MoTModel:
     """A whole model for the world ``shapes``: 32-pixel pictures, latents of 4 x 4, or so many codes."""
     tokenizer = words()
     ids = {
@@ -68,7 +68,7 @@ def model(seed: int = 0, code_levels: tuple[int, ...] = (), **changes: Any) -> U
     autoencoder = QuantisedAutoencoder(code_levels, 8) if code_levels else TinyAutoencoder(channels=3, width=8)
     kind = {"code_levels": code_levels, "time_conditioning": "input" if code_levels else "adaln"}
     alive = policy(seed, **ids | kind, latent_size=(4, 4), **changes)
-    return UnifiedModel(alive, autoencoder.eval().requires_grad_(False), tokenizer)
+    return MoTModel.of(alive, autoencoder.eval().requires_grad_(False), tokenizer)
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

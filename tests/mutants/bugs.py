@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tests.mutants.algorithms import ALGORITHM_BUGS
 from tests.mutants.credit import CREDIT_BUGS
+from tests.mutants.data import DATA_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.kernels import KERNEL_BUGS
@@ -17,6 +19,7 @@ BUGS = (
     *FLOW_BUGS,
     *CREDIT_BUGS,
     *LOSS_BUGS,
+    *ALGORITHM_BUGS,
     *EPISODE_BUGS,
     *KERNEL_BUGS,
     *PLAN_BUGS,
@@ -24,4 +27,5 @@ BUGS = (
     *SWEEP_BUGS,
     *REPORT_BUGS,
     *READER_BUGS,
+    *DATA_BUGS,
 )

@@ -9,17 +9,21 @@ FLOW = "unigrpo/rollout/heads/flow.py"
 TOKENS = "unigrpo/rollout/heads/tokens.py"
 JUDGING = "unigrpo/training/advantages.py"
 PROCESSOR = "unigrpo/models/processor.py"
-HYBRID = "unigrpo/rewards/hybrid.py"
+HYBRID = "unigrpo/worlds/shapes/rewards/hybrid.py"
 STORY_JUDGE = "unigrpo/worlds/shapes/story_judge.py"
-IMAGES = "unigrpo/metrics/images.py"
+IMAGES = "unigrpo/worlds/shapes/metrics/images.py"
 NOISE = "unigrpo/noise.py"
 TRAJECTORY = "unigrpo/rollout/trajectory.py"
+CONTEXT = "unigrpo/models/mot/context.py"
+CHECKPOINT = "unigrpo/models/mot/checkpoint.py"
+TRAINER = "unigrpo/training/trainer.py"
+CONFORMANCE = nodes("models/test_conformance", "test_the_shipped_architecture_conforms")
 
 EPISODE_BUGS = (
     Bug(
         "texts learn nothing from the texts after a picture",
         WALK,
-        "self.context = covered.followed_by(self.context)",
+        "contexts = (before[0].followed_by(contexts[0]), *contexts[1:])",
         "pass",
         nodes("rollout/test_rounds", "test_texts_train_the_texts_before_them_and_pictures_only_where_the_rules_say_so"),
     ),
@@ -33,22 +37,22 @@ EPISODE_BUGS = (
     Bug(
         "a group that parts does not look at its shared picture",
         WALK,
-        "        self._encode_pending_image()\n        self.context = self.context.repeat(times)",
-        "        self.context = self.context.repeat(times)",
+        "        self._encode_pending_image()\n        self.contexts = tuple(context.repeat(times) for",
+        "        self.contexts = tuple(context.repeat(times) for",
         ("tests/rollout/test_rounds.py::TestTree",),
     ),
     Bug(
         "shared segments drawn for the last member",
         WALK,
-        "return draws[:: len(draws) // self.context.batch]",
-        "return draws[len(draws) // self.context.batch - 1 :: len(draws) // self.context.batch]",
+        "return draws[:: len(draws) // self.rows]",
+        "return draws[len(draws) // self.rows - 1 :: len(draws) // self.rows]",
         ("tests/rollout/test_rounds.py::TestTree",),
     ),
     Bug(
         "episodes that were cut off go on",
         WALK,
-        "self.active = ((said.tokens == self.spec.image) & said.mask).any(1)",
-        "self.active = ((said.tokens != self.spec.eos) & said.mask).any(1)",
+        "self.alive = ((said.tokens == self.spec.image) & said.mask).any(1)",
+        "self.alive = ((said.tokens != self.spec.eos) & said.mask).any(1)",
         nodes("rollout/test_rounds", "test_the_form_of_a_story_under_any_stream_of_tokens"),
     ),
     Bug(
@@ -61,8 +65,8 @@ EPISODE_BUGS = (
     Bug(
         "codes scored one place late",
         TOKENS,
-        "log_prob(logits[:, :-1], rollout.spec.temperature, segment.tokens)",
-        "log_prob(logits[:, 1:], rollout.spec.temperature, segment.tokens)",
+        "log_prob(logits[:, :-1], spec.temperature, segment.tokens)",
+        "log_prob(logits[:, 1:], spec.temperature, segment.tokens)",
         nodes("rollout/heads/test_tokens", "test_scores_by_hand"),
     ),
     Bug(
@@ -91,27 +95,27 @@ EPISODE_BUGS = (
         HYBRID,
         "torch.stack((text / asked, visual / asked, structure), -1), has_reward",
         "torch.stack((text, visual, structure), -1), has_reward",
-        ("tests/rewards/test_rewards.py::TestHybrid",),
+        ("tests/worlds/rewards/test_hybrid.py::TestHybrid",),
     ),
     Bug(
         "structure has_reward where the episode ends",
         STORY_JUDGE,
         "tuple(after - before for before, after in pairwise(running))",
         "(*[0.0] * (len(events) - 1), running[-1])",
-        ("tests/rewards/test_rewards.py::TestHybrid",),
+        ("tests/worlds/rewards/test_hybrid.py::TestHybrid",),
     ),
     Bug(
         "a reflection that was cut off taken for a verdict",
         IMAGES,
         'row["stopped"] if row["first"] else row["rounds"] > 1',
         'row["stopped"] == row["first"]',
-        ("tests/metrics/test_measures.py::TestImages",),
+        ("tests/worlds/metrics/test_images.py::TestImages",),
     ),
     Bug(
         "the members of a group share all of their noise",
         NOISE,
-        'together = self.shared_noise and what[1] == "initial"',
-        "together = self.shared_noise",
+        "together=self.shared_noise and shareable",
+        "together=self.shared_noise",
         ("tests/test_noise.py::TestEpisodeDraws",),
     ),
     Bug(
@@ -120,5 +124,47 @@ EPISODE_BUGS = (
         "if isinstance(s, ImageSegment) and not s.given]",
         "if isinstance(s, ImageSegment)]",
         nodes("training/test_rounds", "test_every_painted_picture_is_counted_once"),
+    ),
+    Bug(
+        "a branch of the guidance sees what another one should",
+        WALK,
+        '{"text-free": ImageSegment, "image-free": TextSegment}',
+        '{"text-free": TextSegment, "image-free": ImageSegment}',
+        nodes("rollout/test_rounds", "test_a_guidance_gets_the_velocities_of_the_branches_that_it_declares"),
+    ),
+    Bug(
+        "a group's contexts in another order than its episodes",
+        CONTEXT,
+        "tuple(k.repeat_interleave(times, 0) for k in self.keys)",
+        "tuple(k.repeat(times, 1, 1, 1) for k in self.keys)",
+        CONFORMANCE,
+    ),
+    Bug(
+        "a context that follows another one lets all gradients through",
+        CONTEXT,
+        "b[:, :, start:].detach()",
+        "b[:, :, start:]",
+        CONFORMANCE,
+    ),
+    Bug(
+        "a request that begins as replies do, whatever the chat template says",
+        WALK,
+        "spec.bos if spec.prompt is None or not segment.given else spec.prompt",
+        "spec.bos",
+        nodes("rollout/test_rollout", "test_a_given_text_begins_as_prompts_do_and_builds_no_logits"),
+    ),
+    Bug(
+        "random weights made before those of the file",
+        CHECKPOINT,
+        'torch.device("meta")',
+        'torch.device("cpu")',
+        nodes("models/test_checkpoint", "test_loading_holds_the_weights_once"),
+    ),
+    Bug(
+        "a copy of the policy that nobody asks for",
+        TRAINER,
+        "if not (self.config.evaluation.drift or self.is_penalised):",
+        "if False:",
+        nodes("models/test_composed", "test_a_reference_is_kept_only_where_it_is_wanted"),
     ),
 )

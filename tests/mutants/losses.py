@@ -11,7 +11,8 @@ AGGREGATION = "unigrpo/objective/aggregation.py"
 REGULARIZER = "unigrpo/objective/regularizer.py"
 TEXT_KL = "unigrpo/objective/text_kl.py"
 LOSS = "unigrpo/objective/loss.py"
-MINIBATCH = "unigrpo/training/loss.py"
+MINIBATCH = "unigrpo/algorithms/policy_gradient.py"
+TOKENS = "unigrpo/algorithms/tokens.py"
 TENSORS = "unigrpo/checks.py"
 
 LOSS_BUGS = (
@@ -214,14 +215,14 @@ LOSS_BUGS = (
         LOSS,
         "if aggregation.joint and weighted:",
         "if False:",
-        nodes("objective/test_joint_loss", "rollout/test_trajectory_mean_by_hand"),
+        nodes("objective/test_joint_loss", "test_trajectory_mean_by_hand"),
     ),
     Bug(
         "no weights in the joint mean",
         LOSS,
         "concat_actions([actions for _, actions in weighted])",
         "concat_actions([part for part in (text, image) if part is not None])",
-        nodes("objective/test_joint_loss", "rollout/test_trajectory_mean_by_hand"),
+        nodes("objective/test_joint_loss", "test_trajectory_mean_by_hand"),
     ),
     Bug(
         "steps of unpainted pictures masked after the ratio",
@@ -246,35 +247,35 @@ LOSS_BUGS = (
     ),
     Bug(
         "advantage of the next segment",
-        MINIBATCH,
+        TOKENS,
         "advantage.unbind(1), strict=True",
         "advantage.roll(1, 1).unbind(1), strict=True",
         nodes("training/test_loss", "test_the_joint_loss_by_hand"),
     ),
     Bug(
         "tokens of unpainted pictures counted",
-        MINIBATCH,
-        "segment.alive[:, None].expand_as(new.log_prob)",
-        "torch.ones_like(new.log_prob, dtype=torch.bool)",
+        TOKENS,
+        "segment.alive[:, None].expand_as(new)",
+        "segment.alive[:, None].logical_or(~segment.alive[:, None]).expand_as(new)",
         nodes("training/test_loss_of_segments", "test_the_loss_of_a_story_and_its_gradient_by_hand"),
     ),
     Bug(
         "steps of unpainted pictures counted",
         MINIBATCH,
-        "yield _Step(now, was, other, advantage, mask, weight)",
-        "yield _Step(now, was, other, advantage, torch.ones_like(mask), weight)",
+        "yield _Step(one, before, other, advantage, mask, weight)",
+        "yield _Step(one, before, other, advantage, torch.ones_like(mask), weight)",
         nodes("training/test_loss_of_segments", "test_the_loss_of_a_story_and_its_gradient_by_hand"),
     ),
     Bug(
         "image tokens in the trust region of texts",
-        MINIBATCH,
-        "_of_tokens(config, pictures, config.image_trust_region)",
-        "_of_tokens(config, pictures, config.text_trust_region)",
+        TOKENS,
+        "_of_tokens(config, images, config.image_trust_region)",
+        "_of_tokens(config, images, config.text_trust_region)",
         nodes("training/test_loss_of_segments", "test_the_loss_of_a_story_and_its_gradient_by_hand"),
     ),
     Bug(
         "penalty without its weight",
-        MINIBATCH,
+        TOKENS,
         "surrogate.with_penalty(penalty, weight)",
         "surrogate.with_penalty(penalty, 1.0)",
         nodes("training/test_loss_of_segments", "test_the_loss_of_a_story_and_its_gradient_by_hand"),

@@ -20,6 +20,20 @@ REPORT_BUGS = (
         nodes("reports/test_gaps", "test_a_score_that_is_no_number_is_named_and_its_mean_says_its_n"),
     ),
     Bug(
+        "a later cell's description of a measure counts",
+        "reports/metrics.py",
+        "if found.setdefault(metric.name, metric) != metric:",
+        "if found.get(metric.name, metric) != (found := found | {metric.name: metric})[metric.name]:",
+        nodes("reports/test_metrics", "test_of_two_descriptions_of_one_name_the_first_counts_and_the_name_is_kept"),
+    ),
+    Bug(
+        "more of an unknown measure taken for better",
+        "reports/metrics.py",
+        'Metric(name, name, "Other", "neither", phrase=name)',
+        'Metric(name, name, "Other", phrase=name)',
+        nodes("reports/test_metrics", "test_unknown_metrics_keep_their_name_and_have_no_better_direction"),
+    ),
+    Bug(
         "a refusal taken for an outage",
         "ablations/store_faults.py",
         'return "" if any(_passes(part) for part in chain) else _lasting(chain)',

@@ -8,15 +8,15 @@ RUN_BUGS = (
     Bug(
         "sources go to other prompts",
         "unigrpo/models/processor.py",
-        "[one is not None for one in sources]",
-        "[True for _ in sources]",
+        "keys, list(map(len, images))",
+        "keys, [0 for _ in images]",
         nodes("models/test_processor", "test_a_mixed_batch_is_refused_for_its_rows_would_be_paired_with_each_other"),
     ),
     Bug(
         "given rows that happen to divide",
         "unigrpo/rollout/rollout.py",
-        "if segment.rows not in (self.groups, self.context.batch):",
-        "if self.context.batch % segment.rows:",
+        "if segment.rows not in (self.groups, self.rows):",
+        "if self.rows % segment.rows:",
         nodes("rollout/test_rollout", "test_a_given_segment_has_a_row_per_prompt_or_per_episode"),
     ),
     Bug(
@@ -27,10 +27,10 @@ RUN_BUGS = (
         nodes("training/test_advantages", "test_a_rollouts_pictures_are_judged_once"),
     ),
     Bug(
-        "measures of two versions compared",
+        "metrics of two versions compared",
         "unigrpo/training/evaluation.py",
-        "[type(self.measure).__name__, self.measure.version]",
-        "[type(self.measure).__name__]",
+        "[plain_form(metric), metric.version]",
+        "[plain_form(metric)]",
         nodes("training/test_evaluation", "test_the_hash_covers_what_measures_and_not_how_an_arm_paints"),
     ),
     Bug(

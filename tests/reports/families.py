@@ -11,6 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from unigrpo.config import EvaluationConfig, RunConfig
+from unigrpo.metrics import Diversity, Metric, Quantity
+from unigrpo.metrics.schema import evaluated
+from unigrpo.worlds.shapes.dataset import Shapes
+from unigrpo.worlds.shapes.metrics import EditMetric, ImageMetric, StoryMetric
+
 Row = dict[str, Any]
 Random = np.random.Generator
 
@@ -35,6 +41,14 @@ class Family:
     """What one update logs of its rollouts at the quality and the reward reached."""
     samples: Callable[[Random, float], list[Row]]
     """Entries of the index, pictures as bytes."""
+    schema: tuple[Quantity, ...]
+    """What evaluations may find."""
+
+
+def _schema(*metrics: Metric) -> tuple[Quantity, ...]:
+    """What runs say that measure the episodes by ``metrics``, and by single pictures what the model could do before."""
+    evaluation = EvaluationConfig(retention=Shapes())
+    return tuple(evaluated(RunConfig(evaluation=evaluation, metrics=(*metrics, ImageMetric(), Diversity()))))
 
 
 def _given(turn: int, **what: Any) -> Row:
@@ -108,6 +122,7 @@ PICTURES = Family(
     finals=_picture_finals,
     logged=lambda quality, reward: {"train/strict": quality, "train/official": quality + 0.1, "train/proxy": reward},
     samples=_picture_samples,
+    schema=_schema(),
 )
 
 
@@ -143,6 +158,7 @@ REFLECT = Family(
         PICTURES.logged(quality, reward) | {"train/turn/1/reward": reward, "train/turn/2/reward": reward / 4}
     ),
     samples=_reflect_samples,
+    schema=_schema(),
 )
 
 
@@ -194,6 +210,7 @@ STORIES = Family(
         "train/reward/structure": 0.9,
     },
     samples=_story_samples,
+    schema=_schema(StoryMetric()),
 )
 
 
@@ -245,6 +262,7 @@ EDITING = Family(
         **{f"train/turn/{turn}/reward": reward * 0.9**turn for turn in (1, 2, 3)},
     },
     samples=_edit_samples,
+    schema=_schema(EditMetric()),
 )
 
 

@@ -167,6 +167,7 @@ def _write_cell(
         "drift/velocity_mse": drift * 0.6 * (1 + rng.normal() * 0.1),
         "guided/heldout/distance_to_clean": 0.08 + drift,
     }
+    _dump(cell / "metrics_schema.json", [q.to_dict() for q in family.schema if q.name in metrics])
     reference = 96 * 2 * updates if regularizer.get("weight") else 0
     cost = {
         "cost/nfe_rollout": 96 * STEPS * updates,

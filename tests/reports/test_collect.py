@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from reports.collect import BrokenSweepError, read
+from reports.gaps import gaps
 from reports.statistics import prompt_weights
 from tests.reports.synthetic import write_sweep
 
@@ -78,6 +79,7 @@ def test_prompts_are_scored_by_the_field_of_the_primary_metric(small):
     ]
     (small.parent.parent / "cells" / "none0" / "per_prompt.jsonl").write_text("\n".join(map(json.dumps, rows)))
     edit(small, primary={"metric": "editing/O", "direction": "max"})
+    describe(small, "none0", {"name": "editing/O", "label": "O", "better": "higher", "row_field": "O"})
     sweep = read(small)
     assert {key: (p.tag, p.score) for key, p in sweep.arm("none").done[0].prompts.items()} == {
         "a": ("x", 2.0),
@@ -92,6 +94,7 @@ def test_rows_of_a_prompt_may_be_of_several_tags(small):
     rows = [{"prompt": key, "tag": tag, "O": score} for key, row in turns.items() for tag, score in row]
     (small.parent.parent / "cells" / "none0" / "per_prompt.jsonl").write_text("\n".join(map(json.dumps, rows)))
     edit(small, primary={"metric": "editing/O", "direction": "max"})
+    describe(small, "none0", {"name": "editing/O", "label": "O", "better": "higher", "row_field": "O"})
     prompts = read(small).arm("none").done[0].prompts
     weights = prompt_weights([prompt.tag for prompt in prompts.values()])
     assert np.dot(weights, [prompt.score for prompt in prompts.values()]) == pytest.approx((3 + 7 + 2) / 3)
@@ -145,6 +148,42 @@ def test_a_broken_plan_is_a_clear_error(tmp_path, content, message):
         (tmp_path / "sweep.json").write_text(content)
     with pytest.raises(BrokenSweepError, match=f"sweep.json.*{message}"):
         read(tmp_path)
+
+
+def describe(folder, cell, *entries):
+    """Let a cell describe its measures by ``entries`` alone."""
+    (folder.parents[1] / "cells" / cell / "metrics_schema.json").write_text(json.dumps(entries))
+
+
+def test_measures_are_described_by_the_cells_in_the_order_of_the_plan(small):
+    one, other = ({"name": "a/b", "label": label, "group": "A", "better": "higher"} for label in ("one", "other"))
+    describe(small, "none0", one)
+    describe(small, "latentkl1", other, {"name": "new", "label": "new", "group": "A", "better": "lower"})
+    schema = read(small).schema
+    assert schema.metric("a/b").label == "one"
+    assert schema.metric("new").better == "lower"
+    assert schema.conflicts == ("a/b",)
+    assert any("describe measures differently" in warning and "a/b" in warning for warning in gaps(read(small)))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no metrics_schema.json: measures that no other cell describes are shown by their names"),
+        ("{}", "describes no measure (expected a list of objects)"),
+        ("[1]", "describes no measure (expected a list of objects)"),
+        ("[", "describes no measure"),
+        ('[{"name": "a", "label": "b"}]', "a: expected better: higher | lower | neither"),
+    ],
+)
+def test_a_cell_that_does_not_describe_its_measures_counts_and_is_named(small, content, said):
+    path = small.parent.parent / "cells" / "none1" / "metrics_schema.json"
+    path.unlink() if content is None else path.write_text(content)
+    sweep = read(small)
+    assert states(sweep) == {}
+    (fault,) = sweep.arm("none").cells[1].faults
+    assert said in fault
+    assert any(said in warning and "none/1" in warning for warning in gaps(sweep))
 
 
 def edit(folder, **changes):

@@ -1,11 +1,16 @@
 """Which figures a sweep gets, and that they show its numbers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from reports import curves, figures
 from reports.analysis import analyse
 from reports.collect import Series, read
+from reports.roles import gold, proxy
+
+PICTURES = {"train_strict", "train_official", "strict_by_nfe", "eval_geneval_strict"}
 
 
 def panels(found):
@@ -31,11 +36,11 @@ def panels(found):
         ),
         (
             "reflections",
-            {"parts_reflect_first_strict"},
+            {"parts_reflect_first_strict", "parts_geneval_strict_single_object"},
             set(),
-            {"train_turn_1_reward", "train_turn_2_reward", "train_strict", "strict_by_nfe", "eval_geneval_strict"},
+            {"train_turn_1_reward", "train_turn_2_reward"} | PICTURES,
         ),
-        ("finished", set(), set(), {"train_strict", "strict_by_nfe", "eval_geneval_strict"}),
+        ("finished", {"parts_geneval_strict_single_object"}, set(), PICTURES),
     ],
 )
 def test_figures_appear_where_their_measures_do(family, parts, turns, learning, request):
@@ -73,7 +78,7 @@ def test_a_part_without_cases_in_an_arm_is_left_out(reflections):
     analysis = analyse(read(reflections))
     for cell in analysis.sweep.arm("none").done:
         cell.metrics.pop("reflect/kept")
-    (panel,) = figures.parts(analyse(analysis.sweep))
+    panel = panels(figures.parts(analyse(analysis.sweep)))["parts_reflect_first_strict"]
     first, second = panel.alt.split("none: ")[1].split(";")[:2]
     assert "right kept" not in first
     assert "right kept" in second
@@ -102,7 +107,7 @@ def test_reward_and_judge_are_subtracted_on_one_scale_only(finished, stories):
     assert set(panels(curves.hacking(read(finished)))) == {"reward_gap", "proxy_gold_path"}
     path = panels(curves.hacking(read(stories)))
     assert set(path) == {"proxy_gold_path"}
-    assert "mean of the aspects" in path["proxy_gold_path"].alt
+    assert "mean of the five aspects" in path["proxy_gold_path"].alt
 
 
 def test_no_axis_of_velocity_evaluations_without_any(stories):
@@ -121,3 +126,22 @@ def test_ratios_of_denoised_and_of_token_pictures_stand_side_by_side(finished):
     found = [panel.name for panel in curves.diagnostics(sweep)]
     assert {"ratio_image_clip_frac", "ratio_image_clip_frac_by_step"} <= set(found)
     assert len(found) == len(set(found))
+
+
+def test_what_was_not_measured_in_training_is_not_drawn_against_the_reward(finished):
+    sweep = read(finished)
+    for cell in sweep.cells:
+        for name in ("train/strict", "train/official", "train/proxy"):
+            cell.history.pop(name, None)
+    assert set(panels(curves.hacking(sweep))) == set()
+    assert set(panels(curves.learning(sweep))) == {"train_reward", "eval_geneval_strict"}
+
+
+def test_the_proxy_is_the_measure_that_is_called_as_the_reward(ladder):
+    sweep = read(ladder)
+    assert (proxy(sweep), gold(sweep)) == ("heldout/proxy", "geneval/strict")
+    assert gold(dataclasses.replace(sweep, primary="heldout/proxy")) == "geneval/strict"
+    for cell in sweep.arm("none").cells:
+        cell.config["reward"]["name"] = "of another name"
+    assert proxy(sweep) == ""
+    assert "scatter_heldout_proxy" not in panels(figures.drift(analyse(sweep)))

@@ -1,10 +1,15 @@
 """Numbers as they are printed."""
 
-import itertools
+import dataclasses
 
 import pytest
 
-from reports.metrics import METRICS, digits, metric, number, opening, p_value, phrase, row_field
+from reports.metrics import Metric, Schema, digits, number, opening, p_value
+from tests.reports.families import EDITING, PICTURES
+
+PICTURE, EDIT = (
+    Schema.union([[Metric.of(quantity.to_dict()) for quantity in family.schema]]) for family in (PICTURES, EDITING)
+)
 
 
 @pytest.mark.parametrize(
@@ -38,29 +43,60 @@ def test_p_value(p, text):
     assert p_value(p) == text
 
 
-def test_unknown_metrics_keep_their_name():
-    assert metric("my/score").label == "my/score"
-    assert phrase("my/score") == "my/score"
-    assert phrase("heldout/distance_to_clean") == "distance to clean pictures (lower is cleaner)"
-    assert metric("geneval/official/counting").full_label == "Official, by task: counting"
+def test_unknown_metrics_keep_their_name_and_have_no_better_direction():
+    found = PICTURE.metric("my/score")
+    assert (found.label, found.group, found.better) == ("my/score", "Other", "neither")
+    assert (PICTURE.phrase("my/score"), PICTURE.row_field("my/score")) == ("my/score", "")
+
+
+def test_a_metric_in_words():
+    assert PICTURE.phrase("heldout/distance_to_clean") == "distance to clean pictures (lower is cleaner)"
+    assert PICTURE.metric("geneval/strict/counting").full_label == "Strict, by task: counting"
+    assert EDIT.phrase("editing/turn/3/O") == "turn 3 (editing O by turn)"
+    assert PICTURE.metric("cost/nfe_rollout").full_label == "Cost: NFE rollout"
+
+
+def test_a_metric_without_a_group_has_a_label_and_no_column():
+    entry = PICTURE.metric("geneval/official/counting")
+    assert (entry.full_label, entry.in_words) == ("official, counting", "official, counting")
+    assert entry not in PICTURE.columns
 
 
 def test_names_keep_their_capitals():
-    assert opening(phrase("editing/O")) == "Editing score O"
-    assert phrase("editing/turn/3/O") == "turn 3 (editing O by turn)"
+    assert opening(EDIT.phrase("editing/O")) == "Editing score O"
     assert opening("") == ""
 
 
+def test_of_two_descriptions_of_one_name_the_first_counts_and_the_name_is_kept():
+    first, other = Metric("a", "one", "G"), Metric("a", "another", "G", "lower")
+    schema = Schema.union([[first], [first], [other, Metric("b", "b", "G")]])
+    assert (schema.metric("a"), schema.conflicts, [*schema.entries]) == (first, ("a",), ["a", "b"])
+
+
+def test_groups_lie_together_in_the_order_in_which_they_first_come():
+    schema = Schema.union(
+        [[Metric("a", "a", "X"), Metric("b", "b", "Y"), Metric("c", "c", "X")], [Metric("d", "d", "Y")]]
+    )
+    assert [*schema.entries] == ["a", "c", "b", "d"]
+
+
+WHOLE = dataclasses.asdict(Metric("a", "b", "c"))
+
+
 @pytest.mark.parametrize(
-    ("name", "field"),
-    [("geneval/strict", "strict"), ("interleaved/mean", "mean"), ("editing/O", "O"), ("plain", "plain")],
+    ("entry", "said"),
+    [
+        ({}, "a name and a label in every entry, got {}"),
+        (WHOLE | {"label": ""}, "a name and a label"),
+        (WHOLE | {"group": None}, "expected texts"),
+        (WHOLE | {"better": "up"}, "a: expected better: higher | lower | neither"),
+        (WHOLE | {"headline": 1}, "headline: true or false"),
+    ],
 )
-def test_the_field_behind_a_metric(name, field):
-    assert row_field(name) == field
+def test_an_entry_that_says_too_little_is_refused(entry, said):
+    with pytest.raises(ValueError, match=said.replace("|", r"\|")):
+        Metric.of(entry)
 
 
-def test_metrics_are_named_once_and_groups_lie_together():
-    names = [m.name for m in METRICS]
-    assert len(names) == len(set(names))
-    groups = [group for group, _ in itertools.groupby(m.group for m in METRICS)]
-    assert len(groups) == len(set(groups))
+def test_keys_for_others_are_passed_over():
+    assert Metric.of(WHOLE | {"digits": 3}) == Metric("a", "b", "c")

@@ -149,15 +149,15 @@ def test_a_figure_that_fails_leaves_a_note_and_the_page(small, monkeypatch, caps
     assert "Could not be drawn: ValueError: no &lt;b&gt;bars&lt;/b&gt; today" in html
     assert Page(html).faults == []
     summary = json.loads((small / "report" / "summary.json").read_text())
-    assert any("figures could not be drawn: Image ratio" in warning for warning in summary["warnings"])
+    assert any("figures could not be drawn: Strict, by task, Image ratio" in warning for warning in summary["warnings"])
     assert (small / "report" / "figures" / "grad_text.svg").exists()  # of the same section, after it
     assert "could not be drawn (ValueError" in (small / "report" / "report.md").read_text()
     reports.write(small)
-    assert "could not be drawn: Image ratio" in caplog.text
+    assert "could not be drawn: Strict, by task" in caplog.text
 
 
 def test_data_that_no_figure_can_be_made_of_cost_their_section_alone(small, monkeypatch):
-    monkeypatch.setattr("reports.curves._judged", lambda _: 1 / 0)
+    monkeypatch.setattr("reports.curves.in_training", lambda _: 1 / 0)
     html = reports.write(small).read_text()
     assert "Could not be drawn: ZeroDivisionError" in html
     assert "Gradient norm, text" in html

@@ -30,9 +30,9 @@ def pictures(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def sweep(finished):
+def sweep(edits):
     """A sweep's record whose arms can be given episodes of one's own."""
-    return dataclasses.replace(read(finished), primary="editing/O", seeds=(0, 1), arms=())
+    return dataclasses.replace(read(edits), primary="editing/O", seeds=(0, 1), arms=())
 
 
 def with_arms(sweep, **strips):
@@ -109,7 +109,7 @@ def test_a_prompt_that_an_arm_lacks_leaves_a_gap(sweep):
     assert films[0].frames[0].made == ((painted(0),), ())
 
 
-@pytest.mark.parametrize(("primary", "scored"), [("editing/O", "O"), ("geneval/strict", "SC")])
+@pytest.mark.parametrize(("primary", "scored"), [("editing/O", "O"), ("geneval/strict", "SC"), ("of/nobody/O", "SC")])
 def test_the_score_shown_is_the_primary_metrics_or_the_first(sweep, primary, scored):
     sweep = dataclasses.replace(sweep, primary=primary)
     assert reel(with_arms(sweep, a=[painted(0)])).scored == scored

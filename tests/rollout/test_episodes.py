@@ -141,8 +141,11 @@ def test_text_is_trained_only_where_there_is_some(thinking, modalities, runs):
     assert (config.conflicts() == []) == runs
 
 
+EDITS = {"name": "shapes", "task": "edits"}
+
+
 @pytest.mark.parametrize("field", ["turns", "test_turns"])
 def test_more_edits_than_the_prompts_have_are_refused(field):
-    config = RunConfig.from_dict({"episode": {"name": "editing", field: 4}, "reward": "edit"})
+    config = RunConfig.from_dict({"dataset": EDITS, "episode": {"name": "editing", field: 4}, "reward": "edit"})
     (said_of_it,) = config.conflicts()
-    assert f"{field}=4: the world's prompts have 3 instructions" in said_of_it
+    assert f"{field}=4: the dataset's prompts have 3 instructions" in said_of_it

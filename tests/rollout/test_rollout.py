@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import tiny
-from tests.rollouts import EOS, PAD, Dice, Protocol, prompts_of, roll, scores_of, spec
+from tests.rollouts import EOS, PAD, Constant, Dice, Protocol, prompts_of, roll, scores_of, spec
 from unigrpo.checks import ShapeError
 from unigrpo.flow.dynamics import Cps, DanceSde, FlowSde, Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
@@ -75,7 +75,7 @@ def test_recorded_steps_join_up_with_the_noise_of_their_keys():
     picture, score = trajectory.image, image_score(trajectory)
     assert [step.index for step in picture.steps] == [1, 2]
     for step, scored in zip(picture.steps, score.steps, strict=True):
-        noise = draws((2, "step", step.index), POLICY.latent_shape)
+        noise = draws.normal((2, "step", step.index), POLICY.latent_shape)
         torch.testing.assert_close(step.x_next, scored.mean + scored.std * noise, atol=1e-6, rtol=0)
         dt = float(walked.points[step.index] - walked.points[step.index + 1])
         assert scored.dt == dt
@@ -90,7 +90,8 @@ def test_deterministic_steps_are_euler_steps():
         whole = torch.cat((torch.ones(2, 1, dtype=torch.bool), given_text.mask), 1)
         _, context = POLICY.extend_text(POLICY.start(2), start, whole)
         context = context.repeat(3)
-        x = EpisodeDraws((0, "rollout", 0), ("a", "b"), 3, True)((1, "initial"), POLICY.latent_shape)
+        draws = EpisodeDraws((0, "rollout", 0), ("a", "b"), 3, True)
+        x = draws.normal((1, "initial"), POLICY.latent_shape, shareable=True)
         for t in (1.0, 0.75, 0.5, 0.25):
             x = x - 0.25 * POLICY.velocity(context, x, torch.tensor(t))
     torch.testing.assert_close(trajectory.image.latents, x, atol=1e-6, rtol=0)
@@ -180,7 +181,7 @@ def test_p45_velocity_evaluations_are_counted(guidance, evaluations):
 
 def test_a_guidance_of_the_users_own_guides_where_it_says():
     class Early:
-        name = "early"
+        branches = ("text-free",)
 
         def guides(self, t):
             return t > 0.6
@@ -201,6 +202,21 @@ def test_a_prompt_is_walked_once_for_its_group():
     again = Protocol(POLICY)
     replay(again, spec(), trajectory)
     assert again.texts == spy.texts
+
+
+def test_a_given_text_begins_as_prompts_do_and_builds_no_logits():
+    """A chat template begins a request otherwise than a reply; nobody reads what could follow a request."""
+    asked = []
+
+    class Spy(Protocol):
+        def extend_text(self, context, tokens, mask, *, logits=True):
+            found, context = super().extend_text(context, tokens, mask, logits=logits)
+            asked.append((tokens[0, 0].item(), found.shape[1]))
+            return found, context
+
+    trajectory = roll(POLICY, spec(prompt=9), episode=SingleRound(max_thinking=1))
+    replay(Spy(POLICY), spec(prompt=9), trajectory)
+    assert asked == [(9, 0), (1, trajectory.thinking.tokens.shape[1] + 1)]
 
 
 def test_nothing_is_said_after_the_end():
@@ -271,7 +287,7 @@ def test_log_probabilities_are_those_of_the_tempered_distribution():
 def test_a_uniform_draw_picks_a_word_by_its_share(draw, word):
     """Shares 0, .1, 0, .5, .4: a word without a share is never said, whatever the draw."""
     rollout = Rollout(Dice(0.0, 0.1, 0.0, 0.5, 0.4), spec(), 1)
-    said = rollout.generate_text(1, lambda what, shape: torch.full((1, *shape), draw))
+    said = rollout.generate_text(1, Constant(1, draw))
     assert said.tokens.tolist() == [[word]]
 
 
@@ -342,8 +358,8 @@ def test_a_picture_enters_the_context_of_what_follows_it(guidance, seed):
     logits, context = POLICY.extend_text(context, *framed(said))
     log_prob = logits[:, :-1].log_softmax(-1).gather(-1, said.tokens[..., None])[..., 0]
     torch.testing.assert_close(trajectory.scores[2].log_prob, log_prob.where(said.mask, 0.0))
-    assert torch.equal(again.context.position, context.position)
-    assert torch.equal(again.context.valid, context.valid)
+    assert torch.equal(again.contexts[0].position, context.position)
+    assert torch.equal(again.contexts[0].valid, context.valid)
 
 
 def framed(segment: TextSegment) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,9 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import tiny
-from tests.rollouts import BOS, EOS, IMAGE, Dice, Protocol, pictures_of, prompts_of, roll, scores_of, spec
+from tests.rollouts import (
+    BOS,
+    EOS,
+    IMAGE,
+    Altered,
+    Constant,
+    Dice,
+    Protocol,
+    pictures_of,
+    prompts_of,
+    roll,
+    scores_of,
+    spec,
+)
 from unigrpo.flow.guidance import Cfg, CfgFree
-from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.mot.policy import MoTPolicy
 from unigrpo.models.policy import Context
 from unigrpo.noise import EpisodeDraws
 from unigrpo.rollout.episodes import Editing, Interleaved, Reflect
@@ -210,6 +223,50 @@ def test_guidance_drops_the_words_and_keeps_the_pictures():
     torch.testing.assert_close(trajectory.scores[-1].steps[0].velocity, velocity, atol=1e-5, rtol=0)
 
 
+class Both:
+    """A guidance of two branches, which keeps what it is given."""
+
+    branches = ("image-free", "text-free")
+
+    def __init__(self):
+        self.given: list[tuple[torch.Tensor, ...]] = []
+
+    def guides(self, t):
+        return t > 0.6
+
+    def combine(self, v_cond, *v_branches):
+        self.given.append((v_cond, *v_branches))
+        return v_cond + 2 * v_branches[0] - v_branches[1]
+
+
+def test_a_guidance_gets_the_velocities_of_the_branches_that_it_declares():
+    """Of the second picture: all, the texts alone, the pictures alone; and replay repeats it bit for bit."""
+    both = Both()
+    walked = spec(guidance=both)
+    trajectory = roll(POLICY, walked, ["a"], 2, episode=Editing(turns=2, max_thinking=4))
+    texts = [s for s in trajectory.segments if isinstance(s, TextSegment)]
+    source, first, second = (s for s in trajectory.segments if isinstance(s, ImageSegment))
+    whole, words, pictures = (POLICY.start(2) for _ in range(3))
+    every = torch.ones(2, dtype=torch.bool)
+    with torch.no_grad():
+        for segment in (source, *texts[:2], first, *texts[2:]):
+            if isinstance(segment, ImageSegment):
+                latents = segment.latents.repeat(2 // segment.rows, 1, 1, 1)
+                whole, pictures = (POLICY.extend_image(context, latents, every) for context in (whole, pictures))
+            else:
+                tokens, mask = (part.repeat(2 // segment.rows, 1) for part in (segment.tokens, segment.mask))
+                tokens = torch.cat((torch.ones_like(tokens[:, :1]), tokens), 1)
+                mask = torch.cat((every[:, None], mask), 1)
+                whole, words = (POLICY.extend_text(context, tokens, mask)[1] for context in (whole, words))
+        x = second.steps[0].x
+        expected = [POLICY.velocity(context, x, torch.tensor(1.0)) for context in (whole, words, pictures)]
+    assert len(both.given) == 4, "of four steps each of both pictures is guided in two"
+    for mine, theirs in zip(both.given[2], expected, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+    assert trajectory.cost.nfe == 2 * 2 * (2 * 3 + 2)
+    assert all(map(torch.equal, scores_of(trajectory), scores_of(replay(POLICY, walked, trajectory))))
+
+
 def test_only_pictures_that_something_follows_are_looked_at():
     """Each costs a forward pass: the source once per prompt, the edited ones but for the last, once."""
     spy = Protocol(POLICY)
@@ -252,9 +309,10 @@ class TestTree:
     def test_draws_before_that_are_those_of_the_first_member(self):
         rollout = Rollout(POLICY, spec(), 2)
         draws = EpisodeDraws((0, "rollout", 0), ("a", "b"), 3, False)
-        assert torch.equal(rollout.noise(draws, (0, "initial"), (2,)), draws((0, "initial"), (2,))[::3])
+        whole = draws.normal((0, "initial"), (2,))
+        assert torch.equal(rollout.noise(draws).normal(("initial",), (2,)), whole[::3])
         rollout.repeat(3)
-        assert torch.equal(rollout.noise(draws, (0, "initial"), (2,)), draws((0, "initial"), (2,)))
+        assert torch.equal(rollout.noise(draws).normal(("initial",), (2,)), whole)
 
 
 WORDS = 6
@@ -277,16 +335,16 @@ def told(stream: list[list[int]], max_text: int, max_pictures: int) -> list[list
 def test_the_form_of_a_story_under_any_stream_of_tokens(streams, max_text, max_pictures):
     """``<image>`` asks for a picture, ``<eos>`` ends, a text cut at its limit ends, one picture too many ends."""
 
-    def draw(what, shape):
+    def scripted(what, drawn):
         if what[1] != "text":
-            return torch.zeros(len(streams), *shape)
+            return drawn
         # the prompt is segment 0, then texts and pictures take turns
-        said = [stream[what[0] // 2][: shape[0]] for stream in streams]
+        said = [stream[what[0] // 2][: drawn.shape[1]] for stream in streams]
         return (torch.tensor(said) + 0.5) / WORDS
 
-    rollout = Rollout(Dice(*[1 / WORDS] * WORDS), spec(stochastic=()), len(streams))
+    rollout = Rollout(Dice(*[1 / WORDS] * WORDS), spec(stochastic=(), latent_shape=(1, 1, 1)), len(streams))
     episode = Interleaved(max_pictures=max_pictures, max_text=max_text)
-    episode(rollout, (prompts_of("abcd"[: len(streams)]),), 1, draw)
+    episode(rollout, (prompts_of("abcd"[: len(streams)]),), 1, Altered(Constant(len(streams), 0.0), scripted))
     expected = [told(stream, max_text, max_pictures) for stream in streams]
     texts = [s for s in rollout.segments[1:] if isinstance(s, TextSegment)]
     pictures = [s for s in rollout.segments[1:] if isinstance(s, ImageSegment)]

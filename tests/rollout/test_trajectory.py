@@ -53,8 +53,8 @@ class TestTranscript:
         given, said = (TextPart(["a"], ["stop"], [2], given, 0) for given in (True, False))
         source, painted = self.shown(0.0, [True] * 3, given=True), self.shown(1.0, [True] * 3)
         decoded = DecodedEpisodes("xyz", (source, given, said, painted))
-        assert decoded.pictures == [(3, painted)]
-        assert decoded.words == [(2, said)]
+        assert decoded.images == [(3, painted)]
+        assert decoded.texts == [(2, said)]
 
     def test_the_last_picture_is_that_of_each_row(self):
         parts = (
@@ -63,4 +63,4 @@ class TestTranscript:
             self.shown(float("nan"), [False] * 3),
             self.shown(3.0, [True, False, False]),
         )
-        assert DecodedEpisodes("xyz", parts).last_pictures()[:, 0, 0, 0].tolist() == [3.0, 1.0, 0.0]
+        assert DecodedEpisodes("xyz", parts).last_images()[:, 0, 0, 0].tolist() == [3.0, 1.0, 0.0]

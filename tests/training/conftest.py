@@ -6,7 +6,7 @@ import pytest
 
 from tests.models import tiny
 from tests.training import runs
-from unigrpo.models import checkpoint
+from unigrpo.models.mot import checkpoint
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,36 +17,36 @@ import torch
 
 from unigrpo.compose import load_recipe
 from unigrpo.config import RunConfig
-from unigrpo.rewards import PictureReward, RewardOutput
+from unigrpo.rewards import ImageReward, RewardOutput
 from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Brightness(PictureReward):
+class Brightness(ImageReward):
     """A reward that tells any two pictures apart, as no judge does with those of a random model."""
 
     component_names: ClassVar[tuple[str, ...]] = ("red",)
     component_weights: ClassVar[tuple[float, ...]] = (1.0,)
 
-    def score(self, pictures: torch.Tensor, prompts: Any, world: Any) -> torch.Tensor:
-        return 10 * pictures[:, 0].mean((1, 2))[:, None]
+    def score(self, images: torch.Tensor, prompts: Any) -> torch.Tensor:
+        return 10 * images[:, 0].mean((1, 2))[:, None]
 
 
 @dataclass(frozen=True)
 class Whim:
     """A reward that tells any two episodes apart: every text earns its length, every picture its redness."""
 
-    families: ClassVar[tuple[str, ...]] = ("images", "stories", "edits")
+    needs: ClassVar[frozenset[str]] = frozenset()
     component_names: ClassVar[tuple[str, ...]] = ("words", "red")
     component_weights: ClassVar[tuple[float, ...]] = (0.1, 10.0)
 
-    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
+    def __call__(self, decoded: DecodedEpisodes) -> RewardOutput:
         steps = torch.zeros(len(decoded.prompts), len(decoded.parts), 2)
         has_reward = torch.zeros(steps.shape[:2], dtype=torch.bool)
-        for k, words in decoded.words:
+        for k, words in decoded.texts:
             has_reward[:, k], steps[:, k, 0] = torch.tensor(words.alive), torch.tensor(words.lengths).float()
-        for k, pictures in decoded.pictures:
+        for k, pictures in decoded.images:
             has_reward[:, k] = torch.tensor(pictures.alive)
             steps[:, k, 1] = pictures.pixels[:, 0].mean((1, 2)).where(has_reward[:, k], 0.0)
         return RewardOutput(steps.sum(1), steps, has_reward)
@@ -59,7 +59,8 @@ BASE: dict[str, Any] = {
     "sampler": {"steps": 3},
     "rollout": {"prompts": 2, "group_size": 2, "minibatches": 1},
     "optim": {"updates": 3, "text_lr": 1e-3, "image_lr": 1e-3},
-    "evaluation": {"prompts_per_task": [1] * 6, "images_per_prompt": 1, "steps": 2},
+    "evaluation": {"prompts_per_tag": 1, "images_per_prompt": 1, "steps": 2},
+    "train_metrics": ["geneval_mini"],
     "episode": {"name": "single_round", "max_thinking": 8},
     "window": {"name": "random_window", "size": 1, "low": 0, "high": 2},
     "reward": Brightness(),
@@ -79,13 +80,17 @@ ROUNDS: dict[str, dict[str, Any]] = {
         "episode": {"name": "interleaved", "max_pictures": 2, "max_text": 16},
         "reward": Whim(),
         "credit": "suffix_sum",
-        "evaluation": {"prompts_per_task": [2, 1], "retention_prompts_per_task": [1] * 6},
+        "evaluation": {"prompts_per_tag": 2, "retention": "shapes", "retention_prompts_per_tag": 1},
+        "dataset": {"name": "shapes", "task": "stories"},
+        "train_metrics": ["shapes_interleaved"],
     },
     "editing": {
         "episode": {"name": "editing", "turns": 2, "test_turns": 3, "max_thinking": 6},
         "reward": Whim(),
         "credit": "broadcast",
-        "evaluation": {"retention_prompts_per_task": [1] * 6},
+        "evaluation": {"retention": "shapes", "retention_prompts_per_tag": 1},
+        "dataset": {"name": "shapes", "task": "edits"},
+        "train_metrics": ["shapes_edit"],
     },
     "reflect": {
         "episode": {"name": "reflect", "rounds": 2, "max_thinking": 6, "max_reflection": 16},
@@ -104,7 +109,9 @@ ROUNDS["codes"] = ROUNDS["interleaved"] | TOKENS
 
 def config_of(**changes: Any) -> RunConfig:
     """The short run with some sections replaced, field by field where both are mappings of one strategy."""
-    data = {"model": {"checkpoint": CODES if changes.get("image_head") == "tokens" else CHECKPOINT}} | BASE
+    data = {
+        "model": {"name": "mot", "checkpoint": CODES if changes.get("image_head") == "tokens" else CHECKPOINT}
+    } | BASE
     for key, value in changes.items():
         old = data.get(key)
         merge = isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name"))
@@ -115,7 +122,7 @@ def config_of(**changes: Any) -> RunConfig:
 def recipe_of(name: str) -> RunConfig:
     """A shipped recipe in the short run's sizes (but with its own steps, windows, ratios and penalties)."""
     plain = dict(load_recipe(name)["config"])
-    plain |= {"model": {"checkpoint": CHECKPOINT}, "reward": Brightness(), "episode": BASE["episode"]}
+    plain |= {"model": {"name": "mot", "checkpoint": CHECKPOINT}, "reward": Brightness(), "episode": BASE["episode"]}
     shared = plain["rollout"]["shared_noise"]
     plain |= {"rollout": {**BASE["rollout"], "shared_noise": shared}, "evaluation": BASE["evaluation"]}
     return RunConfig.from_dict(plain)
@@ -190,3 +197,10 @@ class Fate:
             self.count += 1
             if self.count == self.at:
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def brightness(images: torch.Tensor, prompts: list[str], texts: list[str], **meta: Any) -> list[float]:
+    """A reward as users write it."""
+    assert images.shape[0] == len(prompts) == len(texts)
+    assert 0 <= images.min() <= images.max() <= 1
+    return [image.mean().item() for image in images]

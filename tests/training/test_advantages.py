@@ -12,12 +12,14 @@ import torch
 from tests.models import tiny
 from tests.training import runs
 from tests.training.runs import config_of
+from unigrpo.metrics import Measured, Quantity
 from unigrpo.objective.credit import StepRewards
-from unigrpo.rewards import RewardOutput, classifier
+from unigrpo.rewards import RewardOutput
 from unigrpo.rollout.trajectory import ImageSegment, TextSegment, Trajectory
-from unigrpo.training.advantages import gather_rewards, means_of, reward_metrics, step_rewards
+from unigrpo.training.advantages import gather_rewards, reward_metrics, step_rewards, train_metrics
 from unigrpo.training.trainer import Trainer
 from unigrpo.worlds.shapes import judge
+from unigrpo.worlds.shapes.rewards import classifier
 
 
 def text(lengths: list[int], turn: int, given: bool = False) -> TextSegment:
@@ -82,8 +84,34 @@ def test_logged_rewards_by_hand():
     })  # fmt: skip
 
 
-def test_watched_fields_are_means_over_rows():
-    assert means_of([{"O": 1.0, "x": 2}, {"O": 4.0}], ("O",)) == {"train/O": 2.5}
+@dataclass(frozen=True)
+class Told:
+    """A metric whose rows are told: one for every row of every batch, ``level`` being what a batch holds."""
+
+    fields: tuple[str, ...] = ("O",)
+
+    @property
+    def quantities(self) -> list[Quantity]:
+        return [Quantity("editing/mean", "mean", "of types"), *(Quantity(n, n, n, row_field=n) for n in self.fields)]
+
+    def __call__(self, episodes: list[list[dict[str, float]]], per_prompt: int) -> Measured:
+        rows = [row | {"per": per_prompt} for batch in episodes for row in batch]
+        return Measured({"editing/mean": 99.0}, rows)
+
+
+def test_what_is_measured_of_a_rollout_are_means_over_the_rows_of_all_its_batches():
+    batches = [[{"O": 1.0, "x": 2}], [{"O": 4.0, "x": 0}, {"O": 7.0, "x": 1}]]
+    assert train_metrics([Told()], batches, 2) == {"train/O": 4.0}, "not the mean of the batches' means"
+    assert train_metrics([Told(("O", "x")), Told(("per",))], batches, 2) == {
+        "train/O": 4.0, "train/x": 1.0, "train/per": 2.0,
+    }  # fmt: skip
+    assert train_metrics([], batches, 2) == {}
+
+
+def test_fields_that_no_row_has_are_not_measured_of_a_rollout():
+    """Such as those of rounds, where there is but one; a metric without rows, such as diversity, gives nothing."""
+    assert train_metrics([Told(("O", "rounds"))], [[{"O": 1.0}]], 2) == {"train/O": 1.0}
+    assert train_metrics([Told()], [], 2) == {}
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,30 @@ from tests.models import tiny
 from tests.training.runs import Whim
 from unigrpo import registry
 from unigrpo.config import RunConfig
-from unigrpo.metrics import ImageMeasure
-from unigrpo.models.checkpoint import UnifiedModel
-from unigrpo.models.processor import Processor
+from unigrpo.models.mot.checkpoint import MoTModel
+from unigrpo.models.processor import StandardProcessor
 from unigrpo.training import evaluation
 from unigrpo.training.evaluation import Evaluation, Evaluator
-from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.dataset import Shapes
+from unigrpo.worlds.shapes.judge import judge_images
+from unigrpo.worlds.shapes.metrics import ImageMetric
+from unigrpo.worlds.shapes.prompts import geneval_prompt
+from unigrpo.worlds.shapes.render import render
 
 MODEL = tiny.model()
-SMALL = {"prompts_per_task": [2, 1, 1, 1, 1, 1], "images_per_prompt": 2, "steps": 3}
+SMALL = {"prompts_per_tag": 1, "images_per_prompt": 2, "steps": 3}
+EDITS = {"name": "shapes", "task": "edits"}
 EPISODE = {"name": "single_round", "max_thinking": 6}
 
 
-def evaluator(model: UnifiedModel = MODEL, /, **changes) -> Evaluator:
+def evaluator(model: MoTModel = MODEL, /, **changes) -> Evaluator:
     data = {"evaluation": {**SMALL, **changes.pop("evaluation", {})}, "episode": EPISODE} | changes
     return Evaluator(RunConfig.from_dict(data), model)
 
 
 def shown(found: Evaluation) -> torch.Tensor:
     """The last picture of every episode."""
-    return torch.cat([decoded.last_pictures() for decoded in found.decoded_batches])
+    return torch.cat([decoded.last_images() for decoded in found.episodes])
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +46,11 @@ def plain():
 
 
 def test_one_row_for_every_picture(plain):
-    assert len(plain.rows) == len(shown(plain)) == 14
+    assert len(plain.rows) == len(shown(plain)) == 12
     assert shown(plain).shape[1:] == (3, 32, 32)
     prompts = evaluator().prompts
     assert [row["prompt"] for row in plain.rows] == [prompt.key for prompt in prompts for _ in range(2)]
-    assert [row["image"] for row in plain.rows] == [0, 1] * 7
+    assert [row["image"] for row in plain.rows] == [0, 1] * 6
     for row in plain.rows:
         assert row.keys() >= {"tag", "text", "thinking", "strict", "official", "distance_to_clean", "proxy", "reason"}
         assert row["strict"] <= row["official"]
@@ -56,7 +60,7 @@ def test_one_row_for_every_picture(plain):
 def test_rows_are_what_the_judge_says_of_the_pictures(plain):
     evaluating = evaluator()
     asked = [prompt for prompt in evaluating.prompts for _ in range(2)]
-    verdicts = evaluating.world.judge(shown(plain), asked)
+    verdicts = judge_images(shown(plain), asked)
     for row, verdict in zip(plain.rows, verdicts, strict=True):
         assert (row["strict"], row["official"]) == (verdict.strict, verdict.official)
         assert (row["distance_to_clean"], row["extra"], row["reason"]) == (
@@ -86,10 +90,10 @@ def test_what_is_measured_with_has_another_hash(plain, changes):
 
 
 def test_the_hash_covers_the_prompts_and_not_the_loop():
-    assert evaluator(evaluation={"prompts_per_task": [1] * 6}).set_hash != evaluator().set_hash
-    loop = {"every": 3, "loop_images_per_prompt": 2, "retention_prompts_per_task": []}
+    assert evaluator(evaluation={"prompts_per_tag": 2}).set_hash != evaluator().set_hash
+    loop = {"every": 3, "loop_images_per_prompt": 2, "retention": "shapes", "retention_prompts_per_tag": 3}
     assert evaluator(evaluation=loop).set_hash == evaluator().set_hash
-    turns = [evaluator(episode={"name": "editing", "test_turns": n}, reward="edit").set_hash for n in (2, 3, 3)]
+    turns = [evaluator(dataset=EDITS, episode={"name": "editing", "test_turns": n}).set_hash for n in (2, 3, 3)]
     assert turns[0] != turns[1] == turns[2]
 
 
@@ -98,7 +102,7 @@ def test_results_do_not_depend_on_the_batch(plain, monkeypatch):
     found = evaluator()(MODEL.policy, 1.0, 2)
     torch.testing.assert_close(shown(found), shown(plain), atol=1e-4, rtol=0)
     assert [row["thinking"] for row in found.rows] == [row["thinking"] for row in plain.rows]
-    assert found.cost.nfe == plain.cost.nfe == 14 * 3
+    assert found.cost.nfe == plain.cost.nfe == 12 * 3
 
 
 def test_fewer_pictures_are_the_first_of_more(plain):
@@ -120,12 +124,6 @@ def test_the_second_scale_guides_from_the_same_noise(plain):
     assert guided.cost.tokens == plain.cost.tokens
     assert [row["thinking"] for row in guided.rows] == [row["thinking"] for row in plain.rows]
     assert not torch.equal(shown(guided), shown(plain))
-
-
-def test_diversity_is_the_mean_distance_of_two_pictures_of_a_prompt():
-    flat = torch.tensor([0.0, 1.0, 3.0, 5.0, 5.0, 5.0])
-    pictures = flat[:, None, None, None].expand(-1, 3, 4, 4)
-    assert evaluation._diversity(pictures, 3) == pytest.approx(((1 + 3 + 2) / 3 + 0) / 2, rel=1e-5)
 
 
 def test_the_reference_has_not_drifted_from_itself():
@@ -172,21 +170,21 @@ def test_drift_of_pictures_painted_by_tokens():
 def test_edits_are_evaluated_in_all_their_turns():
     """One row per turn; training in one turn is measured in three all the same."""
     episode = {"name": "editing", "turns": 1, "max_thinking": 4}
-    found = evaluator(episode=episode, reward="edit")(MODEL.policy, 1.0, 2)
-    assert len(found.rows) == 3 * 14
+    found = evaluator(dataset=EDITS, episode=episode)(MODEL.policy, 1.0, 2)
+    assert len(found.rows) == 3 * 12
     assert sorted({row["turn"] for row in found.rows}) == [1, 2, 3]
-    assert found.cost.nfe == 14 * 3 * 3
+    assert found.cost.nfe == 12 * 3 * 3
     assert found.metrics.keys() >= {"editing/O", "editing/turn/3/O", "heldout/diversity"}
 
 
 STORIES = {"name": "interleaved", "max_pictures": 2, "max_text": 12}
-TOLD = {"evaluation": {"prompts_per_task": [3, 2]}, "reward": Whim()}
+TOLD = {"evaluation": {"prompts_per_tag": 3}, "dataset": {"name": "shapes", "task": "stories"}, "reward": Whim()}
 
 
 def test_stories_end_when_they_do_and_drift_counts_what_there_is():
     evaluating = evaluator(episode=STORIES, **TOLD)
     found = evaluating(MODEL.policy, 1.0, 2)
-    assert len(found.rows) == 10
+    assert len(found.rows) == 12
     assert len({row["pictures"] for row in found.rows}) > 1, "some paint, some do not"
     assert found.cost.nfe == 3 * sum(row["pictures"] for row in found.rows)
     assert set(evaluating.drift(MODEL.policy, MODEL.reference()).values()) == {0.0}
@@ -194,15 +192,16 @@ def test_stories_end_when_they_do_and_drift_counts_what_there_is():
 
 
 def test_a_policy_that_paints_nothing_has_no_diversity():
-    found = evaluator(episode=STORIES | {"max_text": 1}, **TOLD)(MODEL.policy, 1.0, 2)
+    silent = TOLD | {"evaluation": {"prompts_per_tag": 3, "seed": 1}}
+    found = evaluator(episode=STORIES | {"max_text": 1}, **silent)(MODEL.policy, 1.0, 2)
     assert {row["pictures"] for row in found.rows} == {0}
     assert "heldout/diversity" not in found.metrics
     assert found.metrics["interleaved/mean"] == found.metrics["interleaved/structure"] == 0
 
 
 def test_retention_is_measured_on_single_pictures_with_its_own_counts():
-    counts = {"prompts_per_task": [1, 1], "retention_prompts_per_task": [2, 1, 1, 1, 1, 1]}
-    retention = evaluator(episode=STORIES, evaluation=counts, reward=Whim()).retention()
+    counts = {"prompts_per_tag": 3, "retention": "shapes", "retention_prompts_per_tag": 1}
+    retention = evaluator(**TOLD | {"evaluation": counts}, episode=STORIES).retention()
     alone = Evaluator(RunConfig.from_dict({"evaluation": SMALL}), MODEL)
     assert [prompt.key for prompt in retention.prompts] == [prompt.key for prompt in alone.prompts]
     assert retention(MODEL.policy, 1.0, 1).metrics == alone(MODEL.policy, 1.0, 1).metrics
@@ -221,21 +220,21 @@ def test_a_perfect_policy_scores_perfectly():
     """Decoded pictures of what each prompt asks for, and plans that say it: the evaluator adds nothing of its own."""
     import random
 
-    import numpy as np
-
     from unigrpo.worlds.shapes.examples import satisfying_scene
     from unigrpo.worlds.shapes.thinking import plan_of, write_thinking
 
     evaluating = evaluator()
-    scenes = [satisfying_scene(prompt, random.Random(1)) for prompt in evaluating.prompts]
-    pictures = torch.from_numpy(np.stack([evaluating.world.render(scene) for scene in scenes]))
+    scenes = [satisfying_scene(geneval_prompt(prompt), random.Random(1)) for prompt in evaluating.prompts]
+    pictures = torch.from_numpy(render(scenes))
     said = MODEL.tokenizer.encode([write_thinking(plan_of(scene)) for scene in scenes])
 
     class Artist(torch.nn.Module):
+        factor = MODEL.autoencoder.factor
+
         def decode(self, latents):
             return pictures
 
-    evaluating.processor = Processor(dataclasses.replace(MODEL, autoencoder=Artist()), evaluating.world)
+    evaluating.processor = StandardProcessor(MODEL.tokenizer, Artist(), MODEL.processor.grid)
     trajectory = evaluating.sample(MODEL.policy, evaluating._spec(1.0), evaluating.prompts, 1)
     segments = (trajectory.segments[0], dataclasses.replace(trajectory.segments[1], tokens=said[0], mask=said[1]))
     evaluating.sample = lambda *_: dataclasses.replace(trajectory, segments=(*segments, trajectory.segments[2]))
@@ -251,11 +250,11 @@ def test_the_hash_covers_what_measures_and_not_how_an_arm_paints(monkeypatch):
     plain = evaluator().set_hash
     assert evaluator(image_head="tokens").set_hash == plain, "flow and tokens are compared on the same set"
     with monkeypatch.context() as patch:
-        patch.setattr(ImageMeasure, "version", 2)
+        patch.setattr(ImageMetric, "version", 2)
         assert evaluator().set_hash != plain
     with monkeypatch.context() as patch:
-        patch.setattr(Shapes, "size", 64)
+        patch.setattr(Shapes, "digest", lambda self: "shapes-3")
         assert evaluator().set_hash != plain
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "user_sources", lambda value: {"world=shapes": "other source"})
+        patch.setattr(registry, "user_sources", lambda value: {"dataset=shapes": "other source"})
         assert evaluator().set_hash != plain

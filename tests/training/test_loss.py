@@ -10,9 +10,9 @@ import torch
 from tests.models import tiny
 from tests.rollouts import roll, spec
 from tests.training.runs import config_of
+from unigrpo.algorithms.policy_gradient import minibatch_loss
 from unigrpo.rollout.episodes import SingleRound
 from unigrpo.rollout.rollout import replay
-from unigrpo.training.loss import minibatch_loss
 
 #: Of the prompt (which counts for nothing), the thinking and the picture of six episodes.
 ADVANTAGE = torch.tensor(

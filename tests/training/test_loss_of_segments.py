@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.training.runs import config_of
+from unigrpo.algorithms.policy_gradient import minibatch_loss
 from unigrpo.checks import ShapeError
 from unigrpo.rollout.trajectory import ImageScore, ImageSegment, StepScore, TextScore, TextSegment, Trajectory
-from unigrpo.training.loss import minibatch_loss
 
 close = torch.testing.assert_close
 DOUBLE = torch.float64

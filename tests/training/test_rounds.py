@@ -130,9 +130,9 @@ def test_samples_read_like_a_strip(kind, tmp_path_factory):
             assert pieces[0] == ("text", True)
 
 
-def test_a_family_without_pictures_to_forget_has_no_retention():
+def test_only_a_run_that_names_what_it_may_forget_has_retention():
     changes = dict(runs.ROUNDS["interleaved"])
-    changes["evaluation"] = {"prompts_per_task": [1, 1], "retention_prompts_per_task": []}
+    changes["evaluation"] = {"prompts_per_tag": 1, "retention": None}
     assert Trainer(config_of(**changes)).evaluator.retention() is None
     kept = Trainer(config_of(**runs.ROUNDS["interleaved"])).evaluator.retention()
     assert kept.episode.name == "single_round"

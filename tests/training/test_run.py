@@ -11,7 +11,7 @@ import torch
 from tests.training import runs
 from tests.training.runs import Fate, config_of, in_a_fork, killed, product, rows
 from unigrpo.errors import CheckpointError, Stopped
-from unigrpo.models import checkpoint
+from unigrpo.models.mot import checkpoint
 from unigrpo.training import runner
 from unigrpo.training.runner import run
 from unigrpo.training.state import read_latest
@@ -46,7 +46,7 @@ def test_a_run_leaves_these_files(whole):
     assert len(samples) == 6
     assert names - samples == {
         "config.json", "env.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "per_prompt.jsonl", "cost.json",
-        "result.json",
+        "result.json", "metrics_schema.json",
         "samples/index.json", "model/config.json", "model/model.safetensors", "model/autoencoder.safetensors",
         "model/tokenizer.json",
     }  # fmt: skip
@@ -58,7 +58,10 @@ def test_a_run_leaves_these_files(whole):
 def test_the_model_it_leaves_is_the_one_it_evaluated(whole, config):
     folder, result, _ = whole
     trained = checkpoint.load(str(folder / "model"))
-    again = run(config_of(model={"checkpoint": str(folder / "model")}, optim={"updates": 0}), folder.parent / "again")
+    again = run(
+        config_of(model={"name": "mot", "checkpoint": str(folder / "model")}, optim={"updates": 0}),
+        folder.parent / "again",
+    )
     for name, value in result["metrics"].items():
         assert name.startswith("drift/") or again["metrics"][name] == value, name
     assert again["metrics"]["drift/velocity_mse"] == 0
@@ -100,6 +103,22 @@ def test_rows_hold_what_reports_read(whole):
     assert result["metrics"].keys() >= wanted | {f"guided/{name}" for name in wanted}
     assert result["metrics"].keys() >= {"drift/latent_kl", "drift/velocity_mse", "drift/text_kl"}
     assert result["cost"].keys() >= {f"cost/nfe_{kind}" for kind in ("rollout", "train", "reference", "eval")}
+
+
+def test_the_schema_says_how_each_value_is_shown(whole):
+    folder, result, _ = whole
+    schema = json.loads((folder / "metrics_schema.json").read_text())
+    names = [quantity["name"] for quantity in schema]
+    assert len(set(names)) == len(names)
+    logged = {quantity.name for metric in config_of().train_metrics for quantity in metric.quantities}
+    assert set(names) <= result["metrics"].keys() | logged
+    assert set(names) >= {"geneval/strict", "guided/geneval/strict", "heldout/proxy", "drift/velocity_mse"}
+    assert {quantity["name"] for quantity in schema if quantity["headline"]} == {
+        "geneval/strict", "geneval/official", "heldout/distance_to_clean",
+    }  # fmt: skip
+    found = [quantity for quantity in schema if quantity["name"] in result["metrics"]]
+    fields = {quantity["row_field"] for quantity in found if quantity["row_field"]}
+    assert all(row.keys() >= fields for row in rows(folder / "per_prompt.jsonl"))
 
 
 def test_only_the_configuration_decides_the_result(whole, config, tmp_path):

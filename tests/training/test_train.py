@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests.training import runs
-from unigrpo.train import main
+from unigrpo.training.command import main
 
 BAD = {
     "config.json": ["", "[]", "{"],
@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(tm
 def test_home_is_where_it_is_and_a_finished_run_may_move(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     command = [
-        "optim.updates=0", f"model.checkpoint='{runs.CHECKPOINT}'", "evaluation.prompts_per_task=[1,1,1,1,1,1]",
+        "optim.updates=0", f"model.checkpoint='{runs.CHECKPOINT}'", "evaluation.prompts_per_tag=1",
         "evaluation.images_per_prompt=1", "evaluation.steps=2", "episode.max_thinking=4",
     ]  # fmt: skip
     assert main([*command, "folder=~/a b=c ü"]) == 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections import Counter
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from unigrpo import registry
 from unigrpo.config import RunConfig, slot_of
 from unigrpo.errors import ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.flow.guidance import CfgFree
-from unigrpo.rewards import PictureReward
+from unigrpo.rewards import ImageReward
 from unigrpo.rollout.rollout import replay
 from unigrpo.rollout.trajectory import ImageScore
 from unigrpo.training import trainer as trainer_module
@@ -87,19 +89,19 @@ def test_a_single_modality_moves_its_own_parameters_only(alone, modality):
     assert len([name for name in found if name.startswith("grad/")]) == 1
 
 
-class _Constant(PictureReward):
+@dataclasses.dataclass(frozen=True)
+class _Constant(ImageReward):
     """A reward that likes everything alike."""
 
-    component_names = ("liked",)
-    component_weights = (1.0,)
+    component_names: ClassVar[tuple[str, ...]] = ("liked",)
+    component_weights: ClassVar[tuple[float, ...]] = (1.0,)
 
-    def score(self, pictures, prompts, world):
-        return torch.full((len(pictures), 1), 0.3)
+    def score(self, images, prompts):
+        return torch.full((len(images), 1), 0.3)
 
 
 def test_p08_equal_rewards_alone_move_nothing():
-    trainer = Trainer(config_of(regularizer="none", text_kl="none"))
-    trainer.reward = _Constant()
+    trainer = Trainer(config_of(regularizer="none", text_kl="none", reward=_Constant()))
     before = weights_of(trainer.policy)
     found = trainer.update(0)
     assert moved(before, weights_of(trainer.policy)) == set()
@@ -117,9 +119,8 @@ def perturb(trainer: Trainer, scale: float = 0.02) -> None:
 
 def test_math_9_7_with_equal_rewards_only_the_regularizer_pulls():
     """Gradient for gradient: that of the weighted penalty, through one more replay."""
-    config = config_of(text_kl="none", optim={"max_grad_norm": 1e9}, regularizer={"weight": 0.5})
+    config = config_of(text_kl="none", optim={"max_grad_norm": 1e9}, regularizer={"weight": 0.5}, reward=_Constant())
     trainer = Trainer(config)
-    trainer.reward = _Constant()
     perturb(trainer)
     before = weights_of(trainer.policy)
     trainer.optimizer.step = lambda: None
@@ -187,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(monkeypatch, place
 
 def test_a_broken_first_update_is_not_finite_rather_than_off_policy(monkeypatch):
     trainer = Trainer(config_of())
-    monkeypatch.setattr(trainer, "judge", lambda trajectories: ([torch.full((4, 3), math.nan)], {}))
+    monkeypatch.setattr(trainer, "compute_advantages", lambda trajectories: ([torch.full((4, 3), math.nan)], {}))
     with pytest.raises(NonFiniteLoss, match="loss=nan"):
         trainer.update(0)
 
@@ -217,10 +218,7 @@ def test_the_split_into_minibatches_changes_no_rollout():
 
 
 def test_context_gradients_reach_the_text_expert_and_no_other():
-    one, two = (
-        runs.trained(config_of(model={"checkpoint": runs.CHECKPOINT, "context_grad": given}), 1)
-        for given in (False, True)
-    )
+    one, two = (runs.trained(config_of(optim={"context_grad": given}), 1) for given in (False, True))
     trainer = Trainer(config_of())
     names = {id(parameter): name for name, parameter in trainer.policy.named_parameters()}
     text = {names[id(parameter)] for parameter in trainer.policy.parameters_of("text")}
@@ -280,10 +278,15 @@ class TestPrompts:
             assert len({prompt.key for prompt in chosen}) == 14
             assert sorted(Counter(prompt.tag for prompt in chosen).values()) == [2, 2, 2, 2, 3, 3]
 
-    def test_they_are_never_test_prompts(self):
+    def test_they_are_never_held_out(self):
         trainer = Trainer(config_of(rollout={"prompts": 12}))
-        test = {prompt.key for prompt in trainer.world.prompts("test")}
-        assert not test & {prompt.key for update in range(20) for prompt in trainer.prompts(update)}
+        held_out = {
+            prompt.key
+            for split in ("validation", "test")
+            for found in trainer.config.dataset.prompts(split).values()
+            for prompt in found
+        }
+        assert not held_out & {prompt.key for update in range(20) for prompt in trainer.prompts(update)}
 
 
 def test_arms_share_initial_noise_and_first_words():
@@ -304,8 +307,8 @@ def test_windows_are_drawn_by_seed_and_update():
     assert set(drawn[0]) == {(0,), (1,)}
     assert drawn[0] != drawn[1]
     again = Trainer(config_of())
-    assert [again.spec(update).stochastic for update in reversed(range(20))] == drawn[0][::-1]
-    assert Trainer(config_of(modalities="text_only")).spec(0).stochastic == ()
+    assert [again.rollout_spec(update).stochastic for update in reversed(range(20))] == drawn[0][::-1]
+    assert Trainer(config_of(modalities="text_only")).rollout_spec(0).stochastic == ()
 
 
 COMPANIONS: dict[tuple[str, str], dict] = {
@@ -317,6 +320,7 @@ COMPANIONS: dict[tuple[str, str], dict] = {
     ("episode", "interleaved"): runs.ROUNDS["interleaved"],
     ("episode", "editing"): runs.ROUNDS["editing"],
     ("reward", "hybrid"): runs.ROUNDS["interleaved"] | {"reward": "hybrid"},
+    ("reward", "callable"): {"reward": {"name": "callable", "path": "tests.training.runs:brightness"}},
     ("reward", "edit"): runs.ROUNDS["editing"] | {"reward": "edit"},
     ("credit", "improvement"): {"credit": {"name": "improvement", "right": 1.0}},
     ("image_head", "tokens"): runs.TOKENS,
@@ -329,10 +333,20 @@ EVERY = [
 ]
 
 
+def _in_files(key, name, folder):
+    """What a dataset in files needs besides its name: files, and metrics that ask no judge."""
+    if key != "dataset" or name == "shapes":
+        return {}
+    texts = [f"{article} {colour} circle" for article in ("a", "one") for colour in ("red", "green", "blue", "yellow")]
+    lines = [json.dumps({"prompt": text}) for text in texts] if name == "jsonl" else texts
+    (folder / "prompts").write_text("\n".join(lines))
+    return {"dataset": {"name": name, "path": str(folder / "prompts")}, "train_metrics": ["lengths"]}
+
+
 @pytest.mark.parametrize(("key", "name"), EVERY, ids=[f"{key}-{name}" for key, name in EVERY])
-def test_every_strategy_of_every_slot_trains(key, name):
+def test_every_strategy_of_every_slot_trains(key, name, tmp_path):
     """Once on-policy and once off-policy, and all that is logged is finite."""
-    config = config_of(**{key: name} | COMPANIONS.get((slot_of(key), name), {}))
+    config = config_of(**{key: name} | COMPANIONS.get((slot_of(key), name), {}) | _in_files(key, name, tmp_path))
     assert config.conflicts() == []
     trainer = Trainer(config)
     before = weights_of(trainer.policy)
@@ -377,7 +391,7 @@ def test_the_reference_is_asked_only_when_needed():
     ("changes", "said"),
     [
         ({"rollout": {"prompts": 3, "minibatches": 1}}, "times the 2 processes"),
-        ({"aggregation": "token_mean"}, "averages over the tokens of one process, of which there are 2"),
+        ({"aggregation": "token_mean"}, "averages over the tokens of one process, and there are 2"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(monkeypatch, changes, said):
@@ -394,4 +408,4 @@ def test_more_prompts_than_there_are_to_train_on_are_refused():
 
 def test_an_impossible_configuration_is_refused_before_anything_is_loaded():
     with pytest.raises(ConfigError, match="dynamics=ode has no log-probability"):
-        Trainer(config_of(dynamics="ode", model={"checkpoint": "nowhere"}))
+        Trainer(config_of(dynamics="ode", model={"name": "mot", "checkpoint": "nowhere"}))

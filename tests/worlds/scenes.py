@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
+from unigrpo.data.dataset import SPLITS
 from unigrpo.worlds.shapes.edit_prompts import random_chain
 from unigrpo.worlds.shapes.edits import EDITS, Edit
 from unigrpo.worlds.shapes.examples import satisfying_scene
 from unigrpo.worlds.shapes.grammar import COLOURS, MARGIN, PLACES, QUADRANT, SHAPES, SIZES, Item, Scene
 from unigrpo.worlds.shapes.judge import Sight
-from unigrpo.worlds.shapes.prompts import TASKS, Prompt, by_task
+from unigrpo.worlds.shapes.prompts import TASKS, GenEvalPrompt, by_task
 from unigrpo.worlds.shapes.rules import Found, objects_of
 from unigrpo.worlds.shapes.stories import STEPS, Story, random_story
 from unigrpo.worlds.shapes.things import Thing, found_things
@@ -52,14 +53,14 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @st.composite
-def prompts(draw: st.DrawFn, *tags: str) -> Prompt:
+def prompts(draw: st.DrawFn, *tags: str) -> GenEvalPrompt:
     tag = draw(st.sampled_from(tags or TASKS))
-    every = by_task(draw(st.sampled_from(["train", "test"])))[tag]
+    every = by_task(draw(st.sampled_from(SPLITS)))[tag]
     return every[draw(st.integers(0, len(every) - 1))]
 
 
 @st.composite
-def right_scenes(draw: st.DrawFn, *tags: str) -> tuple[Prompt, Scene]:
+def right_scenes(draw: st.DrawFn, *tags: str) -> tuple[GenEvalPrompt, Scene]:
     """A prompt (of one of ``tags``) and a scene that meets it strictly."""
     prompt = draw(prompts(*tags))
     return prompt, satisfying_scene(prompt, random.Random(draw(st.integers(0, 2**32))))
@@ -95,7 +96,7 @@ def edits(draw: st.DrawFn, *kinds: str) -> tuple[Edit, Scene, Scene]:
     """An edit (of one of ``kinds``) with the scenes before and after it."""
     kind = draw(st.sampled_from(kinds or list(EDITS)))
     (edit,), chain = random_chain(
-        draw(st.sampled_from(["train", "test"])), (kind,), (1, 2, 3), random.Random(draw(st.integers(0, 2**32)))
+        draw(st.sampled_from(SPLITS)), (kind,), (1, 2, 3), random.Random(draw(st.integers(0, 2**32)))
     )
     return edit, *chain
 
@@ -103,7 +104,7 @@ def edits(draw: st.DrawFn, *kinds: str) -> tuple[Edit, Scene, Scene]:
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[Story, tuple[Scene, ...]]:
     """A story and scenes that tell it."""
-    split, steps = draw(st.sampled_from(["train", "test"])), draw(st.sampled_from(STEPS))
+    split, steps = draw(st.sampled_from(SPLITS)), draw(st.sampled_from(STEPS))
     return random_story(split, steps, random.Random(draw(st.integers(0, 2**32))))
 
 

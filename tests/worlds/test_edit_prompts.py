@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import json
 import random
 
 import pytest
 
-from unigrpo.worlds import Shapes
+from unigrpo.data.dataset import SPLITS
+from unigrpo.worlds.shapes.dataset import Shapes
 from unigrpo.worlds.shapes.edit_prompts import PROMPTS, TURNS, distinct, edits_by_type, random_edit_prompt
 from unigrpo.worlds.shapes.edits import EDITS, MOST, apply_edit
 from unigrpo.worlds.shapes.stories import random_story, stories_by_length
-
-WORLD = Shapes()
+from unigrpo.worlds.shapes.vocabulary import vocabulary
 
 
 def meanings(scene, edits) -> set[tuple[object, str]]:
@@ -31,7 +32,7 @@ def test_every_type_has_its_prompts_and_every_prompt_its_turns():
             assert len(set(prompts)) == len({prompt.key for prompt in prompts}) == count
             for prompt in prompts:
                 assert prompt.tag == prompt.types[0] == kind
-                assert len(prompt.instructions) == len(prompt.types) == TURNS == WORLD.edit_turns
+                assert len(prompt.instructions) == len(prompt.types) == TURNS == Shapes("edits").turns
                 assert prompt.prompt == prompt.instructions[0]
                 assert 1 <= len(prompt.source.items) <= MOST
 
@@ -52,30 +53,35 @@ def test_every_instruction_makes_sense_after_the_ones_before():
             scene = apply_edit(edit, scene, random.Random(0))
 
 
-def test_the_splits_share_no_edit_of_the_same_objects_at_any_turn():
-    train, test = (
-        set().union(*(meanings(p.source, p.edits) for prompts in edits_by_type(split).values() for p in prompts))
-        for split in ("train", "test")
-    )
-    assert train
-    assert test
-    assert not train & test
+@pytest.fixture(scope="module")
+def edited():
+    """Split -> every edit of objects in it, at any turn."""
+    return {
+        split: set().union(*(meanings(p.source, p.edits) for prompts in edits_by_type(split).values() for p in prompts))
+        for split in PROMPTS
+    }
 
 
-def test_nor_do_stories_share_one_with_stories_or_edits_of_the_other_split():
-    def told(split):
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(SPLITS, 2)])
+def test_two_splits_share_no_edit_of_the_same_objects_at_any_turn(one, other, edited):
+    assert edited[one]
+    assert not edited[one] & edited[other]
+
+
+def test_nor_do_stories_share_one_with_stories_or_edits_of_another_split(edited):
+    def told_in(split):
         rng = random.Random(split)
         drawn = [random_story(split, 3, rng) for _ in range(400)]
         return set().union(*(meanings(scenes[0], story.edits) for story, scenes in drawn))
 
-    edited = {
-        split: set().union(*(meanings(p.source, p.edits) for prompts in edits_by_type(split).values() for p in prompts))
-        for split in ("train", "test")
+    told = {split: told_in(split) for split in SPLITS}
+    texts = {
+        split: {story.prompt for found in stories_by_length(split).values() for story in found} for split in SPLITS
     }
-    assert not told("train") & (told("test") | edited["test"])
-    assert not told("test") & edited["train"]
-    texts = [{story.prompt for stories in stories_by_length(s).values() for story in stories} for s in PROMPTS]
-    assert not texts[0] & texts[1]
+    for one, other in itertools.permutations(SPLITS, 2):
+        assert told[one]
+        assert not told[one] & (told[other] | edited[other])
+        assert not texts[one] & texts[other]
 
 
 def test_prompts_are_the_same_whenever_they_are_drawn():
@@ -93,8 +99,8 @@ def test_a_line_of_a_prompt_file_says_all():
     ]
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", SPLITS)
 def test_instructions_are_short_and_in_words_of_the_vocabulary(split):
-    texts = [text for prompt in WORLD.prompts(split, "edits") for text in prompt.instructions]
-    assert {word for text in texts for word in text.split()} <= set(WORLD.vocabulary())
+    texts = [text for prompts in edits_by_type(split).values() for prompt in prompts for text in prompt.instructions]
+    assert {word for text in texts for word in text.split()} <= set(vocabulary())
     assert max(len(text.split()) for text in texts) <= 7

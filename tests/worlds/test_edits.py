@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.worlds.scenes import edits, scenes
-from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.edit_judge import judge_change
 from unigrpo.worlds.shapes.edits import EDITS, MOST, Add, Count, Move, Recolour, Remove, Replace, apply_edit
 from unigrpo.worlds.shapes.grammar import COLOURS, Item, Scene
 from unigrpo.worlds.shapes.things import found_things
+from unigrpo.worlds.shapes.vocabulary import vocabulary
 
-WORDS = set(Shapes().vocabulary())
+WORDS = set(vocabulary())
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.worlds.scenes import right_scenes, scenes
-from unigrpo.worlds import Shapes
-from unigrpo.worlds.shapes.examples import corrupt_plan, draw_plan, misdraw
+from unigrpo.worlds.shapes.examples import corrupt_plan, draw_plan, faulty_examples, misdraw
+from unigrpo.worlds.shapes.judge import judge
+from unigrpo.worlds.shapes.prompts import all_prompts
+from unigrpo.worlds.shapes.render import render
 from unigrpo.worlds.shapes.rules import scene_satisfies
 from unigrpo.worlds.shapes.thinking import parse_thinking, plan_of
-
-WORLD = Shapes()
 
 
 def share(flags) -> float:
@@ -21,33 +21,33 @@ def share(flags) -> float:
 
 
 def test_the_same_generator_gives_the_same_examples():
-    one, other = (WORLD.warmup_examples(np.random.default_rng(7), 40) for _ in range(2))
+    one, other = (faulty_examples(np.random.default_rng(7), 40) for _ in range(2))
     for a, b in zip(one, other, strict=True):
         assert (a.prompt, a.thinking, a.scene) == (b.prompt, b.thinking, b.scene)
         np.testing.assert_array_equal(a.picture, b.picture)
-    assert WORLD.warmup_examples(np.random.default_rng(8), 40)[0].scene != one[0].scene
+    assert faulty_examples(np.random.default_rng(8), 40)[0].scene != one[0].scene
 
 
 def test_without_faults_every_example_is_right():
-    examples = WORLD.warmup_examples(np.random.default_rng(0), 300, plan_corruption=0, misdrawn=0)
-    train = set(WORLD.prompts("train"))
+    examples = faulty_examples(np.random.default_rng(0), 300, plan_corruption=0, misdrawn=0)
+    train = set(all_prompts("train"))
     for example in examples:
         assert example.prompt in train
         assert scene_satisfies(example.scene, example.prompt)
         assert parse_thinking(example.thinking) == plan_of(example.scene)
-        np.testing.assert_array_equal(example.picture, WORLD.render(example.scene))
+        np.testing.assert_array_equal(example.picture, render([example.scene])[0])
     assert all(
-        verdict.strict for verdict in WORLD.judge(np.stack([e.picture for e in examples]), [e.prompt for e in examples])
+        verdict.strict for verdict in judge(np.stack([e.picture for e in examples]), [e.prompt for e in examples])
     )
     assert len({example.prompt.tag for example in examples}) == 6
 
 
 def test_faults_come_in_the_stated_proportions():
-    examples = WORLD.warmup_examples(np.random.default_rng(0), 2000, plan_corruption=0, misdrawn=0.2)
+    examples = faulty_examples(np.random.default_rng(0), 2000, plan_corruption=0, misdrawn=0.2)
     assert share([scene_satisfies(e.scene, e.prompt) for e in examples]) > 0.8  # some faults do not matter
     departed = [parse_thinking(e.thinking) != plan_of(e.scene) for e in examples]
     assert share(departed) == pytest.approx(0.2, abs=0.03)
-    examples = WORLD.warmup_examples(np.random.default_rng(0), 2000, plan_corruption=0.4, misdrawn=0)
+    examples = faulty_examples(np.random.default_rng(0), 2000, plan_corruption=0.4, misdrawn=0)
     vague = [" some " in e.thinking or " shape ." in e.thinking for e in examples]
     assert share(vague) == pytest.approx(0.4 * 2 / 7, abs=0.03)
 

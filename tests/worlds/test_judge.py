@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.worlds.scenes import prompts, right_scenes, scenes
-from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.examples import satisfying_scene
 from unigrpo.worlds.shapes.grammar import COLOURS, SHAPES, Item, Scene, random_item
 from unigrpo.worlds.shapes.judge import detect, distance_to_clean, judge
@@ -131,7 +130,7 @@ def test_tensors_of_any_dtype_and_values_out_of_range_are_read():
     prompt = by_task("test")["color_attr"][0]
     clean = render([satisfying_scene(prompt, rng)])
     for pictures in (torch.from_numpy(clean).bfloat16(), torch.from_numpy(clean).double().requires_grad_(), 3 * clean):
-        assert Shapes().judge(pictures, [prompt])[0].strict
+        assert judge(pictures, [prompt])[0].strict
 
 
 def test_an_empty_batch_has_no_verdicts():

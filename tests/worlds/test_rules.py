@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.worlds.scenes import boxes, found, prompts, right_scenes
 from unigrpo.worlds.shapes.grammar import PLACES, SHAPES
-from unigrpo.worlds.shapes.prompts import RELATIONS, Prompt
+from unigrpo.worlds.shapes.prompts import RELATIONS, GenEvalPrompt
 from unigrpo.worlds.shapes.rules import (
     MAX_PER_CLASS,
     Found,
@@ -30,8 +30,8 @@ def clause(shape: str, count: int = 1, **more: object) -> dict[str, object]:
     return {"class": shape, "count": count, **more}
 
 
-def asking(*include: dict[str, object], exclude: tuple[dict[str, object], ...] = ()) -> Prompt:
-    return Prompt("any", include, exclude, "any")
+def asking(*include: dict[str, object], exclude: tuple[dict[str, object], ...] = ()) -> GenEvalPrompt:
+    return GenEvalPrompt("any", include, exclude, "any")
 
 
 def formula(subject, reference):

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 
 from tests.worlds.scenes import stories
-from unigrpo.worlds import Shapes
 from unigrpo.worlds.shapes.edit_prompts import PROMPTS
 from unigrpo.worlds.shapes.edits import Add, Count, Move, Recolour, Remove, Replace
 from unigrpo.worlds.shapes.stories import Story, stories_by_length
 from unigrpo.worlds.shapes.things import Thing, found_things, match
+from unigrpo.worlds.shapes.vocabulary import vocabulary
 
-WORLD = Shapes()
 CIRCLE, SQUARE = Thing("circle", "red"), Thing("square", "blue")
 
 
@@ -73,7 +72,7 @@ def test_every_length_has_its_stories_in_words_of_the_vocabulary():
         for tag, told in by_length.items():
             assert len({story.key for story in told}) == len({story.prompt for story in told}) == count
             assert {story.tag for story in told} == {tag}
-            assert {word for story in told for word in story.prompt.split()} <= set(WORLD.vocabulary())
+            assert {word for story in told for word in story.prompt.split()} <= set(vocabulary())
             assert {edit.kind for story in told for edit in story.edits} == {
                 "add",
                 "remove",

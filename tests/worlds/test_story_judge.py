@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from tests.worlds.scenes import plans, scenes, sight, stories
 from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart, TextPart
-from unigrpo.worlds import Shapes
+from unigrpo.worlds.shapes.dataset import Shapes, story_prompt
 from unigrpo.worlds.shapes.examples import misdraw
 from unigrpo.worlds.shapes.grammar import COLOURS
 from unigrpo.worlds.shapes.render import render
-from unigrpo.worlds.shapes.story_judge import Said, Shown, StepVerdict, judge_story
+from unigrpo.worlds.shapes.story_judge import Said, Shown, StepVerdict, judge_stories, judge_story
 from unigrpo.worlds.shapes.thinking import plan_of, write_thinking
+from unigrpo.worlds.shapes.vocabulary import vocabulary
 
-WORLD = Shapes()
 ASPECTS = ("text_quality", "perceptual_quality", "image_coherence", "text_image_coherence", "helpfulness")
 
 
@@ -25,7 +25,7 @@ def told(pictures) -> list[Said | Shown]:
     """The right events of a story."""
     events: list[Said | Shown] = []
     for turn, scene in enumerate(pictures):
-        events += [Said(write_thinking(plan_of(scene)), "paint", turn), Shown(sight(scene), turn)]
+        events += [Said(write_thinking(plan_of(scene)), "image", turn), Shown(sight(scene), turn)]
     return [*events, Said("", "stop", len(pictures))]
 
 
@@ -46,14 +46,14 @@ def test_a_story_told_right_has_full_marks(story_and_scenes):
 def rambles(draw: st.DrawFn) -> list[Said | Shown]:
     """Whatever a policy may do: texts of any words, right or wrong pictures, any end."""
     events: list[Said | Shown] = []
-    texts = st.lists(st.sampled_from(WORLD.vocabulary()), max_size=12).map(" ".join) | plans().map(write_thinking)
+    texts = st.lists(st.sampled_from(vocabulary()), max_size=12).map(" ".join) | plans().map(write_thinking)
     pictures = draw(st.integers(0, 4))
     for turn in range(pictures):
         events += [
-            Said(draw(texts), "paint", turn),
+            Said(draw(texts), "image", turn),
             Shown(sight(draw(scenes(least=0)), draw(st.floats(0, 1))), turn),
         ]
-    return [*events, Said(draw(texts), draw(st.sampled_from(["stop", "paint", "cut"])), pictures)]
+    return [*events, Said(draw(texts), draw(st.sampled_from(["stop", "image", "cut"])), pictures)]
 
 
 @given(stories(), rambles())
@@ -105,7 +105,7 @@ def test_going_on_costs_structure_and_help(story_and_scenes):
 
 
 @pytest.mark.parametrize(
-    "closing", [None, Said("", "cut", 9), Said("top left red circle .", "stop", 9), Said("", "paint", 9)]
+    "closing", [None, Said("", "cut", 9), Said("top left red circle .", "stop", 9), Said("", "image", 9)]
 )
 @given(stories())
 def test_a_story_that_does_not_end_as_it_should_is_malformed(closing, story_and_scenes):
@@ -124,7 +124,7 @@ def test_a_malformed_text_says_nothing_but_its_picture_may_be_asked_for(story_an
     events = told(pictures)
     at = data.draw(st.integers(0, story.steps - 1))
     text = events[2 * at].text.rsplit(" ", 1)[0]
-    events[2 * at] = Said(text, "paint", at)
+    events[2 * at] = Said(text, "image", at)
     verdict = judge_story(story, events)
     assert verdict.steps[at] == StepVerdict(0, 0, 1, 1)
     assert all(step.text == 1 for turn, step in enumerate(verdict.steps) if turn != at)
@@ -204,7 +204,7 @@ def test_episodes_of_a_transcript_end_when_they_end(batch):
                 pixels[row] = torch.from_numpy(render([pictures[turn]])[0])
         texts, ends = [one.text if one else "" for one in said], [one.end if one else None for one in said]
         parts += [TextPart(texts, ends, ones, False, turn), ImagePart(pixels, alive, False, turn)]
-    judged = WORLD.judge_stories(DecodedEpisodes([story for story, _ in rows], tuple(parts)))
+    judged = judge_stories(DecodedEpisodes([story_prompt(story) for story, _ in rows], tuple(parts)))
     for (story, events), verdict in zip(rows, judged, strict=True):
         alone = judge_story(story, events)
         assert (verdict.steps, verdict.structure, verdict.reason) == (alone.steps, alone.structure, alone.reason)
@@ -212,9 +212,9 @@ def test_episodes_of_a_transcript_end_when_they_end(batch):
 
 
 def test_an_episode_that_never_paints_is_judged_too():
-    story = WORLD.prompts("test", "stories")[0]
+    story = Shapes("stories").prompts("test")["steps-2"][0]
     said = TextPart(["circle circle"], ["cut"], [24], False, 0)
-    (verdict,) = WORLD.judge_stories(DecodedEpisodes([story], (said,)))
+    (verdict,) = judge_stories(DecodedEpisodes([story], (said,)))
     assert verdict.mean == verdict.structure == 0
     assert {(step.text, step.visual) for step in verdict.steps} == {(0, 0)}
     assert "picture 1 is missing" in verdict.reason

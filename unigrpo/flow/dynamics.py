@@ -10,10 +10,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from unigrpo.checks import Reduction, over_elements, per_row, same_shape, upcast
-from unigrpo.registry import register
+from unigrpo.registry import Configuration, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +49,11 @@ class Dynamics(Protocol):
     stochastic: ClassVar[bool]
     gaussian: ClassVar[bool]
     dt_in_variance: ClassVar[bool]
+
+    @property
+    def reduction(self) -> Reduction:
+        """How log-probabilities are reduced over a row's elements; only stochastic steps have some."""
+        ...
 
     def transition(self, x: Tensor, v: Tensor, t: Tensor, t_next: Tensor, t_second: Tensor) -> Transition:
         """The step's distribution."""
@@ -88,7 +93,7 @@ class _Sde(ABC):
             t_second: the schedule's second point, 0-d or [B].
 
         Raises:
-            ShapeError: shapes that do not fit.
+            ShapeError: a shape that does not fit.
             ValueError: times out of order.
         """
         x, v, t, t_next = _step(x, v, t, t_next)
@@ -109,7 +114,7 @@ class _Sde(ABC):
         z = (x_next - transition.mean) / std
         return over_elements(-z.square() / 2 - std.log() - math.log(2 * math.pi) / 2, self.reduction)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: Configuration) -> Iterator[str]:
         """Say why the noise level cannot be 0."""
         if self.a == 0:
             yield "a=0 leaves no noise to explore with; use dynamics=ode or a > 0"
@@ -178,7 +183,7 @@ class Cps:
         x_next, _ = _taken(x_next, transition)
         return over_elements(-(x_next - transition.mean).square(), self.reduction)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: Configuration) -> Iterator[str]:
         """Say why there must be noise, and none is trained on at the last step."""
         if self.eta == 0:
             yield "eta=0 leaves no noise to explore with; use dynamics=ode or eta > 0"
@@ -198,6 +203,7 @@ class Ode:
     stochastic: ClassVar[bool] = False
     gaussian: ClassVar[bool] = False
     dt_in_variance: ClassVar[bool] = False
+    reduction: ClassVar[Reduction] = "mean"  # of no log-probability
 
     def transition(self, x: Tensor, v: Tensor, t: Tensor, t_next: Tensor, t_second: Tensor) -> Transition:
         """Mean ``x - dt v``, std 0; arguments as for ``flow_sde``."""

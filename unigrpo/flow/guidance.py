@@ -1,13 +1,14 @@
 """Classifier-free guidance during a rollout, or none.
 
-``guides(t)`` says whether a step needs the unconditional velocity, ``combine`` uses it.  Replay asks the same two
-questions, so the guided velocity is part of the policy that is trained.
+``branches`` name the contexts whose velocities a guidance wants besides the conditional one, ``guides(t)`` says whether
+a step needs them, ``combine`` uses them.  Replay asks the same, so the guided velocity is part of the policy that is
+trained.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from unigrpo.checks import over_elements, per_row, same_shape
 from unigrpo.registry import register
@@ -16,16 +17,40 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+#: What a branch leaves out of the context: all texts, or all images.
+Branch = Literal["text-free", "image-free"]
+
+
+class Guidance(Protocol):
+    """What a strategy of slot ``guidance`` offers.
+
+    Attributes:
+        branches: contexts that it wants besides the conditional one.
+    """
+
+    branches: ClassVar[tuple[Branch, ...]]
+
+    def guides(self, t: float) -> bool:
+        """Whether the step at time t needs the branches' velocities."""
+        ...
+
+    def combine(self, v_cond: Tensor, *v_branches: Tensor) -> Tensor:
+        """The velocity that is used, [B, ...] as its arguments, of which there is one for each branch."""
+        ...
+
+
 @register("guidance", "cfg_free", source="UniGRPO (2603.23500)")
 @dataclass(frozen=True)
 class CfgFree:
     """The conditional velocity as it is: one evaluation per step, one unbranched context per episode."""
 
+    branches: ClassVar[tuple[Branch, ...]] = ()
+
     def guides(self, t: float) -> bool:
         """Never."""
         return False
 
-    def combine(self, v_cond: Tensor, v_uncond: Tensor) -> Tensor:
+    def combine(self, v_cond: Tensor, *v_branches: Tensor) -> Tensor:
         """``v_cond``."""
         return v_cond
 
@@ -37,6 +62,8 @@ class Cfg:
 
     ``renorm`` scales the guided velocity of each image down to the norm of its conditional one, never up.
     """
+
+    branches: ClassVar[tuple[Branch, ...]] = ("text-free",)
 
     scale: float = 2.0
     low: float = 0.0
@@ -52,12 +79,13 @@ class Cfg:
         """Inside the interval; at scale 1 nowhere: the same cost and the same bits as ``cfg_free``."""
         return self.scale != 1 and self.low < t <= self.high
 
-    def combine(self, v_cond: Tensor, v_uncond: Tensor) -> Tensor:
+    def combine(self, v_cond: Tensor, *v_branches: Tensor) -> Tensor:
         """The guided velocity, [B, ...] as its arguments.
 
         Raises:
-            ShapeError: the shapes differ.
+            ShapeError: they differ in shape.
         """
+        (v_uncond,) = v_branches
         same_shape(v_cond=v_cond, v_uncond=v_uncond)
         v = v_uncond + self.scale * (v_cond - v_uncond)
         if not self.renorm:

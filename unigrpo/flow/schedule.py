@@ -25,5 +25,9 @@ def time_points(steps: int, shift: float = 1.0) -> Tensor:
         raise ValueError(f"expected steps >= 1 and shift >= 1, got steps={steps}, shift={shift}")
     import torch
 
-    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
+
+
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """``s t / (1 + (s - 1) t)``: times in [0, 1], moved towards noise by s >= 1."""
     return shift * t / (1 + (shift - 1) * t)

@@ -9,9 +9,21 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from unigrpo.registry import register
+from unigrpo.registry import Configuration, register
+
+
+class Window(Protocol):
+    """What a strategy of slot ``window`` offers."""
+
+    def __call__(self, steps: int, update: int, rng: random.Random) -> tuple[int, ...]:
+        """Sorted indices of the steps of one update."""
+        ...
+
+    def end(self, steps: int, updates: int) -> int:
+        """One past the last step that it can reach in a run."""
+        ...
 
 
 @register("window", "all", source="Flow-GRPO (2505.05470)")
@@ -51,7 +63,7 @@ class RandomWindow:
         """``high``."""
         return self.high
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: Configuration) -> Iterator[str]:
         """Say why the window must lie within the sampler's steps."""
         if self.high > config.sampler.steps:
             yield f"high={self.high} lies beyond sampler.steps={config.sampler.steps}; lower it, or take more steps"
@@ -79,7 +91,7 @@ class Sliding:
         """One past the window of the last of ``updates`` updates."""
         return min((max(updates, 1) - 1) // self.every * self.stride + self.size, steps)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: Configuration) -> Iterator[str]:
         """Say why the window must fit the sampler's steps."""
         if self.size > config.sampler.steps:
             yield f"size={self.size} is more than sampler.steps={config.sampler.steps}; lower it, or take more steps"
@@ -104,7 +116,7 @@ class Scattered:
         """The number of steps."""
         return steps
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: Configuration) -> Iterator[str]:
         """Say why there must be as many steps to draw from."""
         if self.size > config.sampler.steps:
             yield f"size={self.size} is more than sampler.steps={config.sampler.steps}; lower it, or take more steps"

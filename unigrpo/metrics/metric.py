@@ -1,51 +1,110 @@
-"""What every measure offers."""
+"""What every metric offers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from unigrpo.rollout.decoded import DecodedEpisodes
+from unigrpo.io import JsonObject
+from unigrpo.registry import Strategy
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from unigrpo.rollout.decoded import DecodedEpisodes
+
+#: What is found of one episode, or of one turn of it: names -> numbers and words.  ``prompt``, ``tag``, ``text`` and
+#: ``image`` say whose it is, and ``turn``, from 1, which turn's.
+Row = JsonObject
 
 
-class Measure(Protocol):
-    """Measures decoded episodes of one family of prompts in one world.
+@dataclass(frozen=True)
+class Quantity:
+    """How reports show one value.
 
     Attributes:
-        version: raised when equal episodes stop giving equal numbers; numbers of two versions are not compared.
+        name: of the value, such as ``reward/total``.
+        label: within its group.
+        group: of columns; without one it is measured and has no column.
+        better: which way is.
+        headline: whether it is among the few that say most; those are measured under guidance and of kept skills too.
+        row_field: the field of a row that the value is a mean of; empty if it is no mean over rows.
+        phrase: its name inside a sentence, if label and group do not make one.
+    """
+
+    name: str
+    label: str
+    group: str
+    better: Literal["higher", "lower", "neither"] = "higher"
+    headline: bool = False
+    row_field: str = ""
+    phrase: str = ""
+
+    def under(self, prefix: str, group: str) -> Quantity:
+        """The same under other circumstances, such as ``guided``; it has no rows then."""
+        return Quantity(f"{prefix}/{self.name}", self.label, group, self.better)
+
+    def to_dict(self) -> JsonObject:
+        """As ``metrics_schema.json`` has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric found.
+
+    Attributes:
+        values: name -> value over all episodes.
+        rows: of every episode or turn, prompt by prompt.
+    """
+
+    values: Mapping[str, float]
+    rows: Sequence[Row] = field(default_factory=list)
+
+
+class Metric(Strategy, Protocol):
+    """A strategy of slot ``metric``: it measures episodes, whatever their reward was.
+
+    Attributes:
+        version: raised when equal episodes stop giving equal values; values of two versions are not compared.
+        needs: what it reads of a prompt besides the text (:attr:`~unigrpo.data.prompt.Prompt.offers`).
     """
 
     version: int
+    needs: frozenset[str]
 
     @property
-    def train_metrics(self) -> tuple[str, ...]:
-        """The fields of a row that training logs, averaged over its rollout; the first one says most."""
+    def quantities(self) -> Sequence[Quantity]:
+        """The values that it may find, in the order of columns, those that say most first."""
         ...
 
-    @property
-    def headline(self) -> tuple[str, ...]:
-        """The metrics of the summary that say most, first the one."""
-        ...
-
-    def rows(self, decoded: DecodedEpisodes, per_prompt: int) -> list[Row]:
-        """One row per episode (per turn for edits), with ``prompt``, ``tag``, ``text`` and ``image``."""
-        ...
-
-    def summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Flat name -> value over all rows."""
+    def __call__(self, episodes: Sequence[DecodedEpisodes], per_prompt: int) -> Measured:
+        """Measure batches of episodes, ``per_prompt`` neighbouring rows of a batch being of one prompt."""
         ...
 
 
-def by_tag(rows: Sequence[Mapping[str, Any]], field: str) -> dict[str, float]:
-    """Tag -> mean of ``field``, tags in order of appearance."""
+def by_tag(rows: Sequence[Row], name: str) -> dict[str, float]:
+    """Tag -> mean of the field ``name``, tags in order of appearance."""
     tags = dict.fromkeys(row["tag"] for row in rows)
-    return {tag: fmean(row[field] for row in rows if row["tag"] == tag) for tag in tags}
+    return {tag: fmean(row[name] for row in rows if row["tag"] == tag) for tag in tags}
 
 
-def named(decoded: DecodedEpisodes, row: int, per_prompt: int) -> Row:
+def named(episodes: DecodedEpisodes, row: int, per_prompt: int) -> Row:
     """What every row says of its prompt."""
-    prompt = decoded.prompts[row]
-    return {"prompt": prompt.key, "tag": prompt.tag, "text": prompt.prompt, "image": row % per_prompt}
+    prompt = episodes.prompts[row]
+    return {"prompt": prompt.key, "tag": prompt.tag, "text": prompt.text, "image": row % per_prompt}
+
+
+def merged(measured: Sequence[Sequence[Row]]) -> list[Row]:
+    """The rows of several metrics in one: what is said of an episode goes to all of its turns."""
+    found: dict[tuple[str, int], dict[int, Row]] = {}
+    for rows in measured:
+        for row in rows:
+            turns = found.setdefault((row["prompt"], row["image"]), {})
+            turns[row.get("turn", 0)] = turns.get(row.get("turn", 0), {}) | row
+    return [whole for turns in found.values() for whole in _with_episode(turns)]
+
+
+def _with_episode(turns: dict[int, Row]) -> list[Row]:
+    episode = turns.get(0, {})
+    return [episode | row for turn, row in turns.items() if turn] or [episode]

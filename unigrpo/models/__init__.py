@@ -1,1 +1,6 @@
-"""Unified models: the policy protocol, the mixture-of-transformers policy, autoencoders, tokenizer, checkpoints."""
+"""Unified models (slot ``model``): what a run asks of one, and those that are shipped."""
+
+from unigrpo.models.model import LoadedModel, Model
+from unigrpo.models.mot import Mot
+
+__all__ = ["LoadedModel", "Model", "Mot"]

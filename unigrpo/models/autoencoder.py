@@ -6,7 +6,7 @@ Latents have about zero mean and unit variance per channel, so that the flow's n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,15 @@ from torch.nn import functional as F
 
 class Autoencoder(Protocol):
     """Deterministic both ways: two evaluations of one picture must agree."""
+
+    @property
+    def factor(self) -> int:
+        """Side of the square of pixels behind one latent pixel."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Move it."""
+        ...
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w]."""
@@ -60,6 +69,11 @@ class TinyAutoencoder(nn.Module):
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
 
+    @property
+    def factor(self) -> int:
+        """Pixels of a latent pixel, a side."""
+        return self.FACTOR
+
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] -> latents [B, C, H/8, W/8]."""
         return (self.encoder(pictures) - self.mean) / self.std
@@ -86,6 +100,7 @@ class DiffusersAutoencoder(nn.Module):
         self.model = AutoencoderKL.from_pretrained(folder)
         self.scale: float = self.model.config.scaling_factor
         self.shift: float = self.model.config.shift_factor or 0.0
+        self.factor: int = 2 ** (len(self.model.config.block_out_channels) - 1)
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] -> scaled latents."""

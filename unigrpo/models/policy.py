@@ -1,126 +1,133 @@
-"""The policy protocol: all that the rollout asks of a unified model.
+"""The policy protocol: all that a run asks of a unified model.
 
-An adapter for another model implements five methods and one property.  A *context* is whatever the model keeps of the
-segments so far (for a transformer, keys and values); it is built once per segment and never changed in place, so that
-all denoising steps, and all members of a group, share it.
+A *context* is whatever the model keeps of the segments so far (for a transformer, keys and values).  It is opaque: only
+the model looks inside.  It is built once per segment and never changed in place, so that all denoising steps, and all
+members of a group, share it.  ``conformance.py`` checks an adapter against what is written here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 Modality = Literal["text", "image"]
 
 
-@dataclass(frozen=True)
-class Context:
-    """Keys and values of everything covered so far.
-
-    Attributes:
-        keys: per layer [B, kv_heads, T, head_dim], after norm and rotation.
-        values: per layer [B, kv_heads, T, head_dim].
-        valid: [B, T] bool, False where a row is padded.
-        position: [B] int64, rotary position of the next token.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    valid: Tensor
-    position: Tensor
+class Context(Protocol):
+    """What a model keeps of B rows of segments; every method makes a new one."""
 
     @property
     def batch(self) -> int:
-        """Rows."""
-        return self.valid.shape[0]
-
-    def repeat(self, times: int) -> Context:
-        """Every row ``times`` times, neighbours together (row-major groups)."""
-        return Context(
-            tuple(k.repeat_interleave(times, 0) for k in self.keys),
-            tuple(v.repeat_interleave(times, 0) for v in self.values),
-            self.valid.repeat_interleave(times, 0),
-            self.position.repeat_interleave(times, 0),
-        )
-
-    def rows(self, index: Tensor) -> Context:
-        """Some rows, [n] int64, each as often as it is named."""
-        return Context(
-            tuple(k[index] for k in self.keys),
-            tuple(v[index] for v in self.values),
-            self.valid[index],
-            self.position[index],
-        )
-
-    def followed_by(self, longer: Context) -> Context:
-        """``longer``, of which this is the beginning; through what it has more no gradient flows."""
-        start = self.valid.shape[1]
-        keys, values = (
-            tuple(torch.cat((a, b[:, :, start:].detach()), 2) for a, b in zip(mine, theirs, strict=True))
-            for mine, theirs in ((self.keys, longer.keys), (self.values, longer.values))
-        )
-        return Context(keys, values, longer.valid, longer.position)
-
-    def detach(self) -> Context:
-        """The same context, through which no gradient flows."""
-        return replace(self, keys=tuple(k.detach() for k in self.keys), values=tuple(v.detach() for v in self.values))
-
-
-class Policy(Protocol):
-    """A unified model as the rollout sees it.
-
-    Texts are token blocks [B, L] with a bool mask, right-padded; latents are maps [B, C, H, W]; time t is 1 at noise.
-    """
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents of a painted picture."""
+        """B."""
         ...
 
-    def start(self, batch: int) -> Context:
+    def repeat(self, times: int) -> Self:
+        """Every row ``times`` times, neighbours together: [a, b] -> [a, a, b, b]."""
+        ...
+
+    def rows(self, index: Tensor) -> Self:
+        """Some rows, [n] int64, each as often as it is named."""
+        ...
+
+    def detach(self) -> Self:
+        """The same, through which no gradient flows."""
+        ...
+
+    def followed_by(self, longer: Self) -> Self:
+        """``longer``, of which this is the beginning: gradients flow through the beginning alone."""
+        ...
+
+
+#: An adapter names its own context, ``Policy[MyContext]``; a run takes any.
+C = TypeVar("C", bound=Context, default=Any)
+
+
+class Policy(Protocol[C]):
+    """A unified model as a run sees it.
+
+    Texts are token blocks [B, L] with a bool mask, right-padded; latents are maps [B, C, H, W]; time t is 1 at noise.
+    What is not about texts and images is as in :class:`torch.nn.Module`, from which an adapter takes it; the model may
+    be several modules.
+    """
+
+    training: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is, and its contexts."""
+        ...
+
+    def start(self, batch: int) -> C:
         """The empty context of ``batch`` rows."""
         ...
 
-    def extend_text(self, context: Context, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Context]:
-        """Append tokens [B, L]; returns next-token logits [B, L, V] at each of them and the longer context."""
+    def extend_text(self, context: C, tokens: Tensor, mask: Tensor, *, logits: bool = True) -> tuple[Tensor, C]:
+        """Append tokens [B, L] int64 where ``mask`` [B, L] holds; a row may have none.
+
+        Returns:
+            Next-token logits [B, L, V] at each of them, or [B, 0, V] without ``logits``; and the longer context.
+        """
         ...
 
-    def extend_image(self, context: Context, latents: Tensor, alive: Tensor) -> Context:
-        """Append a clean picture [B, C, H, W], given or the policy's own, in the rows where ``alive`` [B] is True."""
+    def extend_image(self, context: C, latents: Tensor, alive: Tensor) -> C:
+        """Append a clean image [B, C, H, W], given or the policy's own, in the rows where ``alive`` [B] is True."""
         ...
 
-    def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
-        """dx/dt = noise - data at ``x`` [B, C, H, W] and ``t`` (0-d or [B]); does not change the context."""
+    def velocity(self, context: C, x: Tensor, t: Tensor) -> Tensor:
+        """dx/dt = noise - data at ``x`` [B, C, H, W] and ``t`` (0-d or [B]), in the dtype of ``x``."""
         ...
 
-    def parameters_of(self, modality: Modality) -> Iterable[torch.nn.Parameter]:
-        """The trainable parameters of one expert; the two sets are disjoint and cover the model."""
+    def parameters_of(self, modality: Modality) -> Iterable[nn.Parameter]:
+        """The trainable parameters of one modality; the two sets are disjoint and cover what is trained."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters with unique names."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze or thaw all parameters."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Move it."""
+        ...
+
+    def train(self, mode: bool = True) -> Self:
+        """Enter training mode, which must not change what is computed: no dropout."""
+        ...
+
+    def eval(self) -> Self:
+        """Leave training mode."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights by name."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """Take over the weights of :meth:`state_dict`."""
         ...
 
 
-class CodePolicy(Protocol):
-    """What image_head=tokens asks of a unified model besides: pictures are N codes of K, and need no velocity."""
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents of a painted picture; N = H * W."""
-        ...
+class CodePolicy(Protocol[C]):
+    """What image_head=tokens asks of a unified model besides: images are N codes of K, and need no velocity."""
 
     @property
     def num_image_codes(self) -> int:
-        """K, which is itself the token that begins a picture."""
+        """K, which is itself the token that begins an image."""
         ...
 
-    def extend_codes(self, context: Context, tokens: Tensor, alive: Tensor, first: int = 0) -> tuple[Tensor, Context]:
-        """Append some of a picture's N + 1 tokens, the ``first`` being in the context; next-code logits [B, L, K]."""
+    def extend_codes(self, context: C, tokens: Tensor, alive: Tensor, first: int = 0) -> tuple[Tensor, C]:
+        """Append some of an image's N + 1 tokens, the ``first`` being in the context; next-code logits [B, L, K]."""
         ...
 
     def codes_of(self, latents: Tensor) -> Tensor:
-        """Latents [B, C, H, W] -> codes [B, N] int64."""
+        """Latents [B, C, H, W] -> codes [B, N] int64, N = H * W."""
         ...
 
     def latents_of(self, codes: Tensor) -> Tensor:

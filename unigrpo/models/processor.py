@@ -3,46 +3,181 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 
+from unigrpo.data.prompt import ImageSource, Prompt
 from unigrpo.errors import ConfigError
-from unigrpo.models.checkpoint import UnifiedModel
+from unigrpo.models.autoencoder import Autoencoder
+from unigrpo.models.template import ChatTemplate
+from unigrpo.models.tokenizer import Tokenizer
 from unigrpo.rollout.decoded import DecodedEpisodes, End, ImagePart, TextPart
 from unigrpo.rollout.trajectory import ImageSegment, Segment, TextSegment, Trajectory
 
 
-class Processor:
-    """Translates for one model and one world."""
+@dataclass(frozen=True)
+class SpecialIds:
+    """The token ids that a rollout knows by their role.
 
-    def __init__(self, model: UnifiedModel, world: Any):
-        self.model, self.world = model, world
+    Attributes:
+        bos: begins a text block.
+        eos: ends a text block.
+        pad: fills ragged blocks.
+        image: ends a text block by asking for an image.
+        prompt: begins a given text block, where that is another than ``bos``.
+    """
 
-    def encode(self, prompts: Sequence[Any]) -> tuple[Segment, ...]:
-        """What the prompts give, one row each: source pictures, if they have them, and their texts in order.
+    bos: int
+    eos: int
+    pad: int
+    image: int
+    prompt: int | None = None
+
+
+class Processor(Protocol):
+    """What a run asks for besides the policy: tokens and latents of prompts, texts and images of trajectories."""
+
+    @property
+    def ids(self) -> SpecialIds:
+        """The special tokens."""
+        ...
+
+    def image_size(self, height: int = 0, width: int = 0) -> tuple[int, int]:
+        """(H, W) in pixels of an image that is asked for in that size; 0 and 0 ask for the model's own.
 
         Raises:
-            ConfigError: some prompts of the batch have a source picture and some do not, or not equally many texts.
+            ConfigError: the model has no images of that size.
         """
-        sources = [getattr(prompt, "source", None) for prompt in prompts]
-        texts = [getattr(prompt, "instructions", (prompt.prompt,)) for prompt in prompts]
-        _check_alike(
-            "having a source picture", [prompt.key for prompt in prompts], [one is not None for one in sources]
-        )
-        _check_alike("the number of their texts", [prompt.key for prompt in prompts], list(map(len, texts)))
-        pictures = (self._picture(sources),) if sources[0] is not None else ()
-        return (*pictures, *map(self._text, zip(*texts, strict=True)))
+        ...
+
+    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of such an image."""
+        ...
+
+    def encode(self, prompts: Sequence[Prompt]) -> tuple[Segment, ...]:
+        """What the prompts give, one row each, in the order in which it is due."""
+        ...
+
+    def decode(self, trajectory: Trajectory) -> DecodedEpisodes:
+        """What was said and shown, one row per episode; pixels on the CPU."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Move what it computes with, and what it makes."""
+        ...
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """The latents that a policy can make.
+
+    Attributes:
+        channels: of a latent pixel.
+        height: of the model's own images, in latent pixels.
+        width: likewise.
+        patch: side of the square of latent pixels behind one image token.
+        largest: the longest side, in latent pixels; 0 if there is none.
+    """
+
+    channels: int
+    height: int
+    width: int
+    patch: int = 1
+    largest: int = 0
+
+
+class StandardProcessor:
+    """Translates by a tokenizer, an autoencoder and, if a model wants one, a chat template.
+
+    A text block is framed by the tokenizer's bos and eos.  With a template a request is framed by that instead: it
+    begins with the template's first token, and the template's last token is what a reply begins with.
+
+    Args:
+        tokenizer: of texts.
+        autoencoder: of images.
+        grid: of the policy's latents.
+        template: of requests.
+
+    Raises:
+        ConfigError: the template gives no two tokens.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, autoencoder: Autoencoder, grid: LatentGrid, template: ChatTemplate | None = None
+    ):
+        self.tokenizer, self.autoencoder, self.grid, self.template = tokenizer, autoencoder, grid, template
+        self.device = torch.device("cpu")
+        self._ids = SpecialIds(tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.start_of_image)
+        if template is not None:
+            (frame,) = tokenizer.ids_of([template.render("")])
+            if len(frame) < 2:
+                raise ConfigError(f"the chat template: expected two tokens or more around a request, got {len(frame)}")
+            self._ids = replace(self._ids, prompt=frame[0], bos=frame[-1])
+
+    @property
+    def ids(self) -> SpecialIds:
+        """The special tokens."""
+        return self._ids
+
+    def to(self, device: torch.device) -> Self:
+        """Move the autoencoder, and what is made."""
+        self.autoencoder = self.autoencoder.to(device)
+        self.device = device
+        return self
+
+    def image_size(self, height: int = 0, width: int = 0) -> tuple[int, int]:
+        """(H, W) in pixels; 0 and 0 are the model's own."""
+        factor, grid = self.autoencoder.factor, self.grid
+        step, largest = factor * grid.patch, factor * grid.largest
+        wrong = [n for n in (height, width) if n % step or (largest and n > largest)]
+        if wrong or bool(height) != bool(width):
+            limit = f" up to {largest}" if largest else ""
+            raise ConfigError(
+                f"sampler.height={height}, sampler.width={width}: expected multiples of {step} pixels{limit}, or 0 and"
+                " 0 for the model's own size"
+            )
+        return (height, width) if height else (grid.height * factor, grid.width * factor)
+
+    def latent_shape(self, height: int = 0, width: int = 0) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of an image of :meth:`image_size`."""
+        pixels = self.image_size(height, width)
+        return (self.grid.channels, pixels[0] // self.autoencoder.factor, pixels[1] // self.autoencoder.factor)
+
+    def encode(self, prompts: Sequence[Prompt]) -> tuple[Segment, ...]:
+        """What the prompts give, one row each: their images, if they have any, and their texts in order.
+
+        Raises:
+            ConfigError: not all prompts of the batch have equally many images and texts.
+        """
+        keys = [prompt.key for prompt in prompts]
+        images, texts = [prompt.images for prompt in prompts], [prompt.texts for prompt in prompts]
+        _check_alike("the number of their images", keys, list(map(len, images)))
+        _check_alike("the number of their texts", keys, list(map(len, texts)))
+        given = map(self._image, zip(*images, strict=True))
+        return (*given, *map(self._text, zip(*texts, strict=True)))
 
     def _text(self, texts: Sequence[str]) -> TextSegment:
-        tokens, mask = self.model.tokenizer.encode(texts)
-        return TextSegment(tokens.to(self.model.device), mask.to(self.model.device), given=True)
+        tokens, mask = self.tokenizer.encode(texts) if self.template is None else self._requests(self.template, texts)
+        return TextSegment(tokens.to(self.device), mask.to(self.device), given=True)
+
+    def _requests(self, template: ChatTemplate, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Requests without their first token, which the rollout puts there, and their last, which begins the reply."""
+        rows = self.tokenizer.ids_of([template.render(text) for text in texts])
+        frame = (self._ids.prompt, self._ids.bos)
+        for text, row in zip(texts, rows, strict=True):
+            if (row[0], row[-1]) != frame:
+                raise ConfigError(
+                    f"the chat template: expected every request to begin with token {frame[0]} and to end with"
+                    f" {frame[1]}, got {row[0]} and {row[-1]} for {text!r:.80}"
+                )
+        return self.tokenizer.padded([row[1:-1] for row in rows])
 
     @torch.no_grad()
-    def _picture(self, scenes: Sequence[Any]) -> ImageSegment:
-        pixels = torch.stack([torch.from_numpy(self.world.render(scene)) for scene in scenes])
-        latents = self.model.autoencoder.encode(pixels.to(self.model.device))
+    def _image(self, images: Sequence[ImageSource]) -> ImageSegment:
+        pixels = torch.stack([torch.from_numpy(image.pixels()) for image in images])
+        latents = self.autoencoder.encode(pixels.to(self.device))
         alive = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         return ImageSegment((), latents, alive, given=True)
 
@@ -57,22 +192,22 @@ class Processor:
         return DecodedEpisodes(prompts, tuple(parts))
 
     def _words(self, segment: TextSegment) -> TextPart:
-        tokenizer = self.model.tokenizer
+        tokenizer = self.tokenizer
         lengths = segment.mask.sum(1)
         last = segment.tokens.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
-        names: dict[int, End] = {tokenizer.eos: "stop", tokenizer.start_of_image: "paint"}
+        names: dict[int, End] = {tokenizer.eos: "stop", tokenizer.start_of_image: "image"}
         ends = [
             names.get(token, "cut") if said else None
             for token, said in zip(last.tolist(), segment.alive.tolist(), strict=True)
         ]
         kept = segment.mask.clone()
         for row, (end, length) in enumerate(zip(ends, lengths.tolist(), strict=True)):
-            if end in ("stop", "paint"):
+            if end in ("stop", "image"):
                 kept[row, length - 1] = False
         return TextPart(tokenizer.decode(segment.tokens, kept), ends, lengths.tolist(), segment.given, segment.turn)
 
     def _pictures(self, segment: ImageSegment) -> ImagePart:
-        pixels = self.model.autoencoder.decode(segment.latents).float().cpu()
+        pixels = self.autoencoder.decode(segment.latents).float().cpu()
         return ImagePart(pixels, segment.alive.tolist(), segment.given, segment.turn)
 
 

@@ -1,30 +1,56 @@
-"""Texts to token blocks and back, by any ``tokenizer.json`` of the tokenizers library."""
+"""Texts to token blocks and back, by any tokenizer of Hugging Face's ``tokenizers`` library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
 from torch import Tensor
 
+from unigrpo.errors import ConfigError
 from unigrpo.registry import nearest
 
 PAD, BOS, EOS, IMAGE, END_IMAGE, UNKNOWN = SPECIAL = ("<pad>", "<bos>", "<eos>", "<image>", "</image>", "<unk>")
+#: Role of a special token -> what it is called unless a tokenizer says otherwise, and its key in Hugging Face's files.
+ROLES: dict[str, tuple[str, str]] = {
+    "pad": (PAD, "pad_token"),
+    "bos": (BOS, "bos_token"),
+    "eos": (EOS, "eos_token"),
+    "start_of_image": (IMAGE, "start_of_image_token"),
+    "end_of_image": (END_IMAGE, "end_of_image_token"),
+    "unknown": (UNKNOWN, "unk_token"),
+}
+_FILE, _MAP = "tokenizer.json", "special_tokens_map.json"
 
 
 class Tokenizer:
-    """A fast tokenizer and the ids that frame a text block."""
+    """A fast tokenizer and the ids that frame a text block.
 
-    def __init__(self, inner: tokenizers.Tokenizer):
+    Args:
+        inner: of the tokenizers library.
+        roles: role -> special token, where that is not the usual one; roles are those of :data:`ROLES`, of which
+            ``unknown`` may be missing.
+
+    Raises:
+        ValueError: a special token is not in the vocabulary.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, roles: Mapping[str, str] | None = None):
         self.inner = inner
-        ids = {token: inner.token_to_id(token) for token in SPECIAL}
-        if missing := [token for token, i in ids.items() if i is None]:
+        if strange := sorted((roles or {}).keys() - ROLES.keys()):
+            raise ValueError(f"unknown role {strange[0]!r} of a special token{nearest(strange[0], ROLES)}")
+        self.roles = {role: usual for role, (usual, _) in ROLES.items()} | dict(roles or {})
+        ids = {role: inner.token_to_id(token) for role, token in self.roles.items()}
+        if missing := [self.roles[role] for role, i in ids.items() if i is None and role != "unknown"]:
             raise ValueError(f"the tokenizer has no token {', '.join(missing)}")
-        self.pad, self.bos, self.eos, self.start_of_image, self.end_of_image, self.unknown = (
-            int(i) for i in ids.values() if i is not None
-        )
+        found = {role: int(i) for role, i in ids.items() if i is not None}
+        self.pad, self.bos, self.eos = found["pad"], found["bos"], found["eos"]
+        self.start_of_image, self.end_of_image = found["start_of_image"], found["end_of_image"]
+        self.unknown = found.get("unknown")
 
     @classmethod
     def of_words(cls, words: Iterable[str]) -> Tokenizer:
@@ -32,18 +58,43 @@ class Tokenizer:
         return cls(_word_level((*SPECIAL, *words)))
 
     def with_words(self, words: Iterable[str]) -> Tokenizer:
-        """The same words with the same ids, and new ones after them, one token each."""
+        """The same words with the same ids, and new ones after them, one token each.
+
+        Raises:
+            ConfigError: this tokenizer has no token per word.
+        """
+        if not isinstance(self.inner.model, tokenizers.models.WordLevel):
+            raise ConfigError("model.new_words=true: expected a tokenizer with one token per word; leave it out")
         known = self.words()
         return Tokenizer(_word_level((*sorted(known, key=lambda word: known[word]), *words)))
 
     @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
-        """Read a ``tokenizer.json``."""
-        return cls(tokenizers.Tokenizer.from_file(str(path)))
+    def load(cls, path: str | Path, roles: Mapping[str, str] | None = None) -> Tokenizer:
+        """Read a ``tokenizer.json``, or the folder of a Hugging Face tokenizer.
+
+        Special tokens are those of ``roles``, then those that ``special_tokens_map.json`` or ``tokenizer_config.json``
+        beside the tokenizer name, then the usual ones.
+        """
+        path = Path(path)
+        folder = path if path.is_dir() else path.parent
+        file = path / _FILE if path.is_dir() else path
+        named: dict[str, str] = {}
+        for settings in (_read(folder / "tokenizer_config.json"), _read(folder / _MAP)):
+            named |= {role: _token(settings[key]) for role, (_, key) in ROLES.items() if settings.get(key)}
+        if file.is_file() or not path.is_dir():
+            inner = tokenizers.Tokenizer.from_file(str(file))
+        else:
+            from transformers import AutoTokenizer
+
+            inner = AutoTokenizer.from_pretrained(path).backend_tokenizer
+        return cls(inner, named | dict(roles or {}))
 
     def save(self, path: str | Path) -> None:
-        """Write a ``tokenizer.json``."""
+        """Write a ``tokenizer.json``, and beside it the special tokens that are not the usual ones."""
         self.inner.save(str(path))
+        unusual = {ROLES[role][1]: token for role, token in self.roles.items() if token != ROLES[role][0]}
+        if unusual:
+            Path(path).with_name(_MAP).write_text(json.dumps(unusual, indent=2, sort_keys=True) + "\n")
 
     def __len__(self) -> int:
         return int(self.inner.get_vocab_size())
@@ -52,20 +103,46 @@ class Tokenizer:
         """Token -> id."""
         return dict(self.inner.get_vocab())
 
+    def check_ids(self, expected: Mapping[str, int], vocab_size: int) -> None:
+        """Check the special tokens against those of a model.
+
+        Args:
+            expected: role -> id.
+            vocab_size: tokens that the model has, which may be more.
+
+        Raises:
+            ValueError: they differ.
+        """
+        for role, i in expected.items():
+            own = getattr(self, role)
+            if own != i:
+                raise ValueError(f"the model's {role} is token {i}, the tokenizer's {self.roles[role]!r} is {own}")
+        if len(self) > vocab_size:
+            raise ValueError(f"the tokenizer has {len(self)} tokens, the model {vocab_size}")
+
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts -> tokens [B, L] int64 ending in eos, right-padded, and their mask.
 
         Raises:
-            ValueError: a word is not in the vocabulary.
+            ValueError: a word is not in the vocabulary, and there is no way to spell it.
         """
-        rows = []
+        return self.padded([[*ids, self.eos] for ids in self.ids_of(texts)])
+
+    def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts, without any that frame them."""
+        rows: list[list[int]] = []
         for text, encoding in zip(texts, self.inner.encode_batch(list(texts), add_special_tokens=False), strict=True):
-            if self.unknown in encoding.ids:
+            if self.unknown is not None and self.unknown in encoding.ids:
                 word = text[slice(*encoding.offsets[encoding.ids.index(self.unknown)])]
-                known = set(self.inner.get_vocab()) - set(SPECIAL)
+                known = set(self.inner.get_vocab()) - set(self.roles.values())
                 raise ValueError(f"the model has no word {word!r} (in {text!r}){nearest(word, known)}")
-            rows.append(torch.tensor([*encoding.ids, self.eos]))
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad)
+            rows.append(list(encoding.ids))
+        return rows
+
+    def padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Ragged rows -> tokens [B, L] int64, right-padded, and their mask."""
+        tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+        tokens = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=self.pad)
         lengths = torch.tensor([len(row) for row in rows])
         return tokens, torch.arange(tokens.shape[1]) < lengths[:, None]
 
@@ -77,6 +154,16 @@ class Tokenizer:
             )
             for row, kept in zip(tokens.tolist(), mask.tolist(), strict=True)
         ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _token(value: Any) -> str:
+    """A special token as Hugging Face writes it: a word, or a mapping that has it as its content."""
+    return str(value["content"] if isinstance(value, dict) else value)
 
 
 def _word_level(words: Iterable[str]) -> tokenizers.Tokenizer:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from unigrpo.checks import ShapeError, check_mask, upcast
 from unigrpo.registry import register
@@ -67,6 +67,9 @@ class PerReward:
 
     Distinct combinations of rewards with equal sums keep distinct advantages.
     """
+
+    each_component: ClassVar[bool] = True
+    """Whether components are normalised one by one."""
 
     ddof: Literal[0, 1] = 0
     eps: float = 1e-4

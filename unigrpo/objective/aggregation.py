@@ -1,7 +1,7 @@
 """From a value per action to one number: [B, L] with a mask -> scalar.  Masked entries, NaN included, count nothing.
 
 A strategy that is ``joint`` takes one mean over a text's tokens and a picture's actions; under the others the pictures
-have a mean of their own.
+have a mean of their own.  One that is ``over_batch`` divides by a count over all rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class SequenceMean:
     """The mean over each sequence's tokens (1/|y|), then over sequences; one without tokens adds 0."""
 
     joint: ClassVar[bool] = False
+    over_batch: ClassVar[bool] = False
 
     def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
         """Scalar of values [B, L] and a boolean mask [B, L]."""
@@ -34,6 +35,7 @@ class TokenMean:
     """The mean over all tokens of the batch: long sequences weigh more."""
 
     joint: ClassVar[bool] = False
+    over_batch: ClassVar[bool] = True
 
     def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
         """Scalar of values [B, L] and a boolean mask [B, L]."""
@@ -46,6 +48,7 @@ class Constant:
     """The sum over tokens divided by a constant length, then the mean over sequences: no length enters."""
 
     joint: ClassVar[bool] = False
+    over_batch: ClassVar[bool] = False
 
     length: float = 64.0
     """The constant; as a rule the longest sequence that may be generated."""

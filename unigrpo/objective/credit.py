@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from unigrpo.checks import ShapeError, check_mask, upcast
-from unigrpo.registry import register
+from unigrpo.registry import Configuration, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-class Advantage(Protocol):
-    """Slot ``advantage``."""
-
-    def __call__(self, rewards: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
-        """Advantages [P, G] of rewards [P, G, K] with weights [K], of the members that have one."""
+    from unigrpo.objective.slots import Advantage
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class StepRewards:
         weights: [K] floating, of the components.
 
     Raises:
-        ShapeError: shapes that do not fit.
+        ShapeError: a shape that does not fit.
         TypeError: ``has_reward`` or ``alive`` is not boolean.
     """
 
@@ -102,6 +97,11 @@ class SuffixSum:
     scope: Literal["pooled", "index"] = "pooled"
     """What a reward is compared with: all placed rewards of the group (``pooled``, as published), so that a late reward
     also moves the mean of the earlier ones; or those at the same segment (``index``)."""
+
+    @property
+    def pools_segments(self) -> bool:
+        """Whether rewards of different segments are normalised together."""
+        return self.scope == "pooled"
 
     def __call__(self, rewards: StepRewards, advantage: Advantage) -> Tensor:
         """Advantages [P, G, S]."""
@@ -178,14 +178,14 @@ class Improvement:
             before = total, earned
         return rewards.spread(values)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: Configuration) -> Iterator[str]:
         """Say why turns must be comparable, and that not every reward says what is right."""
-        if config.episode.family != "images":
+        if not config.episode.one_request:
             yield (
                 f"episode={config.episode.name} asks for something else in every turn, so the difference of two turns'"
                 " rewards is no improvement; use credit=per_turn or episode=reflect"
             )
-        elif self.right == type(self).right and config.reward.name != "geneval":
+        elif self.right == type(self).right and not getattr(config.reward, "exact", False):
             yield (
                 f"reward={config.reward.name} need not reach {self.right} for a right picture, so that stopping on one"
                 " would be worth nothing; set credit.right to the total reward from which a picture is right"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from unigrpo.checks import Reduction, over_elements, per_row, same_shape, upcast
-from unigrpo.registry import register
+from unigrpo.registry import Configuration, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Raw:
     """``log r = log p(x') - log p_old(x')``."""
+
+    of_steps: ClassVar[bool] = False
 
     def __call__(
         self, log_prob: Tensor, old_log_prob: Tensor, mean: Tensor, old_mean: Tensor, std: Tensor, reduction: Reduction
@@ -43,12 +45,6 @@ class Raw:
         """Weights [K] of the gradients of K trained steps with sizes ``dt`` [K]: equal."""
         return dt.new_ones(dt.shape)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
-        """Say why steps need noise."""
-        if config.image_head.denoises and config.modalities.image and not config.dynamics.stochastic:
-            name = config.dynamics.name
-            yield f"dynamics={name} has no log-probability; use dynamics=flow_sde or modalities=text_only"
-
 
 @register("image_ratio", "ratio_norm", source="GRPO-Guard (2510.22319); UniGRPO (2603.23500) eq. 5")
 @dataclass(frozen=True)
@@ -57,6 +53,8 @@ class RatioNorm(Raw):
 
     D for mean-reduced log-probabilities; for sums 1 stands in its place.
     """
+
+    of_steps: ClassVar[bool] = True
 
     def __call__(
         self, log_prob: Tensor, old_log_prob: Tensor, mean: Tensor, old_mean: Tensor, std: Tensor, reduction: Reduction
@@ -70,9 +68,8 @@ class RatioNorm(Raw):
         same_shape(log_ratio=log_ratio, drift=drift)
         return s * (log_ratio + drift / (2 * s**2))
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: Configuration) -> Iterator[str]:
         """Say why steps need a Gaussian log-density."""
-        yield from super().conflicts(config)
         if config.modalities.image and config.dynamics.stochastic and not config.dynamics.gaussian:
             yield f"dynamics={config.dynamics.name} has no Gaussian density; use image_ratio=raw or dynamics=flow_sde"
 

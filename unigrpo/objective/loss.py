@@ -6,9 +6,9 @@ action, and :func:`joint_loss` makes one number of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from unigrpo.checks import Reduction, check_mask, per_row, same_shape, upcast
 from unigrpo.objective.aggregation import SequenceMean
@@ -16,51 +16,15 @@ from unigrpo.objective.aggregation import SequenceMean
 if TYPE_CHECKING:
     from torch import Tensor
 
-    TextRatio = Callable[[Tensor, Tensor, Tensor], Tensor]
-    ImageRatio = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Reduction], Tensor]
-    TextKl = Callable[[Tensor, Tensor], Tensor]
-
-
-class TrustRegion(Protocol):
-    """Slot ``trust_region``."""
-
-    def __call__(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Objective to maximise."""
-
-    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Where its gradient is removed."""
-
-
-class Regularizer(Protocol):
-    """Slot ``regularizer``."""
-
-    def __call__(
-        self, velocity: Tensor, ref_velocity: Tensor, mean: Tensor, ref_mean: Tensor, std: Tensor, dt: Tensor | float
-    ) -> Tensor:
-        """Distance from the reference, one per row."""
-
-
-class Aggregation(Protocol):
-    """Slot ``aggregation``."""
-
-    @property
-    def joint(self) -> bool:
-        """Whether text and image actions share one mean."""
-
-    def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
-        """One number of values [B, L] with a mask."""
-
-
-class Modalities(Protocol):
-    """Slot ``modalities``."""
-
-    @property
-    def text(self) -> float:
-        """Weight of the text loss."""
-
-    @property
-    def image(self) -> float:
-        """Weight of the image loss."""
+    from unigrpo.objective.slots import (
+        Aggregation,
+        ImageRatio,
+        Modalities,
+        Regularizer,
+        TextKl,
+        TextRatio,
+        TrustRegion,
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +95,7 @@ def token_objective(
         trust_region: slot ``trust_region``.
 
     Raises:
-        ShapeError: shapes that do not fit.
+        ShapeError: a shape that does not fit.
         TypeError: dtypes that are not floating or differ.
     """
     log_ratio = ratio(log_prob, old_log_prob, mask)
@@ -185,7 +149,7 @@ def step_objective(
         trust_region: slot ``trust_region``.
 
     Raises:
-        ShapeError: shapes that do not fit.
+        ShapeError: a shape that does not fit.
         TypeError: dtypes that are not floating or differ.
     """
     log_prob, old_log_prob, mean, old_mean = _kept(mask, log_prob, old_log_prob, mean, old_mean)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from unigrpo.checks import Reduction, over_elements, per_row, same_shape, upcast
-from unigrpo.registry import register
+from unigrpo.registry import Configuration, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,7 @@ class NoRegularizer:
     """No penalty."""
 
     weight: ClassVar[float] = 0.0
+    of_steps: ClassVar[bool] = False
 
     def __call__(
         self, velocity: Tensor, ref_velocity: Tensor, mean: Tensor, ref_mean: Tensor, std: Tensor, dt: Tensor | float
@@ -37,6 +38,8 @@ class NoRegularizer:
 @dataclass(frozen=True)
 class LatentKl:
     """KL of the step's Gaussians, ``||mean - ref_mean||^2 / (2 sigma^2 dt)``: weak where noise is high."""
+
+    of_steps: ClassVar[bool] = True
 
     weight: float = 0.04
     dt_in_denominator: bool = True
@@ -64,7 +67,7 @@ class LatentKl:
         kl = distance / (2 * per_row(std, distance) ** 2)
         return kl if self.dt_in_denominator else kl * per_row(dt, kl)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: Configuration) -> Iterator[str]:
         """Say why steps need noise, and of which kind."""
         if not (config.image_head.denoises and config.modalities.image):
             return
@@ -81,6 +84,8 @@ class LatentKl:
 @dataclass(frozen=True)
 class VelocityMse:
     """``||v - v_ref||^2``, the same at every noise level."""
+
+    of_steps: ClassVar[bool] = False
 
     weight: float = 1.5e-5
     reduction: Literal["mean", "sum"] = "mean"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from unigrpo.checks import same_shape, upcast
 from unigrpo.registry import register
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Unclipped:
     """``r A`` without a bound."""
+
+    band: ClassVar[float] = math.inf
 
     def __call__(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """Objective to maximise, of the shape of its arguments (equal; any); no gradient into the advantage."""
@@ -43,6 +45,11 @@ class PpoClip:
     def __post_init__(self) -> None:
         if not (0 < self.low < 1 and self.high > 0):
             raise ValueError(f"expected 0 < low < 1 and high > 0, got low={self.low}, high={self.high}")
+
+    @property
+    def band(self) -> float:
+        """The narrower side: how far a ratio may leave 1 before a bound acts."""
+        return min(self.low, self.high)
 
     def __call__(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """Objective to maximise, of the shape of its arguments (equal; any); no gradient into the advantage."""

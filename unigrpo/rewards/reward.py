@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from unigrpo.registry import Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unigrpo.data.prompt import Prompt
     from unigrpo.rollout.decoded import DecodedEpisodes
 
 
@@ -27,12 +30,12 @@ class RewardOutput:
     has_reward: Tensor
 
 
-class Reward(Protocol):
+class Reward(Strategy, Protocol):
     """What a strategy of slot ``reward`` offers."""
 
     @property
-    def families(self) -> tuple[str, ...]:
-        """The families of prompts whose episodes it can judge."""
+    def needs(self) -> frozenset[str]:
+        """What it reads of a prompt besides the text (:attr:`~unigrpo.data.prompt.Prompt.offers`)."""
         ...
 
     @property
@@ -45,37 +48,39 @@ class Reward(Protocol):
         """Weights with which the components are added."""
         ...
 
-    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
+    def __call__(self, decoded: DecodedEpisodes) -> RewardOutput:
         """Judge B episodes."""
         ...
 
 
-class PictureReward:
-    """The base of a reward that looks at one picture at a time: every picture earns its score, the last is the outcome.
+class ImageReward:
+    """The base of a reward that looks at one image at a time: every image earns its score, the last is the outcome.
 
-    A subclass scores pictures in :meth:`score`.
+    A subclass scores images in :meth:`score`.
     """
 
-    families: ClassVar[tuple[str, ...]] = ("images",)
+    needs: ClassVar[frozenset[str]] = frozenset()
+    exact: ClassVar[bool] = False
+    """Whether the total reward is 1 exactly for an image that is right."""
 
-    def score(self, pictures: Tensor, prompts: Sequence[Any], world: Any) -> Tensor:
-        """Components [B, K] fp32 of pictures [B, 3, H, W] in [-1, 1], one prompt each."""
+    def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Components [B, K] fp32 of images [B, 3, H, W] in [-1, 1], one prompt each."""
         raise NotImplementedError
 
-    def scores_of(self, segment: int, decoded: DecodedEpisodes, world: Any) -> Tensor:
-        """:meth:`score` of one segment's pictures; a reward that shares its judge with the measures asks it once."""
-        return self.score(decoded.parts[segment].pixels, decoded.prompts, world)  # type: ignore[union-attr]
+    def scores_of(self, segment: int, decoded: DecodedEpisodes) -> Tensor:
+        """:meth:`score` of one segment's images; a reward that shares its judge with metrics asks it once."""
+        return self.score(decoded.image(segment).pixels, decoded.prompts)
 
-    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
-        """Scores of all pictures."""
+    def __call__(self, decoded: DecodedEpisodes) -> RewardOutput:
+        """Scores of all images."""
         import torch
 
-        scores = {k: self.scores_of(k, decoded, world) for k, _ in decoded.pictures}
+        scores = {k: self.scores_of(k, decoded) for k, _ in decoded.images}
         first = next(iter(scores.values()))
         steps = first.new_zeros(len(first), len(decoded.parts), first.shape[1])
         has_reward = torch.zeros(steps.shape[:2], dtype=torch.bool)
         outcome = first
-        for k, part in decoded.pictures:
+        for k, part in decoded.images:
             has_reward[:, k] = torch.tensor(part.alive)
             steps[:, k] = scores[k].where(has_reward[:, k, None], 0.0)
             outcome = scores[k].where(has_reward[:, k, None], outcome)
@@ -87,7 +92,7 @@ class PictureReward:
 def _cut_short(decoded: DecodedEpisodes) -> Iterator[tuple[int, int]]:
     """(Row, segment) of the texts that ran into their limit and so ended an episode: they earn 0, which is no stop."""
     alive = [part.alive for part in decoded.parts]
-    for k, words in decoded.words:
+    for k, words in decoded.texts:
         for row, end in enumerate(words.ends):
             if end == "cut" and not any(later[row] for later in alive[k + 1 :]):
                 yield row, k

@@ -1,14 +1,14 @@
 """Who scores texts and pictures in a hybrid reward (slots ``text_scorer`` and ``image_scorer``).
 
-``exact`` is the world's own judge.  The others are learned, for worlds without one: the reward asks them instead and
-sets the scale.  Any callable of the right form can be one, such as a preference model or a vision-language model that
-is asked for a verdict; two are here.  Neither trains, and neither is read before it is first asked.
+They are learned, for prompts without an exact judge: the reward asks them and sets the scale.  Any callable of the
+right form can be one, such as a preference model or a vision-language model that is asked for a verdict; two are here.
+Neither trains, and neither is read before it is first asked.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,18 +39,6 @@ class ImageTextScorer(Protocol):
     def __call__(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
         """Scores [B] fp32, on a scale of the scorer's own, of pictures [B, 3, H, W] in [-1, 1], one text each."""
         ...
-
-
-@register("text_scorer", "exact", source="the world's judge")
-@dataclass(frozen=True)
-class ExactText:
-    """Does the text state what its step asks, given the text before?"""
-
-
-@register("image_scorer", "exact", source="the world's judge")
-@dataclass(frozen=True)
-class ExactPicture:
-    """Does the picture show what its text says, and what the prompt asks?"""
 
 
 @register("text_scorer", "minilm", source="all-MiniLM-L6-v2; in place of the VLM critic of arXiv 2603.09538")
@@ -116,7 +104,7 @@ class ClipSimilarity:
         return torch.cosine_similarity(found.image_embeds.float(), found.text_embeds.float()).cpu()
 
 
-def _check_pairs(name: str, these: Sequence[Any] | Tensor, those: Sequence[Any]) -> None:
+def _check_pairs(name: str, these: Sized, those: Sized) -> None:
     if len(these) != len(those):
         raise ValueError(f"{name}: expected {len(these)}, one each, got {len(those)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unigrpo.errors import ConfigError
 from unigrpo.registry import find, register
@@ -56,9 +56,9 @@ class WeightedReward:
         return tuple(weight * own for _, part, weight in self._parts() for own in part.component_weights)
 
     @property
-    def families(self) -> tuple[str, ...]:
-        """The prompts that all parts can judge."""
-        return tuple(set.intersection(*(set(part.families) for _, part, _ in self._parts())))
+    def needs(self) -> frozenset[str]:
+        """What all parts read of a prompt."""
+        return frozenset().union(*(part.needs for part in self.parts))
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
         """What any part cannot live with."""
@@ -67,11 +67,11 @@ class WeightedReward:
             if declared is not None:
                 yield from (f"{name}: {reason}" for reason in declared(config))
 
-    def __call__(self, decoded: DecodedEpisodes, world: Any) -> RewardOutput:
+    def __call__(self, decoded: DecodedEpisodes) -> RewardOutput:
         """The components of all parts, side by side."""
         import torch
 
-        parts = [part(decoded, world) for _, part, _ in self._parts()]
+        parts = [part(decoded) for _, part, _ in self._parts()]
         return RewardOutput(
             torch.cat([part.outcome for part in parts], -1),
             torch.cat([part.steps for part in parts], -1),

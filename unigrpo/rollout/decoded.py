@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unigrpo.data.prompt import Prompt
+
 T = TypeVar("T")
 
 #: How a text ended: by asking for a picture, for good, or cut off at its longest; None where the episode was over.
-End = Literal["paint", "stop", "cut"] | None
+End = Literal["image", "stop", "cut"] | None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class DecodedEpisodes:
         parts: in the order of the segments.
     """
 
-    prompts: Sequence[Any]
+    prompts: Sequence[Prompt]
     parts: tuple[TextPart | ImagePart, ...]
     _found: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -79,43 +81,54 @@ class DecodedEpisodes:
         return found
 
     def judged(self, judge: Callable[[DecodedEpisodes], T]) -> T:
-        """``judge(self)``, such as ``world.judge_stories``, asked once."""
+        """``judge(self)``, asked once."""
         return self.once(judge, lambda: judge(self))
 
-    def verdicts(self, judge: Callable[[Tensor, Sequence[Any]], Sequence[T]], segment: int) -> Sequence[T]:
-        """``judge(pixels, prompts)``, such as ``world.judge``, of one segment's pictures, asked once."""
-        return self.once((judge, segment), lambda: judge(self.parts[segment].pixels, self.prompts))  # type: ignore[union-attr]
+    def verdicts(self, judge: Callable[[Tensor, Sequence[Prompt]], Sequence[T]], segment: int) -> Sequence[T]:
+        """``judge(pixels, prompts)``, of one segment's pictures, asked once."""
+        return self.once((judge, segment), lambda: judge(self.image(segment).pixels, self.prompts))
+
+    def image(self, segment: int) -> ImagePart:
+        """The images of one segment.
+
+        Raises:
+            TypeError: it is a text.
+        """
+        part = self.parts[segment]
+        if not isinstance(part, ImagePart):
+            raise TypeError(f"segment {segment}: expected images, got texts")
+        return part
 
     def of_last(self, find: Callable[[int], Sequence[T]], blank: Callable[[Tensor], Sequence[T]]) -> Sequence[T]:
-        """What is found of :meth:`last_pictures`.
+        """What is found of :meth:`last_images`.
 
         Args:
             find: what is found of one segment's pictures, row by row.
             blank: the same of pictures, asked where some row painted none: nobody has looked at its blank one.
         """
         last: dict[int, T] = {}
-        for k, part in self.pictures:
+        for k, part in self.images:
             found = find(k)
             last |= {row: found[row] for row, alive in enumerate(part.alive) if alive}
         whole = len(last) == len(self.prompts)
-        return [last[row] for row in range(len(last))] if whole else blank(self.last_pictures())
+        return [last[row] for row in range(len(last))] if whole else blank(self.last_images())
 
     @property
-    def pictures(self) -> list[tuple[int, ImagePart]]:
+    def images(self) -> list[tuple[int, ImagePart]]:
         """The policy's pictures, each with the index of its segment."""
         return [(k, part) for k, part in enumerate(self.parts) if isinstance(part, ImagePart) and not part.given]
 
     @property
-    def words(self) -> list[tuple[int, TextPart]]:
+    def texts(self) -> list[tuple[int, TextPart]]:
         """The policy's texts, each with the index of its segment."""
         return [(k, part) for k, part in enumerate(self.parts) if isinstance(part, TextPart) and not part.given]
 
-    def last_pictures(self) -> Tensor:
+    def last_images(self) -> Tensor:
         """The last picture that each row's policy painted, [B, 3, H, W]; 0 where it painted none.
 
         At least one row must have painted.
         """
-        pixels = self.pictures[0][1].pixels.new_zeros(())
-        for _, part in self.pictures:
+        pixels = self.images[0][1].pixels.new_zeros(())
+        for _, part in self.images:
             pixels = part.pixels.where(pixels.new_tensor(part.alive)[:, None, None, None] > 0, pixels)
         return pixels

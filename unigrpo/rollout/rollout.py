@@ -2,7 +2,7 @@
 
 :class:`Rollout` advances a policy's context over segments.  Sampling draws an action and then *advances* over it;
 replay advances over the recorded one.  Old log-probabilities, current ones and the reference's are therefore results of
-the same operations on the same shapes, and the ratio before the first update is exactly 1.
+the same operations on the same sizes, and the ratio before the first update is exactly 1.
 
 A text is sampled token by token against the cached context, then fed to the context afresh as one block, as BAGEL does.
 A picture enters the context when something follows it, whoever made it.  Episodes of a batch may end at different
@@ -11,21 +11,26 @@ times: the rows that are over stay in the batch, masked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from unigrpo.checks import ShapeError
-from unigrpo.models.policy import Context, Policy
+from unigrpo.noise import Draw, Key
 from unigrpo.rollout.sampling import choose, log_prob
 from unigrpo.rollout.trajectory import Cost, ImageSegment, Score, Segment, TextScore, TextSegment, Trajectory
 
-#: Keyed draws: (what is drawn, shape of one row) -> [B, *shape].  What: (segment index, "text"), (segment index,
-#: "initial") or (segment index, "step", step index); text draws are uniform, the others standard normal.
-Draw = Callable[[tuple[int | str, ...], Sequence[int]], Tensor]
+if TYPE_CHECKING:
+    from unigrpo.flow.dynamics import Dynamics
+    from unigrpo.flow.guidance import Guidance
+    from unigrpo.models.policy import Context, Policy
+    from unigrpo.rollout.heads.head import ImageHead
+
+#: The segments that the contexts of a guidance's branches cover.
+_COVERED: dict[str, type] = {"text-free": ImageSegment, "image-free": TextSegment}
 
 
 @dataclass(frozen=True)
@@ -38,26 +43,66 @@ class RolloutSpec:
         stochastic: indices of the steps that are sampled from it and trained; the others are Euler steps.
         guidance: strategy of slot ``guidance``.
         temperature: of text sampling and of text log-probabilities.
-        bos, eos, pad: token ids that frame a text block.
+        bos: token id that begins a text block.
+        eos: token id that ends a text block.
+        pad: token id that fills ragged blocks.
         image: token id that ends a text block by asking for a picture.
         head: strategy of slot ``image_head``.
-        context_grad: whether a segment's loss reaches the other modality's expert through the keys and values of its
-            context; within a modality of text it always does.
+        latent_shape: (C, H, W) of the latents of a generated picture.
+        context_grad: whether a segment's loss reaches the other modality's expert through the context; within a
+            modality of text it always does.
         update: number of the update, for episodes that change from one to the next.
+        prompt: token id that begins a given text block, where that is another than ``bos``.
     """
 
     points: Tensor
-    dynamics: Any
+    dynamics: Dynamics
     stochastic: tuple[int, ...]
-    guidance: Any
+    guidance: Guidance
     temperature: float
     bos: int
     eos: int
     pad: int
     image: int
-    head: Any
+    head: ImageHead
+    latent_shape: tuple[int, int, int]
     context_grad: bool = False
     update: int = 0
+    prompt: int | None = None
+
+    def cross_modal_context(self, context: Context) -> Context:
+        """``context`` as the other modality sees it: gradients pass only if the spec says so."""
+        return context if self.context_grad else context.detach()
+
+
+@dataclass(frozen=True)
+class SegmentNoise:
+    """The keyed draws of one segment, on the policy's device.
+
+    Attributes:
+        draw: of the batch.
+        segment: index of the segment.
+        rows: of the context; before the members of a group part, the draws are those of its first member.
+        device: of the policy.
+    """
+
+    draw: Draw
+    segment: int
+    rows: int
+    device: torch.device
+
+    def uniform(self, what: Key, shape: Sequence[int]) -> Tensor:
+        """Draws [rows, *shape] in [0, 1)."""
+        return self._placed(self.draw.uniform((self.segment, *what), shape))
+
+    def normal(self, what: Key, shape: Sequence[int], *, shareable: bool = False) -> Tensor:
+        """Standard normal draws [rows, *shape]; a group may have ``shareable`` ones in common."""
+        return self._placed(self.draw.normal((self.segment, *what), shape, shareable=shareable))
+
+    def _placed(self, draws: Tensor) -> Tensor:
+        draws = draws.to(self.device)
+        # Contiguous, as replay will see what is made of them.
+        return draws[:: len(draws) // self.rows].contiguous()
 
 
 class Rollout:
@@ -71,33 +116,37 @@ class Rollout:
 
     Attributes:
         groups: rows at the start, one per prompt.
-        context: everything covered so far.
-        unconditional: the same without texts; None if nothing is guided.
+        contexts: everything covered so far, and for each branch of the guidance what that one leaves of it.
         segments: covered so far, one score each.
-        active: [rows] bool, which episodes go on.
+        alive: [rows] bool, which episodes go on.
         turn: number of the turn, which episodes count.
-        unseen: a picture that is to enter the context when something follows it, for that costs a forward pass.
+        pending_image: a picture that is to enter the contexts when something follows it, as that costs a forward pass.
         cost: of the work so far.
     """
 
     def __init__(self, policy: Policy, spec: RolloutSpec, batch: int, *, train_text: bool = True):
         self.policy, self.spec, self.train_text, self.groups = policy, spec, train_text, batch
-        self.context = policy.start(batch)
-        self.unconditional = policy.start(batch) if spec.guidance.name != "cfg_free" else None
+        branches = spec.guidance.branches
+        self._cover_text = (True, *(_COVERED[branch] is TextSegment for branch in branches))
+        self._cover_images = (True, *(_COVERED[branch] is ImageSegment for branch in branches))
+        self.contexts: tuple[Context, ...] = tuple(policy.start(batch) for _ in self._cover_text)
         self.segments: list[Segment] = []
         self.scores: list[Score] = []
-        self.active = torch.ones(batch, dtype=torch.bool, device=self.context.valid.device)
+        self.alive = torch.ones(batch, dtype=torch.bool, device=policy.device)
         self.turn = 0
         self.pending_image: ImageSegment | None = None
         self.cost = Cost()
 
+    @property
+    def rows(self) -> int:
+        """Of the contexts: one per prompt, or per episode once groups have parted."""
+        return self.contexts[0].batch
+
     def repeat(self, times: int) -> None:
         """Turn every row into a group of ``times`` rows; what was covered so far is computed once and shared."""
         self._encode_pending_image()
-        self.context = self.context.repeat(times)
-        self.active = self.active.repeat_interleave(times, 0)
-        if self.unconditional is not None:
-            self.unconditional = self.unconditional.repeat(times)
+        self.contexts = tuple(context.repeat(times) for context in self.contexts)
+        self.alive = self.alive.repeat_interleave(times, 0)
 
     def condition_on(self, segment: Segment) -> None:
         """Take over a segment that the policy did not make, one row per episode or per group.
@@ -105,12 +154,12 @@ class Rollout:
         Raises:
             ShapeError: another number of rows, which would pair it with episodes that it does not belong to.
         """
-        if segment.rows not in (self.groups, self.context.batch):
+        if segment.rows not in (self.groups, self.rows):
             raise ShapeError(
-                f"given segment: expected a row for each of {self.groups} prompts or {self.context.batch} episodes,"
+                f"given segment: expected a row for each of {self.groups} prompts or {self.rows} episodes,"
                 f" got {segment.rows}"
             )
-        given = replace(_repeated(segment, self.context.batch // segment.rows), given=True, turn=self.turn)
+        given = replace(_repeated(segment, self.rows // segment.rows), given=True, turn=self.turn)
         self._advance(given)
 
     def replay(self, segment: Segment) -> None:
@@ -137,31 +186,29 @@ class Rollout:
             Whether any episode goes on.
         """
         said = self._generate_text(limit, draw, (self.spec.eos, self.spec.image))
-        self.active = ((said.tokens == self.spec.image) & said.mask).any(1)
-        return bool(self.active.any())
+        self.alive = ((said.tokens == self.spec.image) & said.mask).any(1)
+        return bool(self.alive.any())
 
     def generate_image(self, draw: Draw) -> ImageSegment:
         """Let the policy paint a picture."""
         self._encode_pending_image()
-        segment, score = self.spec.head.generate_image(self, draw)
+        head = self.spec.head
+        segment, score, contexts, cost = head.generate_image(
+            self.policy, self.spec, self.contexts, self.noise(draw), self.alive
+        )
+        self._go_on(contexts, cost)
         segment = replace(segment, turn=self.turn)
-        self._record(segment, score, pending_image=self.spec.head.deferred)
+        self._record(segment, score, pending_image=head.deferred)
         return segment
 
-    def noise(self, draw: Draw, what: tuple[int | str, ...], shape: Sequence[int]) -> Tensor:
-        """Keyed draws [rows, *shape]; before the members of a group part, those of its first member."""
-        draws = draw(what, shape).to(self.context.valid.device)
-        # Contiguous, as replay will see what is made of them.
-        return draws[:: len(draws) // self.context.batch].contiguous()
-
-    def cross_modal_context(self, context: Context) -> Context:
-        """``context`` as the other modality sees it: gradients pass only if the rules say so."""
-        return context if self.spec.context_grad else context.detach()
+    def noise(self, draw: Draw) -> SegmentNoise:
+        """The draws of the next segment."""
+        return SegmentNoise(draw, len(self.segments), self.rows, self.alive.device)
 
     def _generate_text(self, limit: int, draw: Draw, ends: tuple[int, ...]) -> TextSegment:
         self._encode_pending_image()
-        uniform = self.noise(draw, (len(self.segments), "text"), (limit,))
-        context, spec, saying = self.context, self.spec, self.active
+        uniform = self.noise(draw).uniform(("text",), (limit,))
+        context, spec, saying = self.contexts[0], self.spec, self.alive
         token = torch.full((context.batch,), spec.bos, device=uniform.device)
         stops = torch.tensor(ends, device=uniform.device)
         tokens, masks = [], []
@@ -184,19 +231,32 @@ class Rollout:
         self.pending_image = segment if pending_image and isinstance(segment, ImageSegment) else None
 
     def _part(self, segment: Segment) -> None:
-        if segment.rows != self.context.batch:
-            self.repeat(segment.rows // self.context.batch)
+        if segment.rows != self.rows:
+            self.repeat(segment.rows // self.rows)
 
     def _encode_pending_image(self) -> None:
         picture, self.pending_image = self.pending_image, None
         if picture is None:
             return
-        walked = self.context
+        before = tuple(context for context, covers in zip(self.contexts, self._cover_images, strict=True) if covers)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.context_grad):
-            self.spec.head.encode(self, picture)
+            contexts, cost = self.spec.head.encode(self.policy, self.spec, before, picture)
         if not self.spec.context_grad:
             # The picture passes no gradient; the texts before it still learn from the texts after it.
-            self.context = walked.followed_by(self.context)
+            contexts = (before[0].followed_by(contexts[0]), *contexts[1:])
+        longer = iter(contexts)
+        self.contexts = tuple(
+            next(longer) if covers else context
+            for covers, context in zip(self._cover_images, self.contexts, strict=True)
+        )
+        self.cost += cost
+
+    def _go_on(self, contexts: Sequence[Context], cost: Cost) -> None:
+        """Go on with what a head made of the contexts, in those that cover pictures."""
+        self.contexts = tuple(
+            new if covers else old for covers, old, new in zip(self._cover_images, self.contexts, contexts, strict=True)
+        )
+        self.cost += cost
 
     def _advance(self, segment: Segment) -> None:
         """Move over a segment and record it with its score."""
@@ -206,16 +266,25 @@ class Rollout:
         elif segment.given:
             self._record(segment, None, pending_image=True)
         else:
-            self._record(segment, self.spec.head.score(self, segment), pending_image=self.spec.head.deferred)
+            score, contexts, cost = self.spec.head.score(self.policy, self.spec, self.contexts, segment)
+            self._go_on(contexts, cost)
+            self._record(segment, score, pending_image=self.spec.head.deferred)
 
     def _advance_text(self, segment: TextSegment) -> TextScore | None:
         spec = self.spec
-        first = torch.full_like(segment.tokens[:, :1], spec.bos)
+        begin = spec.bos if spec.prompt is None or not segment.given else spec.prompt
+        first = torch.full_like(segment.tokens[:, :1], begin)
         tokens = torch.cat((first, segment.tokens), 1)
         mask = torch.cat((segment.alive[:, None], segment.mask), 1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_text):
-            logits, self.context = self.policy.extend_text(self.context, tokens, mask)
-            self.cost += Cost(tokens=int(mask.sum()))
+            # Nobody reads the logits of a given text, nor those of a branch.
+            logits, context = self.policy.extend_text(self.contexts[0], tokens, mask, logits=not segment.given)
+            branches = (
+                self.policy.extend_text(branch, tokens, mask, logits=False)[1] if covers else branch
+                for covers, branch in zip(self._cover_text[1:], self.contexts[1:], strict=True)
+            )
+            self.contexts = (context, *branches)
+            self.cost += Cost(tokens=int(mask.sum()) * sum(self._cover_text))
             if segment.given:
                 return None
             scores = log_prob(logits[:, :-1], spec.temperature, segment.tokens)

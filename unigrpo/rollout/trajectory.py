@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from unigrpo.data.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,12 @@ class ImageScore:
     Attributes:
         steps: of its stochastic steps, in order.
         log_prob: [B, N] fp32 of its tokens, None if it was painted by denoising.
+        velocities: [B, C, H, W] fp32 each, at points of the forward process if it was scored there.
     """
 
     steps: tuple[StepScore, ...] = ()
     log_prob: Tensor | None = None
+    velocities: tuple[Tensor, ...] = ()
 
 
 Score = TextScore | ImageScore | None
@@ -145,7 +149,7 @@ class Trajectory:
         cost: of sampling it.
     """
 
-    prompts: Sequence[Any]
+    prompts: Sequence[Prompt]
     group_size: int
     segments: tuple[Segment, ...]
     scores: tuple[Score, ...]
@@ -168,6 +172,6 @@ class Trajectory:
         return next((s for s in self.segments if isinstance(s, TextSegment) and not s.given), None)
 
     @property
-    def row_prompts(self) -> list[Any]:
+    def row_prompts(self) -> list[Prompt]:
         """The prompt of every row."""
         return [prompt for prompt in self.prompts for _ in range(self.group_size)]

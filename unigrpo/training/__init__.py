@@ -1,1 +1,1 @@
-"""The two stages of training: the supervised warm-up and reinforcement learning."""
+"""Reinforcement learning: the trainer, runs, evaluations."""

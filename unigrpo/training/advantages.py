@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unigrpo.metrics import Metric
 from unigrpo.objective.advantage import zero_variance
 from unigrpo.objective.credit import StepRewards
 from unigrpo.rewards import Reward, RewardOutput
+from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.rollout.trajectory import Trajectory
 
 
@@ -88,6 +89,11 @@ def reward_metrics(rewards: StepRewards, reward: Reward) -> dict[str, float]:
     return metrics
 
 
-def means_of(rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> dict[str, float]:
-    """Means of a measure's fields over a rollout."""
-    return {f"train/{name}": fmean(row[name] for row in rows) for name in fields}
+def train_metrics(metrics: Sequence[Metric], episodes: Sequence[DecodedEpisodes], group_size: int) -> dict[str, float]:
+    """Means over the rows of a rollout of what each metric's quantities are means of."""
+    found: dict[str, float] = {}
+    for metric in metrics:
+        rows = metric(episodes, group_size).rows
+        names = [quantity.row_field for quantity in metric.quantities if quantity.row_field]
+        found |= {f"train/{name}": fmean(row[name] for row in rows) for name in names if rows and name in rows[0]}
+    return found

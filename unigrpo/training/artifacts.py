@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unigrpo.io import write_json, write_rows
-from unigrpo.metrics import Row
-from unigrpo.models import checkpoint
+from unigrpo.metrics import Row, schema
 from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart
 from unigrpo.training.evaluation import Evaluation
 
@@ -30,17 +29,19 @@ def write_final(trainer: Trainer, folder: Path) -> dict[str, Any]:
     with trainer.clock("evaluation"):
         plain = trainer.evaluator(policy, 1.0, config.evaluation.images_per_prompt)
         guided = trainer.evaluator(policy, config.evaluation.guidance_scale, 1)
-        drift = trainer.evaluator.drift(policy, trainer.reference)
+        start = trainer.reference if config.evaluation.drift else None
+        drift = {} if start is None else trainer.evaluator.drift(policy, start)
     trainer.count("eval", plain.cost + guided.cost)
     metrics = {**plain.metrics, **{f"guided/{name}": value for name, value in guided.metrics.items()}, **drift}
     if (retention := trainer.evaluator.retention()) is not None:
         with trainer.clock("evaluation"):
             kept = retention(policy, 1.0, config.evaluation.images_per_prompt)
         trainer.count("eval", kept.cost)
-        metrics |= {f"retention/{name}": kept.metrics[name] for name in ("geneval/strict", "geneval/official")}
+        metrics |= {f"retention/{q.name}": kept.metrics[q.name] for q in schema.kept(config) if q.name in kept.metrics}
+    write_json(folder / "metrics_schema.json", [q.to_dict() for q in schema.described(config, metrics)])
     write_rows(folder / "per_prompt.jsonl", plain.rows)
     write_samples(folder / "samples", plain, config.evaluation.images_per_prompt)
-    checkpoint.save(folder / "model", trainer.model)
+    config.model.save(folder / "model", trainer.model)
     evaluation = {
         "metrics": metrics,
         "eval_set_hash": trainer.evaluator.set_hash,
@@ -60,7 +61,7 @@ def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) 
             rows.setdefault(row["prompt"], []).append(row)
     index: list[dict[str, Any]] = []
     taken: Counter[str] = Counter()
-    for decoded in evaluation.decoded_batches:
+    for decoded in evaluation.episodes:
         for k in range(0, len(decoded.prompts), images_per_prompt):
             prompt = decoded.prompts[k]
             taken[prompt.tag] += 1
@@ -69,10 +70,10 @@ def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) 
             turns = rows[prompt.key]
             index.append(
                 {
-                    "prompt": prompt.prompt,
+                    "prompt": prompt.text,
                     "tag": prompt.tag,
                     "scores": _scores(turns),
-                    "reason": "; ".join(filter(None, (turn["reason"] for turn in turns))),
+                    "reason": "; ".join(filter(None, (turn.get("reason") for turn in turns))),
                     "strip": list(_strip(folder, decoded, k)),
                 }
             )

@@ -1,31 +1,32 @@
 """The one evaluator, used in the loop and at the end.
 
 It measures on test prompts, at guidance 1 and at one scale above, with noise that depends on the evaluation's seed
-alone: every arm sees the same prompts and the same draws.  What is measured is the business of ``measures``.
+alone: every arm sees the same prompts and the same draws.  What is measured is the business of ``metrics``.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from unigrpo import registry
-from unigrpo.config import RunConfig
+from unigrpo.config import RunConfig, plain_form, suggested_metrics
+from unigrpo.data.dataset import select
+from unigrpo.data.prompt import Prompt
 from unigrpo.flow.dynamics import FlowSde, Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
 from unigrpo.flow.schedule import time_points
-from unigrpo.metrics import MEASURES, Row
-from unigrpo.models.checkpoint import UnifiedModel
+from unigrpo.metrics.metric import Row, merged
+from unigrpo.models.model import LoadedModel
 from unigrpo.models.policy import Policy
-from unigrpo.models.processor import Processor
 from unigrpo.noise import EpisodeDraws
 from unigrpo.objective.regularizer import LatentKl, VelocityMse
 from unigrpo.objective.text_kl import K3
@@ -44,78 +45,78 @@ class Evaluation:
 
     Attributes:
         metrics: flat name -> value.
-        rows: what the measure says of every episode.
-        decoded episodes: of the batches, in the order of the prompts.
+        rows: what the metrics say of every episode, or of every turn.
+        episodes: batch by batch, in the order of the prompts.
         cost: of sampling.
     """
 
     metrics: Mapping[str, float]
     rows: Sequence[Row]
-    decoded_batches: Sequence[DecodedEpisodes]
+    episodes: Sequence[DecodedEpisodes]
     cost: Cost
 
 
 class Evaluator:
-    """Evaluates policies on the test prompts of one episode's family.
+    """Evaluates policies on prompts that nothing is trained on.
 
     Args:
         config: of the run.
-        model: its tokenizer and autoencoder are used; the policy is an argument of each call.
-        episode: what is sampled; by default the run's own as it is tested.
-        prompts_per_task: by default the run's own.
+        model: its processor is used; the policy is an argument of each call.
     """
 
-    def __init__(
-        self, config: RunConfig, model: UnifiedModel, episode: Any = None, prompts_per_task: Sequence[int] | None = None
-    ):
-        self.config, self.model, self.world = config, model, config.world
-        self.episode = episode or config.episode.for_evaluation()
-        family, counts = self.episode.family, prompts_per_task or config.evaluation.prompts_per_task
-        self.prompts = self.world.select_prompts("test", counts, family)
-        self.processor = Processor(model, self.world)
-        self.measure = MEASURES[family](self.world)
+    def __init__(self, config: RunConfig, model: LoadedModel):
+        self.config, self.processor = config, model.processor
+        self.episode, self.dataset, self.metrics = config.episode.for_evaluation(), config.dataset, config.measured
+        self.prompts = select(self.dataset.prompts(config.evaluation.split), config.evaluation.prompts_per_tag)
 
     def retention(self) -> Evaluator | None:
-        """An evaluator of single pictures for runs on other prompts: what the model could do before, can it still?"""
-        counts = self.config.evaluation.retention_prompts_per_task
-        if self.episode.family == "images" or not counts:
+        """An evaluator of single images on other prompts: what the model could do before, can it still?"""
+        dataset, settings = self.config.evaluation.retention, self.config.evaluation
+        if dataset is None:
             return None
-        return Evaluator(self.config, self.model, SingleRound(), counts)
+        other = copy.copy(self)
+        other.episode, other.dataset, other.metrics = SingleRound(), dataset, suggested_metrics(dataset)
+        other.prompts = select(dataset.prompts(settings.split), settings.retention_prompts_per_tag)
+        return other
 
     @property
     def set_hash(self) -> str:
         """Names what was measured on, and by what; only equal hashes may be compared.
 
-        Prompts, turns, noise, sampler, the world with its source if it is a user's, the size of its pictures, and the
-        version of the measure.  Not how an arm's policy paints, which may be what is compared.
+        Prompts, turns, noise, sampler, the images' size, and the metrics with their versions, and with their source if
+        they are a user's.  Not how an arm's policy generates, which may be what is compared.
         """
-        shown = dataclasses.asdict(self.config.evaluation) | {"prompts": [p.to_json() for p in self.prompts]}
-        shown["turns"] = getattr(self.episode, "turns", None)
-        shown |= {"world": self.config.to_dict()["world"], "source": registry.user_sources(self.world)}
-        shown |= {"size": self.world.size, "measure": [type(self.measure).__name__, self.measure.version]}
-        ignored = ("every", "loop_images_per_prompt", "retention_prompts_per_task")
-        plain = json.dumps({k: v for k, v in shown.items() if k not in ignored}, sort_keys=True)
-        return hashlib.sha256(plain.encode()).hexdigest()[:12]
+        settings = plain_form(self.config.evaluation)
+        for ignored in ("every", "loop_images_per_prompt", "drift", "retention", "retention_prompts_per_tag"):
+            del settings[ignored]
+        shown = {
+            "settings": settings,
+            "size": self.processor.image_size(self.config.sampler.height, self.config.sampler.width),
+            "prompts": [[p.key, *p.texts, *(image.digest() for image in p.images)] for p in self.prompts],
+            "dataset": self.dataset.digest(),
+            "turns": getattr(self.episode, "turns", None),
+            "metrics": [[plain_form(metric), metric.version] for metric in self.metrics],
+            "sources": [registry.user_sources(one) for one in (self.dataset, *self.metrics)],
+        }
+        return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:12]
 
     def __call__(self, policy: Policy, scale: float, images_per_prompt: int) -> Evaluation:
         """Sample ``images_per_prompt`` episodes for every test prompt at one guidance scale and measure them."""
         spec = self._spec(scale)
-        rows: list[Row] = []
-        decoded_batches, cost = [], Cost()
+        episodes, cost = [], Cost()
         per_batch = max(1, _ROWS // images_per_prompt)
         for start in range(0, len(self.prompts), per_batch):
             trajectory = self.sample(policy, spec, self.prompts[start : start + per_batch], images_per_prompt)
-            decoded_batches.append(self.processor.decode(trajectory))
-            rows += self.measure.rows(decoded_batches[-1], images_per_prompt)
+            episodes.append(self.processor.decode(trajectory))
             cost += trajectory.cost
-        metrics = self.measure.summary(rows)
-        shown = [decoded.last_pictures() for decoded in decoded_batches if decoded.pictures]
-        if images_per_prompt > 1 and shown:
-            metrics["heldout/diversity"] = _diversity(torch.cat(shown), images_per_prompt)
-        return Evaluation(metrics, rows, decoded_batches, cost)
+        found = [metric(episodes, images_per_prompt) for metric in self.metrics]
+        values = {name: value for measured in found for name, value in measured.values.items()}
+        return Evaluation(values, merged([measured.rows for measured in found]), episodes, cost)
 
     @torch.no_grad()
-    def sample(self, policy: Policy, spec: RolloutSpec, prompts: Sequence[Any], images_per_prompt: int) -> Trajectory:
+    def sample(
+        self, policy: Policy, spec: RolloutSpec, prompts: Sequence[Prompt], images_per_prompt: int
+    ) -> Trajectory:
         """Episodes of ``prompts`` under ``spec`` with the evaluation's noise."""
         draw = EpisodeDraws(
             (self.config.evaluation.seed, "evaluation"), [prompt.key for prompt in prompts], images_per_prompt
@@ -153,23 +154,14 @@ class Evaluator:
         return {name: torch.cat(values).mean().item() for name, values in found.items()}
 
     def _spec(self, scale: float) -> RolloutSpec:
-        settings, tokenizer = self.config.evaluation, self.model.tokenizer
+        settings, sampler = self.config.evaluation, self.config.sampler
         return RolloutSpec(
             points=time_points(settings.steps, settings.shift),
             dynamics=Ode(),
             stochastic=(),
             guidance=CfgFree() if scale == 1 else Cfg(scale),
             temperature=settings.temperature,
-            bos=tokenizer.bos,
-            eos=tokenizer.eos,
-            pad=tokenizer.pad,
-            image=tokenizer.start_of_image,
             head=self.config.image_head,
+            latent_shape=self.processor.latent_shape(sampler.height, sampler.width),
+            **dataclasses.asdict(self.processor.ids),
         )
-
-
-def _diversity(pictures: Tensor, images_per_prompt: int) -> float:
-    """Mean root-mean-square pixel distance between two pictures of one prompt."""
-    groups = pictures.unflatten(0, (-1, images_per_prompt)).flatten(2)
-    distance = torch.cdist(groups, groups) / groups.shape[-1] ** 0.5
-    return (distance.sum((1, 2)) / (images_per_prompt * (images_per_prompt - 1))).mean().item()

@@ -61,6 +61,7 @@ def run(
         Stopped: as asked.
         NonFiniteLoss: training diverged.
         RatioGuardError: sampling and replay disagree.
+        RewardError: the reward could not be had.
         CheckpointError: checkpoints exist, but none is whole, or the folder is that of another configuration.
     """
     finished = _finished(config, folder)

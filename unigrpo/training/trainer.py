@@ -5,34 +5,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from unigrpo import surroundings
-from unigrpo.checkpoints import folder_of
+from unigrpo.algorithms.algorithm import Batch, MinibatchLoss, Scoring
 from unigrpo.config import RunConfig
+from unigrpo.data.prompt import Prompt
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.flow.schedule import time_points
-from unigrpo.models import checkpoint
-from unigrpo.models.checkpoint import UnifiedModel
-from unigrpo.models.policy import Modality
+from unigrpo.models.policy import Modality, Policy
 from unigrpo.noise import EpisodeDraws, seed_of
+from unigrpo.registry import name_of
+from unigrpo.rollout.points import AtPoints, Points
 from unigrpo.rollout.rollout import Rollout, RolloutSpec, replay
 from unigrpo.rollout.trajectory import Cost, Score, Trajectory
 from unigrpo.training import state
-from unigrpo.training.advantages import gather_rewards, means_of, reward_metrics, step_rewards
+from unigrpo.training.advantages import gather_rewards, reward_metrics, step_rewards, train_metrics
 from unigrpo.training.evaluation import Evaluator
-from unigrpo.training.loss import MinibatchLoss, minibatch_loss
 from unigrpo.training.state import State
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
@@ -50,24 +51,20 @@ class Trainer:
     def __init__(self, config: RunConfig):
         self.config = config.check()
         self.accelerator = surroundings.accelerator()
-        self.model = _loaded(config.model.checkpoint)
-        if config.model.new_words:
-            self.model = self.model.with_words(config.world.vocabulary(), config.seed)
         if config.rollout.prompts % (config.rollout.minibatches * self.accelerator.num_processes):
             raise ConfigError(
                 f"rollout.prompts={config.rollout.prompts}: must be a multiple of rollout.minibatches="
                 f"{config.rollout.minibatches} times the {self.accelerator.num_processes} processes"
             )
-        if config.aggregation.name == "token_mean" and self.accelerator.num_processes > 1:
+        if config.aggregation.over_batch and self.accelerator.num_processes > 1:
             raise ConfigError(
-                "aggregation=token_mean: averages over the tokens of one process, of which there are"
+                f"aggregation={name_of(config.aggregation)}: averages over the tokens of one process, and there are"
                 f" {self.accelerator.num_processes}; use aggregation=constant or sequence_mean, or one process"
             )
         device = self.accelerator.device
-        self.policy = self.model.policy.to(device)
-        self.model.autoencoder.to(device)  # type: ignore[attr-defined]
-        self.reference = self.model.reference()
-        self.world, self.reward = config.world, config.reward
+        self.model = config.model.load_for(config, device)
+        self.policy = self.model.policy
+        self.reference = self._reference()
         self.evaluator = Evaluator(config, self.model)
         self.parameters = self._trained_parameters()
         self.optimizer = self._optimizer()
@@ -76,6 +73,12 @@ class Trainer:
         self.seconds: dict[str, float] = {}
         self.kinds = [surroundings.kind(device)]
         self.guarded = False
+
+    def _reference(self) -> Policy | None:
+        """The policy as it is now, for good; none where nobody asks for it, for it may take a copy."""
+        if not (self.config.evaluation.drift or self.is_penalised):
+            return None
+        return self.model.reference() if self.config.optim.updates else self.policy
 
     def _trained_parameters(self) -> dict[Modality, list[torch.nn.Parameter]]:
         """Trained parameters by modality; those of a modality of weight 0 are frozen."""
@@ -110,7 +113,7 @@ class Trainer:
 
     def rollout_spec(self, update: int) -> RolloutSpec:
         """What the rollouts of one update share, its stochastic steps among it."""
-        config, tokenizer = self.config, self.model.tokenizer
+        config, processor = self.config, self.model.processor
         drawn = random.Random(seed_of((config.seed, "window", update)))
         trained = config.dynamics.stochastic and config.modalities.image > 0
         return RolloutSpec(
@@ -119,45 +122,43 @@ class Trainer:
             stochastic=config.window(config.sampler.steps, update, drawn) if trained else (),
             guidance=config.guidance,
             temperature=config.sampler.temperature,
-            bos=tokenizer.bos,
-            eos=tokenizer.eos,
-            pad=tokenizer.pad,
-            image=tokenizer.start_of_image,
-            context_grad=config.model.context_grad,
             head=config.image_head,
+            latent_shape=processor.latent_shape(config.sampler.height, config.sampler.width),
+            context_grad=config.optim.context_grad,
             update=update,
+            **dataclasses.asdict(processor.ids),
         )
 
-    def prompts(self, update: int) -> list[Any]:
-        """The update's train prompts, spread evenly over the tasks; the same in every arm with this seed."""
+    def prompts(self, update: int) -> list[Prompt]:
+        """The update's train prompts, spread evenly over the tags; the same in every arm with this seed."""
         drawn = random.Random(seed_of((self.config.seed, "prompts", update)))
-        by_task = self._train_prompts()
-        first = drawn.randrange(len(by_task))
-        turns = Counter((first + k) % len(by_task) for k in range(self.config.rollout.prompts))
-        chosen = [prompt for task, count in sorted(turns.items()) for prompt in drawn.sample(by_task[task], count)]
+        by_tag = self._train_prompts()
+        first = drawn.randrange(len(by_tag))
+        turns = Counter((first + k) % len(by_tag) for k in range(self.config.rollout.prompts))
+        chosen = [prompt for tag, count in sorted(turns.items()) for prompt in drawn.sample(by_tag[tag], count)]
         drawn.shuffle(chosen)
         return chosen
 
-    def _train_prompts(self) -> list[Sequence[Any]]:
-        """Task by task."""
-        by_task = list(self.world.prompts_by_task("train", self.config.episode.family).values())
-        most = len(by_task) * min(map(len, by_task))
+    def _train_prompts(self) -> list[Sequence[Prompt]]:
+        """Tag by tag."""
+        by_tag = list(self.config.dataset.prompts("train").values())
+        most = len(by_tag) * min(map(len, by_tag))
         if self.config.rollout.prompts > most:
             raise ConfigError(
                 f"rollout.prompts={self.config.rollout.prompts}: expected at most {most}, as many as there are to train"
-                f" on, {len(by_task)} tasks of {min(map(len, by_task))} or more"
+                f" on, {len(by_tag)} tags of {min(map(len, by_tag))} or more"
             )
-        return by_task
+        return by_tag
 
     @torch.no_grad()
     def rollout(self, update: int, spec: RolloutSpec) -> list[Trajectory]:
-        """Sample this process's episodes, one trajectory per minibatch, so that replay sees the shapes of sampling."""
+        """Sample this process's episodes, one trajectory per minibatch, so that replay sees the sizes of sampling."""
         ranks = self.accelerator.num_processes
         prompts, size = self.prompts(update), self.config.rollout.prompts // (self.config.rollout.minibatches * ranks)
         chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         return [self._sample(chunk, update, spec) for chunk in chunks[self.accelerator.process_index :: ranks]]
 
-    def _sample(self, prompts: Sequence[Any], update: int, spec: RolloutSpec) -> Trajectory:
+    def _sample(self, prompts: Sequence[Prompt], update: int, spec: RolloutSpec) -> Trajectory:
         config = self.config
         rollout = Rollout(self.policy, spec, len(prompts))
         keys = [prompt.key for prompt in prompts]
@@ -173,11 +174,12 @@ class Trainer:
     @torch.no_grad()
     def compute_advantages(self, trajectories: Sequence[Trajectory]) -> tuple[list[Tensor], dict[str, float]]:
         """Advantages [B, S] of every trajectory's segments, and what to log of the rewards."""
-        decoded_batches = [self.evaluator.processor.decode(trajectory) for trajectory in trajectories]
-        judged = [self.reward(decoded, self.world) for decoded in decoded_batches]
-        own = step_rewards(judged, trajectories, self.reward)
-        rows = [row for t in decoded_batches for row in self.evaluator.measure.rows(t, self.config.rollout.group_size)]
-        metrics = reward_metrics(own, self.reward) | means_of(rows, self.evaluator.measure.train_metrics)
+        decoded = [self.evaluator.processor.decode(trajectory) for trajectory in trajectories]
+        reward = self.config.reward
+        own = step_rewards([reward(episodes) for episodes in decoded], trajectories, reward)
+        metrics = reward_metrics(own, reward) | train_metrics(
+            self.config.train_metrics, decoded, self.config.rollout.group_size
+        )
         self.cost["images"] += sum(trajectory.painted for trajectory in trajectories)
         credit: Tensor = self.config.credit(gather_rewards(self.accelerator, own), self.config.advantage)
         first = self.accelerator.process_index * len(own.outcome)
@@ -192,39 +194,48 @@ class Trainer:
         self.count("eval", found.cost)
         return {f"eval/{name}": value for name, value in found.metrics.items()}
 
+    @property
+    def is_penalised(self) -> bool:
+        """Whether a penalty compares the policy with its reference."""
+        return self.config.algorithm.needs_reference(self.config)
+
     def needs_reference(self, update: int) -> bool:
         """Whether a penalty, or the periodic look at drift, wants the reference's scores in this update."""
-        config, modalities = self.config, self.config.modalities
-        # Pictures painted token by token are penalised like words.
-        of_pictures = config.regularizer if config.image_head.denoises else config.text_kl
-        penalised = (modalities.text and config.text_kl.weight > 0) or (modalities.image and of_pictures.weight > 0)
-        return bool(penalised or update % DRIFT_EVERY == 0)
+        return self.is_penalised or (self.config.evaluation.drift and update % DRIFT_EVERY == 0)
+
+    def scoring(self, policy: Policy, purpose: str, spec: RolloutSpec) -> Scoring:
+        """``policy`` as algorithms see it; what its scores cost is counted under ``purpose``."""
+        modalities = self.config.modalities
+
+        def score(trajectory: Trajectory, points: Points | None = None) -> tuple[Score, ...]:
+            head = spec.head if points is None else AtPoints(spec.head, trajectory.segments, points)
+            with self.autocast():
+                rollout = replay(
+                    policy,
+                    replace(spec, head=head),
+                    trajectory,
+                    images=modalities.image > 0,
+                    train_text=modalities.text > 0 or spec.context_grad,
+                )
+            self.count(purpose, rollout.cost)
+            return tuple(rollout.scores)
+
+        return score
 
     @torch.no_grad()
-    def reference_scores(self, trajectory: Trajectory, spec: RolloutSpec) -> tuple[Score, ...]:
-        """The frozen reference's scores of a recorded batch."""
-        with self.autocast():
-            rollout = replay(self.reference, spec, trajectory, images=self.config.modalities.image > 0)
-        self.count("reference", rollout.cost)
-        return tuple(rollout.scores)
+    def prepare(self, trajectory: Trajectory, update: int, spec: RolloutSpec) -> Batch:
+        """What the algorithm keeps of a minibatch, before the policy is changed."""
+        config, keys = self.config, [prompt.key for prompt in trajectory.prompts]
+        draw = EpisodeDraws((config.seed, "algorithm", update), keys, config.rollout.group_size)
+        old = self.scoring(self.policy, "train", spec)
+        fixed = self.reference if self.needs_reference(update) else None
+        reference = None if fixed is None else self.scoring(fixed, "reference", spec)
+        return config.algorithm.prepare(config, trajectory, draw, old, reference)
 
-    def train_step(
-        self, trajectory: Trajectory, reference: Sequence[Score] | None, advantage: Tensor, spec: RolloutSpec
-    ) -> dict[str, float]:
+    def train_step(self, batch: Batch, advantage: Tensor, spec: RolloutSpec) -> dict[str, float]:
         """One optimiser step on one minibatch; what to log of it."""
-        modalities = self.config.modalities
-        with self.autocast():
-            rollout = replay(
-                self.policy,
-                spec,
-                trajectory,
-                images=modalities.image > 0,
-                train_text=modalities.text > 0 or spec.context_grad,
-            )
-        self.count("train", rollout.cost)
-        found = minibatch_loss(
-            self.config, trajectory, tuple(rollout.scores), reference, advantage.to(self.accelerator.device)
-        )
+        policy = self.scoring(self.policy, "train", spec)
+        found = self.config.algorithm.loss(self.config, batch, advantage.to(self.accelerator.device), policy)
         self._guard(found)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(found.loss)
@@ -251,8 +262,7 @@ class Trainer:
         self.guarded = True
         found.metrics |= {"guard/text": found.text_deviation, "guard/image": found.image_deviation}
         for modality, deviation in (("text", found.text_deviation), ("image", found.image_deviation)):
-            region = getattr(self.config, f"{modality}_trust_region")
-            band = min(getattr(region, "low", math.inf), getattr(region, "high", math.inf))
+            band = getattr(self.config, f"{modality}_trust_region").band
             if deviation > GUARD * band:
                 raise RatioGuardError(
                     f"before the first update the largest |log-ratio| of the {modality} policy is {deviation:.3g},"
@@ -285,13 +295,12 @@ class Trainer:
         with self.clock("reward"):
             advantages, metrics = self.compute_advantages(trajectories)
         with self.clock("reference"):
-            wanted = self.needs_reference(update)
-            references = [self.reference_scores(t, spec) if wanted else None for t in trajectories]
+            batches = [self.prepare(trajectory, update, spec) for trajectory in trajectories]
         logged: dict[str, list[float]] = {}
         with self.clock("update"):
             for _ in range(config.rollout.epochs):
-                for trajectory, reference, advantage in zip(trajectories, references, advantages, strict=True):
-                    for name, value in self.train_step(trajectory, reference, advantage, spec).items():
+                for batch, advantage in zip(batches, advantages, strict=True):
+                    for name, value in self.train_step(batch, advantage, spec).items():
                         logged.setdefault(name, []).append(value)
         return self._over_processes(metrics | {name: fmean(values) for name, values in logged.items()})
 
@@ -337,23 +346,3 @@ class Trainer:
         self.kinds = list(dict.fromkeys([*saved.facts.get("kinds", []), *self.kinds]))
         self.guarded = True
         return int(saved.facts["update"])
-
-
-def _loaded(name: str) -> UnifiedModel:
-    """The checkpoint that a run starts from.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return checkpoint.load(name)
-    except (ConfigError, MemoryError):
-        raise
-    except Exception as error:  # the tokenizer's and the weights' readers raise errors of no type
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise  # of the storage, not of the checkpoint
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise ConfigError(
-            f"model.checkpoint={name!r}: {folder_of(name)} does not hold a whole checkpoint ({reason});"
-            " save it again, or name another one"
-        ) from error

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import tiny
-from tests.rollouts import pictures_of, prompts_of, roll, scores_of, spec
+from tests.rollouts import Constant, pictures_of, prompts_of, roll, scores_of, spec
 from unigrpo.config import RunConfig
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
-from unigrpo.models import checkpoint
-from unigrpo.models.mot import MoTPolicy
+from unigrpo.models.mot import checkpoint
+from unigrpo.models.mot.policy import MoTPolicy
 from unigrpo.rollout.episodes import Editing, Interleaved, Reflect, SingleRound
 from unigrpo.rollout.heads import Tokens
 from unigrpo.rollout.rollout import Rollout, RolloutSpec, replay
@@ -165,7 +165,7 @@ def test_an_episode_that_is_over_does_not_move_on():
     prompt = trajectory.segments[0].mask.sum(1).repeat_interleave(3) + 1
     pictures = sum(s.alive.long() for s in painted(trajectory))
     rollout = replay(POLICY, walked(), trajectory)
-    assert torch.equal(rollout.context.position, prompt + words + pictures)
+    assert torch.equal(rollout.contexts[0].position, prompt + words + pictures)
 
 
 @pytest.mark.parametrize("context_grad", [True, False])
@@ -215,11 +215,11 @@ def test_work_is_counted_in_tokens():
 
 def test_a_picture_that_nothing_follows_is_in_the_context_all_the_same():
     """It was scored in the block that put it there: nothing is left to look at."""
-    rollout = Rollout(POLICY, walked(), 2)
+    rollout = Rollout(POLICY, walked(latent_shape=POLICY.latent_shape), 2)
     rollout.condition_on(prompts_of("ab"))
-    before = rollout.context.position
-    rollout.generate_image(lambda what, shape: torch.full((2, *shape), 0.5))
-    assert torch.equal(rollout.context.position, before + 1)
+    before = rollout.contexts[0].position
+    rollout.generate_image(Constant(2, 0.5))
+    assert torch.equal(rollout.contexts[0].position, before + 1)
     assert rollout.pending_image is None
 
 
@@ -236,7 +236,7 @@ class TestConflicts:
     """What a configuration may not ask for."""
 
     def config(self, head: str, checkpoint: str, **changes: Any) -> RunConfig:
-        plain = {"image_head": head, "model": {"checkpoint": checkpoint}}
+        plain = {"image_head": head, "model": {"name": "mot", "checkpoint": checkpoint}}
         codes = {"dynamics": "ode", "image_ratio": "raw"} if head == "tokens" else {}
         return RunConfig.from_dict(plain | codes | changes)
 

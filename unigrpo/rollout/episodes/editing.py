@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from unigrpo.registry import register
-from unigrpo.rollout.episodes.episode import Episode, Family, at_least_1
+from unigrpo.rollout.episodes.episode import Episode, at_least_1
 
 if TYPE_CHECKING:
-    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.config import RunConfig
+    from unigrpo.noise import Draw
+    from unigrpo.rollout.rollout import Rollout
     from unigrpo.rollout.trajectory import Segment
 
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 class Editing(Episode):
     """Chained edits: turn k edits the model's own picture of turn k - 1."""
 
-    family: ClassVar[Family] = "edits"
+    needs: ClassVar[frozenset[str]] = frozenset({"images", "turns"})
+    one_request: ClassVar[bool] = False
 
     turns: int = 1
     test_turns: int = 3
@@ -46,9 +49,9 @@ class Editing(Episode):
         """The episode of evaluations."""
         return replace(self, turns=self.test_turns)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say how many instructions the prompts have."""
-        longest = config.world.edit_turns
+        longest = config.dataset.turns
         for name in ("turns", "test_turns"):
             if getattr(self, name) > longest:
-                yield f"{name}={getattr(self, name)}: the world's prompts have {longest} instructions; use no more"
+                yield f"{name}={getattr(self, name)}: the dataset's prompts have {longest} instructions; use no more"

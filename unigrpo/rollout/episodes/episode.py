@@ -7,24 +7,27 @@ texts and images, and decides what comes next from what came before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
-    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.config import RunConfig
+    from unigrpo.noise import Draw
+    from unigrpo.rollout.rollout import Rollout
     from unigrpo.rollout.trajectory import Segment
-
-#: Families of prompts: single pictures, sequences of pictures, edits of a given picture.
-Family = Literal["images", "stories", "edits"]
 
 
 class Episode:
     """The base of a strategy of slot ``episode``.
 
     Attributes:
-        family: of the prompts that it is for.
+        needs: what it reads of a prompt besides the text (:attr:`~unigrpo.data.prompt.Prompt.offers`).
+        one_request: whether all of its turns answer the same request, so that their rewards can be compared.
     """
 
-    family: ClassVar[Family] = "images"
+    slot: ClassVar[str]
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    one_request: ClassVar[bool] = True
 
     def __call__(self, rollout: Rollout, given: Sequence[Segment], group_size: int, draw: Draw) -> None:
         """Roll out one batch of episodes.
@@ -41,8 +44,8 @@ class Episode:
         """The episode of evaluations."""
         return self
 
-    def conflicts(self, config: Any) -> Iterator[str]:
-        """Say what the episode cannot live with."""
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
+        """Incompatibilities with the rest of the configuration, one sentence each."""
         yield from ()
 
 

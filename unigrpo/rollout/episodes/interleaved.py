@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from unigrpo.registry import register
-from unigrpo.rollout.episodes.episode import Episode, Family, at_least_1
+from unigrpo.rollout.episodes.episode import Episode, at_least_1
 
 if TYPE_CHECKING:
-    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.noise import Draw
+    from unigrpo.rollout.rollout import Rollout
     from unigrpo.rollout.trajectory import Segment
 
 
@@ -23,7 +24,7 @@ class Interleaved(Episode):
     picture too many.
     """
 
-    family: ClassVar[Family] = "stories"
+    one_request: ClassVar[bool] = False
 
     max_pictures: int = 4
     max_text: int = 24

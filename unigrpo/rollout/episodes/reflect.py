@@ -10,7 +10,8 @@ from unigrpo.registry import register
 from unigrpo.rollout.episodes.episode import Episode, at_least_1
 
 if TYPE_CHECKING:
-    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.noise import Draw
+    from unigrpo.rollout.rollout import Rollout
     from unigrpo.rollout.trajectory import Segment
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unigrpo.registry import register
 from unigrpo.rollout.episodes.episode import Episode, at_least_1
 
 if TYPE_CHECKING:
-    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.config import RunConfig
+    from unigrpo.noise import Draw
+    from unigrpo.rollout.rollout import Rollout
     from unigrpo.rollout.trajectory import Segment
 
 
@@ -34,7 +36,7 @@ class SingleRound(Episode):
             rollout.generate_text(self.max_thinking, draw)
         rollout.generate_image(draw)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say why the text policy needs something to say."""
         if not self.thinking and config.modalities.text:
             yield "without thinking there is no text to train; use modalities=image_only"

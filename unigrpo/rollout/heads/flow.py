@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from unigrpo.flow.dynamics import Ode
 from unigrpo.registry import register
@@ -13,7 +14,9 @@ from unigrpo.rollout.trajectory import Cost, DenoisingStep, ImageScore, ImageSeg
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.flow.dynamics import Transition
+    from unigrpo.models.policy import Context, Policy
+    from unigrpo.rollout.rollout import RolloutSpec, SegmentNoise
 
 #: Outside the window.
 _EULER = Ode()
@@ -22,57 +25,60 @@ _EULER = Ode()
 @register("image_head", "flow", source="BAGEL (arXiv 2505.14683); Flow-GRPO (2505.05470)")
 @dataclass(frozen=True)
 class Flow(ImageHead):
-    """Continuous latents, painted by denoising; all steps of a picture share the context built before it."""
+    """Continuous latents, painted by denoising; all steps of a picture share the contexts built before it."""
 
     denoises: ClassVar[bool] = True
     deferred: ClassVar[bool] = True
 
-    def generate_image(self, rollout: Rollout, draw: Draw) -> tuple[ImageSegment, ImageScore]:
+    def generate_image(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], noise: SegmentNoise, alive: Tensor
+    ) -> tuple[ImageSegment, ImageScore, Sequence[Context], Cost]:
         """All steps of the schedule from keyed noise, the stochastic ones recorded and scored."""
-        spec, shape, index = rollout.spec, rollout.policy.latent_shape, len(rollout.segments)
-        x = rollout.noise(draw, (index, "initial"), shape)
-        recorded, scores = [], []
+        cost, recorded, scores = Cost(), [], []
+        x = noise.normal(("initial",), spec.latent_shape, shareable=True)
         for k in range(len(spec.points) - 1):
-            velocity = self._velocity(rollout, x, k, rollout.active)
+            velocity, work = _velocity(policy, spec, contexts, x, k, alive)
+            cost += work
             if k in spec.stochastic:
                 transition = _transition(spec, x, velocity, k)
-                noise = rollout.noise(draw, (index, "step", k), shape)
-                recorded.append(DenoisingStep(k, x, transition.sample(noise)))
+                step_noise = noise.normal(("step", k), spec.latent_shape)
+                recorded.append(DenoisingStep(k, x, transition.sample(step_noise)))
                 scores.append(_score(spec, recorded[-1], velocity, transition))
                 x = recorded[-1].x_next
             else:
                 x = _EULER.transition(x, velocity, spec.points[k], spec.points[k + 1], spec.points[1]).mean
-        return ImageSegment(tuple(recorded), x, rollout.active), ImageScore(tuple(scores))
+        return ImageSegment(tuple(recorded), x, alive), ImageScore(tuple(scores)), contexts, cost
 
-    def score(self, rollout: Rollout, segment: ImageSegment) -> ImageScore:
-        """The recorded steps under the rollout's policy."""
-        scores = []
+    def score(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], segment: ImageSegment
+    ) -> tuple[ImageScore, Sequence[Context], Cost]:
+        """The recorded steps under ``policy``."""
+        cost, scores = Cost(), []
         for recorded in segment.steps:
             x, x_next = _blank(recorded.x, segment.alive), _blank(recorded.x_next, segment.alive)
             step = DenoisingStep(recorded.index, x, x_next)
-            velocity = self._velocity(rollout, x, step.index, segment.alive)
-            scores.append(_score(rollout.spec, step, velocity, _transition(rollout.spec, x, velocity, step.index)))
-        return ImageScore(tuple(scores))
+            velocity, work = _velocity(policy, spec, contexts, x, step.index, segment.alive)
+            cost += work
+            scores.append(_score(spec, step, velocity, _transition(spec, x, velocity, step.index)))
+        return ImageScore(tuple(scores)), contexts, cost
 
-    def encode(self, rollout: Rollout, segment: ImageSegment) -> None:
-        """Let a finished picture enter the context as clean latents (t = 0)."""
+    def encode(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], segment: ImageSegment
+    ) -> tuple[Sequence[Context], Cost]:
+        """Let a finished picture enter the contexts as clean latents (t = 0)."""
         latents = _blank(segment.latents, segment.alive)
-        rollout.context = rollout.policy.extend_image(rollout.context, latents, segment.alive)
-        if rollout.unconditional is not None:
-            rollout.unconditional = rollout.policy.extend_image(rollout.unconditional, latents, segment.alive)
+        return [policy.extend_image(context, latents, segment.alive) for context in contexts], Cost()
 
-    def _velocity(self, rollout: Rollout, x: Tensor, k: int, alive: Tensor) -> Tensor:
-        """The velocity that moves the pictures at step ``k``, fp32, guided where the guidance says so."""
-        t, guidance = rollout.spec.points[k], rollout.spec.guidance
-        velocity = rollout.policy.velocity(rollout.cross_modal_context(rollout.context), x, t).float()
-        work = Cost(nfe=int(alive.sum()))
-        rollout.cost += work
-        if rollout.unconditional is None or not guidance.guides(float(t)):
-            return velocity
-        rollout.cost += work
-        free: Tensor = rollout.policy.velocity(rollout.cross_modal_context(rollout.unconditional), x, t).float()
-        guided: Tensor = guidance.combine(velocity, free)
-        return guided
+
+def _velocity(
+    policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], x: Tensor, k: int, alive: Tensor
+) -> tuple[Tensor, Cost]:
+    """The velocity that moves the pictures at step ``k``, fp32, guided where the guidance says so."""
+    t = spec.points[k]
+    asked = contexts if spec.guidance.guides(float(t)) else contexts[:1]
+    velocities = [policy.velocity(spec.cross_modal_context(context), x, t).float() for context in asked]
+    cost = Cost(nfe=int(alive.sum()) * len(velocities))
+    return velocities[0] if len(velocities) == 1 else spec.guidance.combine(*velocities), cost
 
 
 def _blank(x: Tensor, alive: Tensor) -> Tensor:
@@ -80,11 +86,11 @@ def _blank(x: Tensor, alive: Tensor) -> Tensor:
     return x.where(alive[:, None, None, None], 0.0)
 
 
-def _transition(spec: Any, x: Tensor, velocity: Tensor, k: int) -> Any:
+def _transition(spec: RolloutSpec, x: Tensor, velocity: Tensor, k: int) -> Transition:
     return spec.dynamics.transition(x, velocity, spec.points[k], spec.points[k + 1], spec.points[1])
 
 
-def _score(spec: Any, step: DenoisingStep, velocity: Tensor, transition: Any) -> StepScore:
+def _score(spec: RolloutSpec, step: DenoisingStep, velocity: Tensor, transition: Transition) -> StepScore:
     return StepScore(
         index=step.index,
         velocity=velocity,

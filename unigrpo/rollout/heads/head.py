@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
-from unigrpo.checkpoints import settings_of
 from unigrpo.errors import ConfigError
 
-_WAYS = {True: "by denoising", False: "token by token"}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unigrpo.config import RunConfig
+    from unigrpo.models.model import Painting
+    from unigrpo.models.policy import Context, Policy
+    from unigrpo.rollout.rollout import RolloutSpec, SegmentNoise
+    from unigrpo.rollout.trajectory import Cost, ImageScore, ImageSegment
+
+#: Way to make an image -> how it is said, and the head that takes it.
+_WAYS: dict[Painting, str] = {"denoising": "by denoising", "tokens": "token by token"}
+_HEADS: dict[Painting, str] = {"denoising": "flow", "tokens": "tokens"}
 
 
 class ImageHead:
-    """Base of the strategies: ``generate_image``, ``score`` and ``encode`` move a rollout over a picture."""
+    """The base of a strategy of slot ``image_head``.
+
+    A head is given the contexts before a picture, the conditional one first and then one for each branch of the
+    guidance, and returns them as they are after it.  It changes none of them and keeps nothing.
+    """
 
     denoises: ClassVar[bool]
     """Whether its actions are denoising steps, the business of dynamics, window, image ratio and regularizer."""
     deferred: ClassVar[bool]
-    """Whether a picture is not in the context yet when it is finished."""
+    """Whether a picture is not in the contexts yet when it is finished."""
 
-    def conflicts(self, config: Any) -> Iterator[str]:
-        """Say which kind of pictures the checkpoint has learnt to paint."""
-        checkpoint = config.model.checkpoint
+    def generate_image(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], noise: SegmentNoise, alive: Tensor
+    ) -> tuple[ImageSegment, ImageScore, Sequence[Context], Cost]:
+        """Let the policy make a picture in the rows where ``alive`` [B] holds, and score it."""
+        raise NotImplementedError
+
+    def score(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], segment: ImageSegment
+    ) -> tuple[ImageScore, Sequence[Context], Cost]:
+        """Score a recorded picture: what :meth:`generate_image` computed, bit for bit."""
+        raise NotImplementedError
+
+    def encode(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], segment: ImageSegment
+    ) -> tuple[Sequence[Context], Cost]:
+        """Let a finished picture, given or generated, enter the contexts."""
+        raise NotImplementedError
+
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
+        """Say how the model makes images."""
         try:
-            denoises = not settings_of(checkpoint).get("code_levels")
-        except ConfigError as error:
-            yield str(error)
+            paints = config.model.paints
+        except ConfigError:  # which the model itself tells
             return
-        if denoises != self.denoises:
-            yield (
-                f"paints {_WAYS[self.denoises]}, but model.checkpoint={checkpoint} paints {_WAYS[denoises]};"
-                " use image_head=" + ("flow" if denoises else "tokens") + " or another checkpoint"
-            )
+        mine: Painting = "denoising" if self.denoises else "tokens"
+        if mine not in paints:
+            ways = " or ".join(_WAYS[way] for way in sorted(paints)) or "no images"
+            heads = " or ".join(f"image_head={_HEADS[way]}" for way in sorted(paints))
+            way_out = f"use {heads} or another model" if heads else "choose another model"
+            yield f"paints {_WAYS[mine]}, but model={config.model.name} paints {ways}; {way_out}"

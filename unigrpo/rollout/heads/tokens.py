@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
-from unigrpo.registry import register
+from unigrpo.registry import name_of, register
 from unigrpo.rollout.heads.head import ImageHead
 from unigrpo.rollout.sampling import choose, log_prob
 from unigrpo.rollout.trajectory import Cost, ImageScore, ImageSegment
@@ -15,8 +15,9 @@ from unigrpo.rollout.trajectory import Cost, ImageScore, ImageSegment
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unigrpo.models.policy import CodePolicy, Context
-    from unigrpo.rollout.rollout import Draw, Rollout
+    from unigrpo.config import RunConfig
+    from unigrpo.models.policy import CodePolicy, Context, Policy
+    from unigrpo.rollout.rollout import RolloutSpec, SegmentNoise
 
 
 @register("image_head", "tokens", source="unified interleaved GRPO (arXiv 2603.09538), with FSQ codes (2309.15505)")
@@ -32,95 +33,94 @@ class Tokens(ImageHead):
     denoises: ClassVar[bool] = False
     deferred: ClassVar[bool] = False
 
-    def generate_image(self, rollout: Rollout, draw: Draw) -> tuple[ImageSegment, ImageScore]:
+    def generate_image(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], noise: SegmentNoise, alive: Tensor
+    ) -> tuple[ImageSegment, ImageScore, Sequence[Context], Cost]:
         """All codes of a picture, one uniform draw each."""
         import torch
 
-        policy, alive = _policy(rollout), rollout.active
-        count = math.prod(policy.latent_shape[1:])
-        uniform = rollout.noise(draw, (len(rollout.segments), "text"), (count,))
-        contexts = _contexts(rollout)
-        token = _begin(rollout, alive)
-        tokens = []
+        painter, count = cast("CodePolicy", policy), math.prod(spec.latent_shape[1:])
+        uniform = noise.uniform(("text",), (count,))
+        asked = _guided(spec, contexts)
+        token = _begin(painter, alive)
+        tokens, cost = [], Cost()
         for k in range(count):
-            logits, contexts = _extend(rollout, contexts, token, alive, k)
-            token = choose(logits[:, 0], rollout.spec.temperature, uniform[:, k])[:, None]
+            logits, asked, work = _extend(painter, spec, asked, token, alive, k)
+            token = choose(logits[:, 0], spec.temperature, uniform[:, k])[:, None]
             tokens.append(token)
+            cost += work
         codes = torch.cat(tokens, 1)
-        segment = ImageSegment((), policy.latents_of(codes), alive, tokens=codes)
-        return segment, self.score(rollout, segment)
+        segment = ImageSegment((), painter.latents_of(codes), alive, tokens=codes)
+        score, contexts, work = self.score(policy, spec, contexts, segment)
+        return segment, score, contexts, cost + work
 
-    def score(self, rollout: Rollout, segment: ImageSegment) -> ImageScore:
-        """The codes under the rollout's policy; its context goes on behind them."""
+    def score(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], segment: ImageSegment
+    ) -> tuple[ImageScore, Sequence[Context], Cost]:
+        """The codes under ``policy``, and the contexts behind them."""
         assert segment.tokens is not None
-        logits = _enter(rollout, segment.tokens, segment.alive)
-        scores = log_prob(logits[:, :-1], rollout.spec.temperature, segment.tokens)
-        return ImageScore(log_prob=scores.where(segment.alive[:, None], 0.0))
+        logits, contexts, cost = _enter(cast("CodePolicy", policy), spec, contexts, segment.tokens, segment.alive)
+        scores = log_prob(logits[:, :-1], spec.temperature, segment.tokens)
+        return ImageScore(log_prob=scores.where(segment.alive[:, None], 0.0)), contexts, cost
 
-    def encode(self, rollout: Rollout, segment: ImageSegment) -> None:
-        """Let a given picture, or one that is not to be scored, enter the context."""
-        codes = _policy(rollout).codes_of(segment.latents) if segment.tokens is None else segment.tokens
+    def encode(
+        self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], segment: ImageSegment
+    ) -> tuple[Sequence[Context], Cost]:
+        """Let a given picture, or one that is not to be scored, enter the contexts."""
+        painter = cast("CodePolicy", policy)
+        codes = painter.codes_of(segment.latents) if segment.tokens is None else segment.tokens
         # The latents of an episode that is over may be anything, and no code.
-        _enter(rollout, codes.where(segment.alive[:, None], 0), segment.alive)
+        _, contexts, cost = _enter(painter, spec, contexts, codes.where(segment.alive[:, None], 0), segment.alive)
+        return contexts, cost
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say what has no meaning without denoising steps."""
         yield from super().conflicts(config)
         if config.optim.updates == 0:  # only evaluated
             return
         if config.dynamics.stochastic:
-            yield f"dynamics={config.dynamics.name} has no step to add noise to; use dynamics=ode"
-        if config.modalities.image and config.image_ratio.name != "raw":
-            yield f"image_ratio={config.image_ratio.name} is of denoising steps; use raw, and text_ratio for codes"
+            yield f"dynamics={name_of(config.dynamics)} has no step to add noise to; use dynamics=ode"
+        if config.modalities.image and config.image_ratio.of_steps:
+            yield f"image_ratio={name_of(config.image_ratio)} is of denoising steps; use raw, and text_ratio for codes"
         if config.regularizer.weight > 0:
-            yield f"regularizer={config.regularizer.name} has no velocity to penalise; use none, and text_kl=k3"
+            yield f"regularizer={name_of(config.regularizer)} has no velocity to penalise; use none, and text_kl=k3"
 
 
-def _policy(rollout: Rollout) -> CodePolicy:
-    return cast("CodePolicy", rollout.policy)
-
-
-def _begin(rollout: Rollout, alive: Tensor) -> Tensor:
+def _begin(policy: CodePolicy, alive: Tensor) -> Tensor:
     """The token that begins a picture, [B, 1]."""
     import torch
 
-    return torch.full((len(alive), 1), _policy(rollout).num_image_codes, device=alive.device)
+    return torch.full((len(alive), 1), policy.num_image_codes, device=alive.device)
 
 
-def _contexts(rollout: Rollout) -> list[Context]:
-    """What the next picture is painted in: the context, and the one without texts if that guides."""
-    if rollout.unconditional is None or not rollout.spec.guidance.guides(1.0):
-        return [rollout.context]
-    return [rollout.context, rollout.unconditional]
+def _guided(spec: RolloutSpec, contexts: Sequence[Context]) -> Sequence[Context]:
+    """The contexts that a picture is painted in: without the branches if they do not guide."""
+    return contexts if spec.guidance.guides(1.0) else contexts[:1]
 
 
-def _enter(rollout: Rollout, codes: Tensor, alive: Tensor) -> Tensor:
-    """Move the rollout's contexts over a whole picture; logits [B, N + 1, K] of each code and of one too many."""
+def _enter(
+    policy: CodePolicy, spec: RolloutSpec, contexts: Sequence[Context], codes: Tensor, alive: Tensor
+) -> tuple[Tensor, Sequence[Context], Cost]:
+    """Move over a whole picture; logits [B, N + 1, K] of each code and of one too many, and the longer contexts."""
     import torch
 
-    tokens = torch.cat((_begin(rollout, alive), codes), 1)
-    before = _contexts(rollout)
-    logits, after = _extend(rollout, before, tokens, alive, 0)
-    if not rollout.spec.context_grad:
+    tokens = torch.cat((_begin(policy, alive), codes), 1)
+    before = _guided(spec, contexts)
+    logits, after, cost = _extend(policy, spec, before, tokens, alive, 0)
+    if not spec.context_grad:
         after = [context.followed_by(longer) for context, longer in zip(before, after, strict=True)]
-    rollout.context, *free = after
-    if free:
-        (rollout.unconditional,) = free
-    return logits
+    return logits, [*after, *contexts[len(after) :]], cost
 
 
 def _extend(
-    rollout: Rollout, contexts: Sequence[Context], tokens: Tensor, alive: Tensor, first: int
-) -> tuple[Tensor, list[Context]]:
-    """Logits [B, L, K] fp32 of what follows each token, guided if there are two contexts, and the longer contexts."""
-    rollout.cost += Cost(tokens=int(alive.sum()) * tokens.shape[1] * len(contexts))
-    extended = [
-        _policy(rollout).extend_codes(rollout.cross_modal_context(context), tokens, alive, first)
-        for context in contexts
-    ]
-    logits, *free = (found.float() for found, _ in extended)
-    if free:
+    policy: CodePolicy, spec: RolloutSpec, contexts: Sequence[Context], tokens: Tensor, alive: Tensor, first: int
+) -> tuple[Tensor, Sequence[Context], Cost]:
+    """Logits [B, L, K] fp32 of what follows each token, guided if there are branches, and the longer contexts."""
+    extended = [policy.extend_codes(spec.cross_modal_context(context), tokens, alive, first) for context in contexts]
+    logits, *branches = (found.float() for found, _ in extended)
+    if branches:
         # Every token is a row of its own: a guidance that looks at norms must not mix those of a block.
-        guided: Tensor = rollout.spec.guidance.combine(logits.flatten(0, 1), free[0].flatten(0, 1))
-        logits = guided.unflatten(0, logits.shape[:2])
-    return logits, [context for _, context in extended]
+        rows = (branch.flatten(0, 1) for branch in branches)
+        logits = spec.guidance.combine(logits.flatten(0, 1), *rows).unflatten(0, logits.shape[:2])
+    cost = Cost(tokens=int(alive.sum()) * tokens.shape[1] * len(contexts))
+    return logits, [context for _, context in extended], cost

@@ -18,7 +18,6 @@ from unigrpo.worlds.shapes.things import Thing, assign, resemblance, terms
 
 if TYPE_CHECKING:
     from unigrpo.rollout.decoded import DecodedEpisodes
-    from unigrpo.worlds.shapes.edit_prompts import EditPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +103,8 @@ class EditVerdict:
         return math.sqrt(self.SC * self.PQ)
 
 
-def judge_edit(prompt: EditPrompt, turn: int, before: Sight, shown: Sight) -> EditVerdict:
-    """Judge the picture of one turn against the picture before it, whoever painted that."""
-    edit = prompt.edits[turn]
+def judge_edit(edit: Edit, before: Sight, shown: Sight) -> EditVerdict:
+    """Judge an edited image against the one before it, whoever made that."""
     change = judge_change(edit, before.things, shown.things)
     reasons = [] if change.success == 1 else [f"expected to {edit}"]
     reasons += [] if change.preserved == 1 else ["expected the rest to stay"]
@@ -124,6 +122,9 @@ def judge_edits(decoded: DecodedEpisodes) -> list[list[EditVerdict]]:
     sights = see(torch.cat([part.pixels for part in pictures]))
     seen = [sights[start : start + rows] for start in range(0, len(sights), rows)]
     return [
-        [judge_edit(*each) for each in zip(decoded.prompts, [turn] * rows, seen[turn], seen[turn + 1], strict=True)]
+        [
+            judge_edit(prompt.meta["edits"][turn], before, after)
+            for prompt, before, after in zip(decoded.prompts, seen[turn], seen[turn + 1], strict=True)
+        ]
         for turn in range(len(pictures) - 1)
     ]

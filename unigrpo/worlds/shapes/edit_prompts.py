@@ -1,4 +1,4 @@
-"""Chains of edits that make sense one after another, in two disjoint splits: source picture and instructions.
+"""Chains of edits that make sense one after another, in three disjoint splits: source picture and instructions.
 
 The splits share no edit of a scene with the same objects, at no turn of any chain: see ``in_split``.
 """
@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import TypeVar
 
+from unigrpo.data.dataset import Split
+from unigrpo.data.prompt import key_of
 from unigrpo.worlds.shapes.edits import EDITS, MOST, Edit, apply_edit
 from unigrpo.worlds.shapes.grammar import COLOURS, PLACES, SHAPES, Scene, random_item
-from unigrpo.worlds.shapes.prompts import Split
 
 #: Edits of a prompt: an editing episode has up to so many turns.
 TURNS = 3
 #: Prompts of each type and split.
-PROMPTS: Mapping[Split, int] = {"train": 1000, "test": 200}
+PROMPTS: Mapping[Split, int] = {"train": 1000, "validation": 200, "test": 200}
 #: Draws of an edit before a scene is given up.
 _TRIES = 16
 
@@ -28,10 +29,13 @@ _Drawn = TypeVar("_Drawn")
 
 
 def in_split(scene: Scene, edit: Edit, split: Split) -> bool:
-    """Whether an edit of what a scene holds (places apart) belongs to ``split``; a quarter is held out for the test."""
+    """Whether an edit of what a scene holds (places apart) belongs to ``split``.
+
+    A quarter is held out: one half of it for the test, the other for validation.
+    """
     looks = sorted(f"{item.colour} {item.shape}" for item in scene.items)
     digest = hashlib.blake2b(f"{looks} {edit}".encode(), digest_size=8).digest()
-    return (digest[0] % 4 == 0) == (split == "test")
+    return {0: "test", 4: "validation"}.get(digest[0] % 8, "train") == split
 
 
 def random_scene(rng: random.Random, count: int, alike: bool = False) -> Scene:
@@ -46,7 +50,7 @@ def random_scene(rng: random.Random, count: int, alike: bool = False) -> Scene:
 def distinct(split: Split, name: str, draw: Callable[[random.Random], _Drawn]) -> tuple[_Drawn, ...]:
     """As many prompts as ``split`` has of a kind, no two alike, the same whenever it is asked."""
     if split not in PROMPTS:
-        raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
+        raise ValueError(f"split: expected one of {', '.join(PROMPTS)}, got {split!r}")
     rng = random.Random(f"{name} {split}")
     drawn: dict[_Drawn, None] = {}
     while len(drawn) < PROMPTS[split]:
@@ -117,8 +121,7 @@ class EditPrompt:
     @property
     def key(self) -> str:
         """A name for files and records, stable under any change of the other prompts."""
-        digest = hashlib.blake2b(f"{self.source} {self.instructions}".encode(), digest_size=4)
-        return f"{self.tag}-{digest.hexdigest()}"
+        return key_of(self.tag, f"{self.source} {self.instructions}")
 
     def to_json(self) -> str:
         """A line of a prompt file."""

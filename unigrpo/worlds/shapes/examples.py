@@ -1,4 +1,4 @@
-"""Triples of prompt, thinking and picture for the supervised warm-up, wrong in known proportions.
+"""Triples of prompt, thinking and picture for supervised fine-tuning, wrong in known proportions.
 
 Part of the plans is vague or wrong, and the picture follows the plan; part of the pictures departs from the plan.  A
 model trained on them plans and draws well, but not always, so that reinforcement learning of either modality has room.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unigrpo.worlds.shapes.grammar import COLOURS, PLACES, SHAPES, Scene, random_item
-from unigrpo.worlds.shapes.prompts import Prompt, by_task
+from unigrpo.worlds.shapes.prompts import GenEvalPrompt, by_task
 from unigrpo.worlds.shapes.render import Floats, render
 from unigrpo.worlds.shapes.rules import relations
 from unigrpo.worlds.shapes.thinking import Plan, Planned, plan_of, write_thinking
@@ -21,15 +21,15 @@ from unigrpo.worlds.shapes.thinking import Plan, Planned, plan_of, write_thinkin
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One warm-up triple; ``scene`` is what the picture [3, 32, 32] shows."""
+    """One triple; ``scene`` is what the picture [3, 32, 32] shows."""
 
-    prompt: Prompt
+    prompt: GenEvalPrompt
     thinking: str
     scene: Scene
     picture: Floats
 
 
-def satisfying_scene(prompt: Prompt, rng: random.Random) -> Scene:
+def satisfying_scene(prompt: GenEvalPrompt, rng: random.Random) -> Scene:
     """A random scene that meets ``prompt`` strictly: the objects asked for and no other, the rest free."""
     wanted = [(clause["class"], clause.get("color")) for clause in prompt.include for _ in range(clause["count"])]
     relation = next((clause["position"][0] for clause in prompt.include if "position" in clause), None)
@@ -130,7 +130,7 @@ def misdraw(scene: Scene, rng: random.Random) -> Scene:
 
 
 def faulty_example(
-    prompt: Prompt, rng: random.Random, plan_corruption: float, misdrawn: float
+    prompt: GenEvalPrompt, rng: random.Random, plan_corruption: float, misdrawn: float
 ) -> tuple[Scene, Plan, Scene]:
     """A right scene, a plan that may have one thing wrong, and a scene that follows it but for one thing, perhaps."""
     right = satisfying_scene(prompt, rng)
@@ -143,7 +143,7 @@ def faulty_example(
     return right, plan, shown
 
 
-def warmup_examples(
+def faulty_examples(
     rng: np.random.Generator, n: int, plan_corruption: float = 0.4, misdrawn: float = 0.2
 ) -> list[Example]:
     """``n`` examples of training prompts, tasks equally often.

@@ -11,13 +11,14 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unigrpo.data.prompt import Prompt
 from unigrpo.worlds.shapes.grammar import COLOURS, PICTURE, QUADRANT, SHAPES, SIZES
-from unigrpo.worlds.shapes.prompts import Prompt
+from unigrpo.worlds.shapes.prompts import GenEvalPrompt, geneval_prompt
 from unigrpo.worlds.shapes.render import PALETTE, Floats, bank, quadrants, stencil
 from unigrpo.worlds.shapes.rules import Found, apply_rules
 from unigrpo.worlds.shapes.things import Thing, found_things
@@ -100,7 +101,12 @@ def see(pictures: Tensor | Floats) -> list[Sight]:
     return [Sight(tuple(objects), distance) for objects, distance in seen]
 
 
-def judge(pictures: Tensor | Floats, prompts: Sequence[Prompt]) -> list[Verdict]:
+def judge_images(images: Tensor | Floats, prompts: Sequence[Prompt]) -> list[Verdict]:
+    """One verdict per image, as :func:`judge`; GenEval's metadata are in the prompts' ``meta``."""
+    return judge(images, list(map(geneval_prompt, prompts)))
+
+
+def judge(pictures: Tensor | Floats, prompts: Sequence[GenEvalPrompt]) -> list[Verdict]:
     """One verdict per picture.
 
     Args:
@@ -116,7 +122,7 @@ def judge(pictures: Tensor | Floats, prompts: Sequence[Prompt]) -> list[Verdict]
     return [_verdict(sight, prompt) for sight, prompt in zip(sights, prompts, strict=True)]
 
 
-def _verdict(sight: Sight, prompt: Prompt) -> Verdict:
+def _verdict(sight: Sight, prompt: GenEvalPrompt) -> Verdict:
     outcome = apply_rules(sight.objects, prompt)
     reasons = [outcome.reason] if outcome.reason else []
     if outcome.extra:
@@ -133,7 +139,7 @@ def _verdict(sight: Sight, prompt: Prompt) -> Verdict:
     )
 
 
-def as_pixels(pictures: Any) -> Floats:
+def as_pixels(pictures: object) -> Floats:
     """Pictures as a float32 array [B, 3, 32, 32] clipped to [-1, 1].
 
     Raises:

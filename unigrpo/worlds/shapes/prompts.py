@@ -1,8 +1,8 @@
-"""Prompts of GenEval's six tasks in its own metadata format, generated, in two disjoint splits.
+"""Prompts of GenEval's six tasks in its own metadata format, generated, in three disjoint splits.
 
 A prompt is a *meaning* (which objects, which relation) in a *form* (opener, article, ending, order of two conjuncts).
-About a quarter of the meanings is held out for the test split, so that the two splits share no meaning, with one
-exception: ``single_object`` has only five meanings, and its test split holds out forms instead.
+About a quarter of the meanings is held out, one half of them for the test and the other for validation, so that no two
+splits share a meaning, with one exception: ``single_object`` has only five meanings, and forms are held out instead.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeVar
 
+from unigrpo.data.dataset import SPLITS, Split
+from unigrpo.data.prompt import Prompt, key_of
+from unigrpo.io import JsonObject
 from unigrpo.worlds.shapes.grammar import COLOURS, PLURALS, SHAPES
-
-Split = Literal["train", "test"]
-_Prompt = TypeVar("_Prompt")
 
 #: The six tasks in the official order, and how many prompts the official file has of each.
 OFFICIAL_COUNTS: Mapping[str, int] = {
@@ -42,11 +41,11 @@ COUNT_ARTICLES = ("", "exactly")
 #: (opener, article, ending) by number.
 FORMS = tuple(itertools.product(range(len(OPENERS)), range(len(ARTICLES)), range(len(ENDINGS))))
 
-Clause = dict[str, Any]
+Clause = JsonObject
 
 
 @dataclass(frozen=True)
-class Prompt:
+class GenEvalPrompt:
     """One line of a GenEval prompt file."""
 
     tag: str
@@ -59,17 +58,22 @@ class Prompt:
     @property
     def key(self) -> str:
         """A name for files and records, stable under any change of the other prompts."""
-        return f"{self.tag}-{hashlib.blake2b(self.prompt.encode(), digest_size=4).hexdigest()}"
+        return key_of(self.tag, self.prompt)
+
+    @property
+    def meaning(self) -> str:
+        """What prompts share that ask for the same in other words; of ``single_object`` each has its own."""
+        return self.prompt if self.tag == "single_object" else _asked(self.include)
 
     def to_json(self) -> str:
         """The line of the official file (without ``exclude`` where there is none, as there)."""
-        line: dict[str, Any] = {"tag": self.tag, "include": list(self.include)}
+        line: JsonObject = {"tag": self.tag, "include": list(self.include)}
         if self.exclude:
             line["exclude"] = list(self.exclude)
         return json.dumps(line | {"prompt": self.prompt})
 
     @classmethod
-    def from_json(cls, line: str) -> Prompt:
+    def from_json(cls, line: str) -> GenEvalPrompt:
         """Read a line of an official file.
 
         Raises:
@@ -90,7 +94,18 @@ class _Meaning:
     held_out: bool
 
 
-def _clause(shape: str, count: int = 1, **more: Any) -> Clause:
+def _asked(include: Sequence[Clause]) -> str:
+    """The objects and their relation, whatever is named first."""
+    known = [json.dumps({k: v for k, v in clause.items() if k != "position"}, sort_keys=True) for clause in include]
+    for subject, clause in zip(known, include, strict=True):
+        if "position" in clause:
+            relation, index = clause["position"]
+            pair = (subject, relation, known[index])
+            return " ".join(pair if relation in ("left of", "above") else (pair[2], RELATIONS[relation], pair[0]))
+    return " ".join(sorted(known))
+
+
+def _clause(shape: str, count: int = 1, **more: object) -> Clause:
     return {"class": shape, "count": count} | more
 
 
@@ -145,33 +160,50 @@ _MEANINGS = {
 }
 
 
-def _say(tag: str, phrase: str, form: tuple[int, int, int]) -> str:
+def _phrase(tag: str, phrase: str, form: tuple[int, int, int]) -> str:
     opener, article, ending = form
     word = (COUNT_ARTICLES if tag == "counting" else ARTICLES)[article]
     return " ".join(f"{OPENERS[opener]} {phrase.replace('{}', word)} {ENDINGS[ending]}".split())
 
 
-def _form_held_out(form: tuple[int, int, int]) -> bool:
-    """The 21 of 48 forms that ``single_object`` keeps for the test; every word of them occurs in training forms too."""
-    return (form[0] + 4 * form[1] + 3 * form[2]) % 7 < 3
+#: The 21 of 48 forms that ``single_object`` holds out; every word of them occurs in training forms too.
+_HELD_OUT_FORMS = [form for form in FORMS if (form[0] + 4 * form[1] + 3 * form[2]) % 7 < 3]
 
 
-def _spoken(tag: str, meaning: _Meaning, split: Split) -> list[Prompt]:
-    """Every prompt of a meaning in a split, successive ones as different in form as possible."""
-    if tag == "single_object":
-        forms = [form for form in FORMS if _form_held_out(form) == (split == "test")]
-    else:
-        forms = list(FORMS) if meaning.held_out == (split == "test") else []
-    said = [_say(tag, phrase, form) for phrase in meaning.phrases for form in forms]
-    said.sort(key=lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())
-    return [Prompt(tag, meaning.include, meaning.exclude, text) for text in said]
+def _split_of_form(form: tuple[int, int, int]) -> Split:
+    return _half(_HELD_OUT_FORMS.index(form)) if form in _HELD_OUT_FORMS else "train"
 
 
 @cache
-def by_task(split: Split) -> Mapping[str, tuple[Prompt, ...]]:
+def _held_out(tag: str) -> Mapping[str, Split]:
+    """The meanings of a task that are not trained on, by turns one of the test and one of validation."""
+    held_out = {_asked(meaning.include) for meaning in _MEANINGS[tag]() if meaning.held_out}
+    return {asked: _half(rank) for rank, asked in enumerate(sorted(held_out, key=_digest))}
+
+
+def _half(rank: int) -> Split:
+    return "validation" if rank % 2 else "test"
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _spoken(tag: str, meaning: _Meaning, split: Split) -> list[GenEvalPrompt]:
+    """Every prompt of a meaning in a split, successive ones as different in form as possible."""
+    if tag == "single_object":
+        forms = [form for form in FORMS if _split_of_form(form) == split]
+    else:
+        forms = list(FORMS) if _held_out(tag).get(_asked(meaning.include), "train") == split else []
+    texts = [_phrase(tag, phrase, form) for phrase in meaning.phrases for form in forms]
+    return [GenEvalPrompt(tag, meaning.include, meaning.exclude, text) for text in sorted(texts, key=_digest)]
+
+
+@cache
+def by_task(split: Split) -> Mapping[str, tuple[GenEvalPrompt, ...]]:
     """Task -> its prompts in ``split``; the first n of a task are spread evenly over its meanings."""
-    if split not in ("train", "test"):
-        raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     found = {}
     for tag in TASKS:
         columns = [spoken for meaning in _MEANINGS[tag]() if (spoken := _spoken(tag, meaning, split))]
@@ -182,31 +214,29 @@ def by_task(split: Split) -> Mapping[str, tuple[Prompt, ...]]:
 
 
 @cache
-def all_prompts(split: Split) -> tuple[Prompt, ...]:
+def all_prompts(split: Split) -> tuple[GenEvalPrompt, ...]:
     """Every prompt of ``split``, task by task in the official order."""
     return tuple(itertools.chain.from_iterable(by_task(split).values()))
 
 
-def select(split: Split, counts: Sequence[int]) -> list[Prompt]:
+def select(split: Split, counts: Sequence[int]) -> list[GenEvalPrompt]:
     """The first ``counts[i]`` prompts of the i-th task; ``OFFICIAL_COUNTS.values()`` gives the official proportions.
-
-    Raises:
-        ValueError: not six counts, or more than a task has.
-    """
-    return first_of(by_task(split), counts)
-
-
-def first_of(tasks: Mapping[str, Sequence[_Prompt]], counts: Sequence[int]) -> list[_Prompt]:
-    """The first ``counts[i]`` prompts of the i-th task.
 
     Raises:
         ValueError: not one count per task, or more than a task has.
     """
+    tasks = by_task(split)
     if len(counts) != len(tasks):
         raise ValueError(f"expected {len(tasks)} counts, one for each of {', '.join(tasks)}, got {len(counts)}")
-    chosen: list[_Prompt] = []
+    chosen: list[GenEvalPrompt] = []
     for (tag, prompts), count in zip(tasks.items(), counts, strict=True):
         if not 0 <= count <= len(prompts):
             raise ValueError(f"{tag}: expected 0 to {len(prompts)} prompts, got {count}")
         chosen += prompts[:count]
     return chosen
+
+
+def geneval_prompt(prompt: Prompt) -> GenEvalPrompt:
+    """The prompt that GenEval's metadata of ``prompt`` (``include``, ``exclude``) make."""
+    known = prompt.meta
+    return GenEvalPrompt(prompt.tag, tuple(known["include"]), tuple(known.get("exclude", ())), prompt.text)

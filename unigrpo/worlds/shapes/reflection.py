@@ -16,7 +16,7 @@ from unigrpo.worlds.shapes.thinking import Plan, parse_thinking, write_thinking
 if TYPE_CHECKING:
     from unigrpo.rollout.decoded import End
     from unigrpo.worlds.shapes.judge import Sight
-    from unigrpo.worlds.shapes.prompts import Prompt
+    from unigrpo.worlds.shapes.prompts import GenEvalPrompt
 
 SEE, FINE, WRONG = "see", "fine", "wrong"
 
@@ -59,10 +59,10 @@ class ReflectionVerdict:
     """Does what it says to paint instead meet the prompt strictly?"""
 
 
-def judge_reflection(prompt: Prompt, text: str, end: End, sight: Sight) -> ReflectionVerdict:
+def judge_reflection(prompt: GenEvalPrompt, text: str, end: End, sight: Sight) -> ReflectionVerdict:
     """Judge what is said of a picture against what is seen of it; vague words describe nothing."""
     reflection = parse_reflection(text)
-    if reflection is None or end != ("stop" if reflection.repair is None else "paint"):
+    if reflection is None or end != ("stop" if reflection.repair is None else "image"):
         return ReflectionVerdict()
     fine = reflection.repair is None
     return ReflectionVerdict(

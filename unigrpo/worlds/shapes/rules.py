@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from unigrpo.worlds.shapes.grammar import PLACES, QUADRANT, SIZES, Box, Item, Scene
-from unigrpo.worlds.shapes.prompts import RELATIONS, Clause, Prompt
+from unigrpo.worlds.shapes.prompts import RELATIONS, Clause, GenEvalPrompt
 from unigrpo.worlds.shapes.thinking import Plan
 
 MAX_PER_CLASS = 16
@@ -76,7 +75,7 @@ def relations(subject: Box, reference: Box) -> frozenset[str]:
     return frozenset(found)
 
 
-def check_clauses(prompt: Prompt) -> None:
+def check_clauses(prompt: GenEvalPrompt) -> None:
     """See that the rules can be applied to every clause of ``prompt``.
 
     Raises:
@@ -95,15 +94,15 @@ def check_clauses(prompt: Prompt) -> None:
                     raise ValueError(f"{prompt.prompt!r}: {kind}[{number}]: {name}: expected {expected}, {got}")
 
 
-def _is_count(value: Any, _: int) -> bool:
+def _is_count(value: object, _: int) -> bool:
     return type(value) is int and value >= 1
 
 
-def _is_text(value: Any, _: int) -> bool:
+def _is_text(value: object, _: int) -> bool:
     return isinstance(value, str)
 
 
-def _is_position(value: Any, number: int) -> bool:
+def _is_position(value: object, number: int) -> bool:
     """A relation and the index of a clause before ``number``; an index from the end would be another clause."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return False
@@ -113,7 +112,7 @@ def _is_position(value: Any, number: int) -> bool:
 
 _OPTIONAL = ("color", "position")
 #: Field of a clause -> what is expected of it, and whether a value is that in the clause of a number.
-_CLAUSE: Mapping[str, tuple[str, Callable[[Any, int], bool]]] = {
+_CLAUSE: Mapping[str, tuple[str, Callable[[object, int], bool]]] = {
     "class": ("a name", _is_text),
     "count": ("a whole number from 1", _is_count),
     "color": ("a name", _is_text),
@@ -121,7 +120,7 @@ _CLAUSE: Mapping[str, tuple[str, Callable[[Any, int], bool]]] = {
 }
 
 
-def apply_rules(objects: Sequence[Found], prompt: Prompt) -> Outcome:
+def apply_rules(objects: Sequence[Found], prompt: GenEvalPrompt) -> Outcome:
     """Judge ``objects`` against ``prompt``.
 
     The soft score is the mean over the terms of all clauses.  Unlike the public reward server's it stays in [0, 1]
@@ -182,7 +181,7 @@ def _reference_name(reference: list[Found]) -> str:
     return reference[0].shape or "reference" if reference else "reference"
 
 
-def _extra(objects: Sequence[Found], prompt: Prompt) -> int:
+def _extra(objects: Sequence[Found], prompt: GenEvalPrompt) -> int:
     """Objects beyond those asked for: the surplus of each shape, and blobs that cannot be failed attempts at an object.
 
     A blob of no known shape stands for a missing object as long as one is missing, and is an extra object after that.
@@ -202,12 +201,12 @@ def objects_of(items: Iterable[Item]) -> list[Found]:
     return [Found(item.shape, item.colour, item.box) for item in items]
 
 
-def scene_satisfies(scene: Scene, prompt: Prompt) -> bool:
+def scene_satisfies(scene: Scene, prompt: GenEvalPrompt) -> bool:
     """Whether ``scene``, seen exactly, meets ``prompt`` strictly."""
     return apply_rules(objects_of(scene.items), prompt).strict
 
 
-def plan_satisfies(plan: Plan | None, prompt: Prompt) -> bool:
+def plan_satisfies(plan: Plan | None, prompt: GenEvalPrompt) -> bool:
     """Whether ``plan`` meets ``prompt`` strictly, each object in the middle of its place; a malformed plan does not."""
     if plan is None:
         return False

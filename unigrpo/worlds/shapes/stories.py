@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
+from unigrpo.data.dataset import Split
+from unigrpo.data.prompt import key_of
 from unigrpo.worlds.shapes.edit_prompts import distinct, random_chain
 from unigrpo.worlds.shapes.edits import Edit
 from unigrpo.worlds.shapes.grammar import PLURALS, Scene
-from unigrpo.worlds.shapes.prompts import COUNT_WORDS, Split
+from unigrpo.worlds.shapes.prompts import COUNT_WORDS
 from unigrpo.worlds.shapes.things import Thing
 
 #: Pictures that a story may ask for.
@@ -54,7 +55,7 @@ class Story:
     @property
     def key(self) -> str:
         """A name for files and records, stable under any change of the other stories."""
-        return f"{self.tag}-{hashlib.blake2b(self.prompt.encode(), digest_size=4).hexdigest()}"
+        return key_of(self.tag, self.prompt)
 
     @cached_property
     def wanted(self) -> tuple[tuple[Thing, ...], ...]:

@@ -33,7 +33,7 @@ class Said:
     @property
     def plan(self) -> Plan | None:
         """What a well-formed step of a story states: a plan of something, to be painted."""
-        return (parse_thinking(self.text) or None) if self.end == "paint" else None
+        return (parse_thinking(self.text) or None) if self.end == "image" else None
 
     @property
     def closes(self) -> bool:
@@ -208,4 +208,4 @@ def judge_stories(decoded: DecodedEpisodes) -> list[StoryVerdict]:
                 events[row].append(Said(part.texts[row], part.ends[row], part.turn))
             else:
                 events[row].append(Shown(next(seen), part.turn))
-    return [judge_story(*each) for each in zip(decoded.prompts, events, strict=True)]
+    return [judge_story(prompt.meta["story"], told) for prompt, told in zip(decoded.prompts, events, strict=True)]

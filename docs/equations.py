@@ -1,0 +1,39 @@
+"""Writes ``equations.md``: which formula of which paper is where.  ``python docs/equations.py``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+from unigrpo import registry
+
+HERE = Path(__file__).parent
+HEAD = """# Equations
+
+Which formula of which paper is in which file, as the strategies themselves declare it (`source=`); made by
+`python docs/equations.py`. Beside them: the score term of the SDE is in `unigrpo/flow/dynamics.py`, time points in
+`unigrpo/flow/schedule.py`, the joint loss (UniGRPO eq. 7) in `unigrpo/objective/loss.py`.
+
+| slot | strategy | paper, equation | file |
+| --- | --- | --- | --- |
+"""
+
+
+def rows() -> Iterator[str]:
+    """One row for each shipped strategy."""
+    for slot in registry.slots():
+        for name, cls in registry.strategies(slot).items():
+            if cls.__module__.startswith("unigrpo."):
+                file = Path(inspect.getfile(cls)).relative_to(HERE.parent).as_posix()
+                line = inspect.getsourcelines(cls)[1]
+                yield f"| `{slot}` | `{name}` | {getattr(cls, 'source', '')} | [{file}:{line}](../{file}#L{line}) |"
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "\n".join(rows()) + "\n"
+
+
+if __name__ == "__main__":
+    (HERE / "equations.md").write_text(page(), encoding="utf-8")

@@ -1,0 +1,117 @@
+"""A function of one's own as the reward: what it is given, what is refused, and that its source names the run."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from ablations.plan import identity_of
+from unigrpo.config import RunConfig
+from unigrpo.data.prompt import Prompt
+from unigrpo.errors import ConfigError, RewardError
+from unigrpo.rewards import CallableReward
+from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart, TextPart
+
+SOURCE = """
+import math
+SEEN = []
+def score(images, prompts, texts, **meta):
+    SEEN.append((images, prompts, texts, meta))
+    return [len(text) for text in texts]
+def short(images, prompts, texts, **meta):
+    return [1.0]
+def odd(images, prompts, texts, **meta):
+    return [1.0, math.nan]
+def words(images, prompts, texts, **meta):
+    return ["good", "bad"]
+def nothing(images, prompts, texts, **meta):
+    return None
+def broken(images, prompts, texts, **meta):
+    raise KeyError("key")
+constant = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A module of the user's in the present folder."""
+    (tmp_path / "my_rewards.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    yield tmp_path
+    sys.modules.pop("my_rewards", None)
+
+
+def episodes() -> DecodedEpisodes:
+    """Two rows: a thought, an image, a second thought of the first row alone, and an image after it."""
+    prompts = [Prompt("a", "a cat", meta={"colour": "red"}), Prompt("b", "a dog", meta={"size": 2})]
+    pixels = torch.tensor([-1.0, 0.0, 1.0, 5.0])[torch.randint(4, (2, 3, 4, 4), generator=torch.manual_seed(0))]
+    return DecodedEpisodes(
+        prompts,
+        (
+            TextPart(["a cat", "a dog"], ["stop", "stop"], [3, 3], given=True, turn=0),
+            TextPart(["hm", "well"], ["stop", "stop"], [2, 2], given=False, turn=0),
+            ImagePart(pixels, [True, True], given=False, turn=0),
+            TextPart(["again", ""], ["image", None], [2, 0], given=False, turn=1),
+            ImagePart(pixels / 2, [True, False], given=False, turn=1),
+        ),
+    )
+
+
+def test_it_sees_images_prompts_texts_and_what_else_is_known(mine):
+    reward = CallableReward("my_rewards:score")
+    found = reward(told := episodes())
+    assert reward.component_names == ("score",)
+    assert found.steps[:, :, 0].tolist() == [[0, 0, 2, 0, 5], [0, 0, 4, 0, 0]]
+    assert found.outcome.tolist() == [[5.0], [4.0]], "the last image that a row has"
+    import my_rewards
+
+    images, prompts, texts, meta = my_rewards.SEEN[0]
+    assert torch.equal(images, (told.image(2).pixels.clamp(-1, 1) + 1) / 2)
+    assert (prompts, texts) == (["a cat", "a dog"], ["hm", "well"])
+    assert meta == {"colour": ["red", None], "size": [None, 2]}
+    assert my_rewards.SEEN[1][2] == ["again", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("short", r"expected 2 numbers, one an image, got \[1.0\]"),
+        ("odd", "expected finite numbers, got nan"),
+        ("words", "expected finite numbers, got 'good'"),
+        ("nothing", "expected 2 numbers, one an image, got None"),
+        ("broken", "raised KeyError: 'key'"),
+    ],
+)
+def test_nothing_is_guessed_where_it_gives_no_numbers(mine, name, said):
+    with pytest.raises(RewardError, match=f"reward.path=my_rewards:{name}: {said}"):
+        CallableReward(f"my_rewards:{name}")(episodes())
+
+
+@pytest.mark.parametrize("path", ["", "my_rewards", "my_rewards:", ":score", "my rewards:score", "my_rewards:1"])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(ConfigError, match=r"reward: path=.*: expected package.module:function"):
+        RunConfig.from_dict({"reward": {"name": "callable", "path": path}})
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nowhere_at_all:score", "cannot be imported"),
+        ("my_rewards:scores", "cannot be imported"),
+        ("my_rewards:constant", "expected a function, got 3"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_anything_starts(mine, path, said):
+    (reason,) = RunConfig.from_dict({"reward": {"name": "callable", "path": path}}).conflicts()
+    assert reason.startswith(f"reward=callable: path={path}: {said}")
+
+
+def test_a_changed_function_is_another_reward(mine):
+    config = RunConfig.from_dict({"reward": {"name": "callable", "path": "my_rewards:score"}})
+    before = identity_of(config)
+    assert identity_of(config) == before
+    (mine / "my_rewards.py").write_text(SOURCE.replace("len(text)", "-len(text)"))
+    assert identity_of(config) != before

@@ -1,0 +1,81 @@
+"""What every model strategy is: how a policy and its processor come to a device, and what is known before they do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from unigrpo.models.policy import Policy
+    from unigrpo.models.processor import Processor
+
+#: How a model can make an image.
+Painting = Literal["denoising", "tokens"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A policy, and what turns prompts into its tokens and latents, and those into texts and images."""
+
+    policy: Policy
+    processor: Processor
+
+    def reference(self) -> Policy:
+        """A frozen policy that computes what this one computes now; here a copy."""
+        return copy.deepcopy(self.policy).requires_grad_(False).eval()
+
+
+class Model:
+    """The base of a strategy of slot ``model``.
+
+    Attributes:
+        paints: the ways in which it makes images, one of which the run's image head takes.
+    """
+
+    slot: ClassVar[str]
+    name: ClassVar[str]
+
+    @property
+    def paints(self) -> frozenset[Painting]:
+        """By denoising, unless a model says otherwise; known while planning.
+
+        Raises:
+            ConfigError: it cannot be known.
+        """
+        return frozenset({"denoising"})
+
+    def load(self, device: torch.device, dtype: torch.dtype | None = None) -> LoadedModel:
+        """The model on ``device``, its policy in evaluation mode and in ``dtype``, by default that of its weights.
+
+        Raises:
+            ConfigError: it cannot be loaded.
+        """
+        raise NotImplementedError
+
+    def load_for(self, config: Any, device: torch.device) -> LoadedModel:
+        """The model that the run of ``config`` starts from."""
+        return self.load(device)
+
+    def save(self, folder: Path, loaded: LoadedModel) -> None:
+        """Write what has been trained to ``folder``: here the policy's weights to ``model.safetensors``."""
+        from safetensors.torch import save
+
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: weight.contiguous() for name, weight in loaded.policy.state_dict().items()}
+        (folder / "model.safetensors").write_bytes(save(weights))
+
+    def digest(self) -> str:
+        """Names the weights that a run starts from, as far as neither its fields nor its source do.
+
+        Asked while planning: it must be cheap.  :func:`unigrpo.checkpoints.digest_of_files` is of use.
+        """
+        return ""
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        """Incompatibilities with the rest of the configuration, one sentence each."""
+        yield from ()

@@ -1,0 +1,77 @@
+"""The mixture of transformers in BAGEL's architecture (``model=mot``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unigrpo.checkpoints import digest_of, folder_of, settings_of
+from unigrpo.errors import ConfigError
+from unigrpo.models.model import LoadedModel, Model, Painting
+from unigrpo.registry import register
+
+if TYPE_CHECKING:
+    import torch
+
+    from unigrpo.models.mot.checkpoint import MoTModel
+
+
+@register("model", "mot", source="BAGEL (arXiv 2505.14683)")
+@dataclass(frozen=True)
+class Mot(Model):
+    """A mixture of transformers from a checkpoint folder."""
+
+    checkpoint: str = "tiny-shapes"
+    """A name of a checkpoint inside the package, or a folder with config.json and model.safetensors."""
+    new_words: bool = False
+    """Whether words of the dataset that the checkpoint lacks are added, untrained; else they are refused."""
+
+    @property
+    def paints(self) -> frozenset[Painting]:
+        """As the checkpoint has learnt to."""
+        return frozenset({"tokens" if settings_of(self.checkpoint).get("code_levels") else "denoising"})
+
+    def load(self, device: torch.device, dtype: torch.dtype | None = None) -> MoTModel:
+        """Read the checkpoint onto ``device``; its weights are never there twice."""
+        from unigrpo.models.mot import checkpoint
+
+        try:
+            return checkpoint.load(self.checkpoint, device, dtype)
+        except (ConfigError, MemoryError):
+            raise
+        except Exception as error:  # the tokenizer's and the weights' readers raise errors of no type
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise  # of the storage, not of the checkpoint
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            raise ConfigError(
+                f"model.checkpoint={self.checkpoint!r}: {folder_of(self.checkpoint)} does not hold a whole checkpoint"
+                f" ({reason}); save it again, or name another one"
+            ) from error
+
+    def load_for(self, config: Any, device: torch.device) -> MoTModel:
+        """The checkpoint, with the words of the dataset if it is to learn new ones."""
+        loaded = self.load(device)
+        return loaded.with_words(config.dataset.words(), config.seed) if self.new_words else loaded
+
+    def save(self, folder: Path, loaded: LoadedModel) -> None:
+        """Write a checkpoint."""
+        from unigrpo.models.mot import checkpoint
+
+        assert isinstance(loaded, checkpoint.MoTModel)
+        checkpoint.save(folder, loaded)
+
+    def digest(self) -> str:
+        """Of the checkpoint's weights."""
+        return digest_of(self.checkpoint)
+
+    def conflicts(self, config: Any) -> Iterator[str]:
+        """Say which checkpoint is not there, and which image size it cannot have."""
+        try:
+            paints = self.paints
+        except ConfigError as error:
+            yield str(error)
+            return
+        if config.sampler.height and "tokens" in paints:
+            yield f"model.checkpoint={self.checkpoint} has images of one size only; leave out sampler.height and width"

@@ -1,0 +1,122 @@
+"""A function of one's own as the reward."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unigrpo.errors import ConfigError, RewardError
+from unigrpo.registry import register
+from unigrpo.rewards.reward import ImageReward
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unigrpo.config import RunConfig
+    from unigrpo.rollout.decoded import DecodedEpisodes
+
+#: (images [B, 3, H, W] fp32 in [0, 1] on the CPU, B prompts, B texts of the policy, **meta) -> B numbers.
+RewardFunction = Callable[..., Sequence[float]]
+
+
+@register("reward", "callable", source="the caller's own function, in the form that TRL's and Flow-GRPO's users know")
+@dataclass(frozen=True)
+class CallableReward(ImageReward):
+    """``function(images, prompts, texts, **meta) -> list[float]``, asked of every image that the policy generates.
+
+    ``images`` is [B, 3, H, W] fp32 in [0, 1] on the CPU, ``prompts`` and ``texts`` are B texts: the requests, and what
+    the policy wrote last before each image ("" if nothing).  ``meta`` has a list of B values for every name that is
+    known of a prompt, None where one lacks it.  The function's source is part of a cell's identity: a changed function
+    is another reward.
+    """
+
+    path: str
+    """``package.module:function``; a module of the present folder will do."""
+
+    def __post_init__(self) -> None:
+        module, colon, name = self.path.partition(":")
+        if not (module and colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+            raise ValueError(f"path={self.path!r}: expected package.module:function")
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """The function's name."""
+        return (self.path.rpartition(":")[2],)
+
+    @property
+    def component_weights(self) -> tuple[float, ...]:
+        """One weight of 1."""
+        return (1.0,)
+
+    def function(self) -> RewardFunction:
+        """The function.
+
+        Raises:
+            ConfigError: it cannot be imported.
+        """
+        module, _, name = self.path.partition(":")
+        try:
+            found: RewardFunction = getattr(importlib.import_module(module), name)
+        except Exception as error:  # whatever the module raises while it is imported
+            raise ConfigError(
+                f"reward.path={self.path}: cannot be imported ({type(error).__name__}: {error})"
+            ) from error
+        if not callable(found):
+            raise ConfigError(f"reward.path={self.path}: expected a function, got {found!r:.80}")
+        return found
+
+    def sources(self) -> tuple[str, ...]:
+        """The module that a result hangs on, besides this one."""
+        return (self.path.partition(":")[0],)
+
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
+        """Say why the function cannot be asked."""
+        try:
+            self.function()
+        except ConfigError as error:
+            yield str(error).removeprefix("reward.")
+
+    def scores_of(self, segment: int, episodes: DecodedEpisodes) -> Tensor:
+        """What the function says of one segment's images, [B, 1] fp32.
+
+        Raises:
+            RewardError: it raised, or did not return a finite number for each image.
+        """
+        import torch
+
+        images = ((episodes.image(segment).pixels.clamp(-1, 1) + 1) / 2).contiguous()
+        before = [part.texts for k, part in episodes.texts if k < segment]
+        prompts, texts = (
+            [prompt.text for prompt in episodes.prompts],
+            list(before[-1] if before else [""] * len(images)),
+        )
+        names = sorted({name for prompt in episodes.prompts for name in prompt.meta})
+        meta = {name: [prompt.meta.get(name) for prompt in episodes.prompts] for name in names}
+        try:
+            found = self.function()(images, prompts, texts, **meta)
+        except Exception as error:
+            raise RewardError(f"reward.path={self.path}: raised {type(error).__name__}: {error}") from error
+        return torch.tensor([self._number(one, found) for one in self._each(found, len(images))])[:, None]
+
+    def _each(self, found: Sequence[float], count: int) -> list[float]:
+        try:
+            values = list(found)
+        except TypeError:
+            values = []
+        if len(values) != count:
+            raise RewardError(f"reward.path={self.path}: expected {count} numbers, one an image, got {found!r:.80}")
+        return values
+
+    def _number(self, value: float, found: Sequence[float]) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise RewardError(
+                f"reward.path={self.path}: expected finite numbers, got {value!r:.40} among {found!r:.80}"
+            )
+        return number
