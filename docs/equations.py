@@ -26,8 +26,7 @@ def rows() -> Iterator[str]:
         for name, cls in registry.strategies(slot).items():
             if cls.__module__.startswith("unigrpo."):
                 file = Path(inspect.getfile(cls)).relative_to(HERE.parent).as_posix()
-                line = inspect.getsourcelines(cls)[1]
-                yield f"| `{slot}` | `{name}` | {getattr(cls, 'source', '')} | [{file}:{line}](../{file}#L{line}) |"
+                yield f"| `{slot}` | `{name}` | {getattr(cls, 'source', '')} | [{file}](../{file}) |"
 
 
 def page() -> str:

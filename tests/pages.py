@@ -169,7 +169,8 @@ def _try_sweep(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) ->
     _with_checkpoints(arguments, folder)
     before = sorted(folder.rglob("*"))
     assert main([*arguments, "dry_run=true"]) == 0
-    assert sorted(folder.rglob("*")) == before
+    # What Python keeps of an imported file is not the plan's.
+    assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts] == before
 
 
 def _try_checkpoint(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

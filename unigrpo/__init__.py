@@ -49,7 +49,7 @@ def train(
 
 
 def load_model(name: str = "mot", device: str = "cpu", **settings: object) -> LoadedModel:
-    """A policy and its processor, ``load_model(checkpoint="tiny-shapes")``.
+    """A policy and its processor, such as ``load_model(checkpoint="runs/train/mine/model")``.
 
     Args:
         name: of a strategy of slot ``model``.

@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unigrpo import console
 from unigrpo.algorithms.sft import Sft
 from unigrpo.config import build, optional_slot, plain_form
 from unigrpo.data.prompt import Block, ImageBlock, Prompt, TextBlock
 from unigrpo.errors import ConfigError
-from unigrpo.io import home_expanded
+from unigrpo.io import JsonObject, home_expanded
 from unigrpo.rollout.trajectory import ImageSegment, Segment, TextSegment
 from unigrpo.strict_yaml import read_yaml
 
@@ -299,7 +299,7 @@ def config_of(words: Sequence[str]) -> SftConfig:
     Raises:
         ConfigError: a word that is no setting.
     """
-    plain: dict[str, Any] = {}
+    plain: JsonObject = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
@@ -332,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write(folder: Path, model: MoTModel, recipe: Mapping[str, Any]) -> None:
+def write(folder: Path, model: MoTModel, recipe: JsonObject) -> None:
     """Save a checkpoint, and how it was made with the digest of its weights."""
     from unigrpo.checkpoints import digest
     from unigrpo.models.mot import checkpoint

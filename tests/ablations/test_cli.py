@@ -11,7 +11,7 @@ from ablations.cli import COMMANDS, main
 from unigrpo.errors import ConfigError
 
 MAINS = {
-    "train": "unigrpo.train",
+    "train": "unigrpo.training.command",
     "sweep": "ablations.sweep",
     "report": "reports.__main__",
     "sft": "unigrpo.sft",

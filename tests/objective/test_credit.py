@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.strategies import DOUBLE, spread
@@ -207,8 +207,9 @@ def test_with_a_single_turn_that_ends_in_the_outcome_they_are_outcome(r, credit)
 @given(step_rewards(), st.data())
 def test_a_late_reward_never_changes_the_credit_of_what_comes_after_it(r, data):
     """Exactly so where rewards are compared index by index, and of the pooled sum before any baseline."""
-    late = data.draw(st.integers(0, len(r.turns) - 1))
-    member = data.draw(st.integers(0, r.alive.shape[1] - 1))
+    placed = [(m, k) for m, k in r.has_reward[0].nonzero().tolist() if r.alive[0, m, k + 1 :].any()]
+    assume(placed)  # a reward with something after it
+    member, late = data.draw(st.sampled_from(placed))
     steps = r.steps.clone()
     steps[0, member, late] += 1.5
     changed = replace(r, steps=steps)
@@ -218,7 +219,7 @@ def test_a_late_reward_never_changes_the_credit_of_what_comes_after_it(r, data):
     ):
         before, after = credit(r, advantage), credit(changed, advantage)
         assert torch.equal(before[..., late + 1 :], after[..., late + 1 :])
-    if r.has_reward[0, member, late] and r.alive[0, member, 1]:
+    if r.alive[0, member, 1]:
         assert (after - before)[0, member, 1].item() == pytest.approx(1.5 * 1.5), "but that of what led to it"
 
 

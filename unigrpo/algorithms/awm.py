@@ -56,7 +56,7 @@ def log_likelihood(velocity: Tensor, clean: Tensor, point: Point, power: float =
         power: p, 0 or more.
 
     Raises:
-        ShapeError: shapes that do not fit.
+        ShapeError: a shape that does not fit.
         TypeError: dtypes that are not floating or differ.
     """
     same_shape(velocity=velocity, clean=clean, noise=point.noise)

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
@@ -48,7 +47,7 @@ def file_of(folder: Path, name: str) -> Path:
 
 
 @functools.cache
-def settings_of(checkpoint: str) -> Mapping[str, Any]:
+def settings_of(checkpoint: str) -> Mapping[str, object]:
     """The sizes and switches of a configuration's checkpoint, as written: switches younger than it are missing.
 
     Raises:

@@ -46,7 +46,7 @@ def assert_policy_conforms(policy: Policy, processor: Processor, prompts: tuple[
     try:
         for check in (
             probe.parameters,
-            probe.shapes,
+            probe.sizes,
             probe.contexts_stay,
             probe.laws_of_contexts,
             probe.masked_rows,
@@ -120,8 +120,8 @@ class _Probe:
         _demand(not strange, "parameters_of: gives frozen parameters, or some that named_parameters does not have")
 
     @torch.no_grad()
-    def shapes(self) -> None:
-        """Shapes, dtypes and devices."""
+    def sizes(self) -> None:
+        """Sizes, dtypes and devices."""
         logits, context = self.read()
         _same("extend_text: shape of the logits", logits.shape[:2], self.tokens.shape)
         _same("the context's batch", context.batch, 2)

@@ -6,11 +6,12 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     import torch
 
+    from unigrpo.config import RunConfig
     from unigrpo.models.policy import Policy
     from unigrpo.models.processor import Processor
 
@@ -57,7 +58,7 @@ class Model:
         """
         raise NotImplementedError
 
-    def load_for(self, config: Any, device: torch.device) -> LoadedModel:
+    def load_for(self, config: RunConfig, device: torch.device) -> LoadedModel:
         """The model that the run of ``config`` starts from."""
         return self.load(device)
 
@@ -76,6 +77,6 @@ class Model:
         """
         return ""
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Incompatibilities with the rest of the configuration, one sentence each."""
         yield from ()

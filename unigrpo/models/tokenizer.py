@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unigrpo.errors import ConfigError
+from unigrpo.io import JsonObject
 from unigrpo.registry import nearest
 
 PAD, BOS, EOS, IMAGE, END_IMAGE, UNKNOWN = SPECIAL = ("<pad>", "<bos>", "<eos>", "<image>", "</image>", "<unk>")
@@ -156,7 +157,7 @@ class Tokenizer:
         ]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
 

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from unigrpo.io import write_json, write_rows
+from unigrpo.io import JsonObject, write_json, write_rows
 from unigrpo.metrics import Row, schema
 from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart
 from unigrpo.training.evaluation import Evaluation
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SAMPLES_PER_TASK = 2
 
 
-def write_final(trainer: Trainer, folder: Path) -> dict[str, Any]:
+def write_final(trainer: Trainer, folder: Path) -> JsonObject:
     """Evaluate at both guidance scales and write all files but result.json, whose content is returned."""
     config, policy = trainer.config, trainer.policy.eval()
     with trainer.clock("evaluation"):
@@ -59,7 +59,7 @@ def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) 
     for row in evaluation.rows:
         if row["image"] == 0:
             rows.setdefault(row["prompt"], []).append(row)
-    index: list[dict[str, Any]] = []
+    index: list[JsonObject] = []
     taken: Counter[str] = Counter()
     for decoded in evaluation.episodes:
         for k in range(0, len(decoded.prompts), images_per_prompt):
@@ -88,7 +88,7 @@ def _scores(turns: Sequence[Row]) -> dict[str, float]:
     return {name: fmean(turn[name] for turn in turns) for name in names}
 
 
-def _strip(folder: Path, decoded: DecodedEpisodes, k: int) -> Iterator[dict[str, Any]]:
+def _strip(folder: Path, decoded: DecodedEpisodes, k: int) -> Iterator[JsonObject]:
     """One episode piece by piece; its pictures are written on the way."""
     name = decoded.prompts[k].key
     for segment, part in enumerate(decoded.parts):

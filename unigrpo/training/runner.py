@@ -10,14 +10,13 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unigrpo import surroundings
 from unigrpo.config import RunConfig
 from unigrpo.errors import CheckpointError, Stopped
-from unigrpo.io import append_row, read_json, truncate_rows, write_json
+from unigrpo.io import JsonObject, append_row, read_json, truncate_rows, write_json
 from unigrpo.training import artifacts
 from unigrpo.training.state import read_latest
 from unigrpo.training.state import write as write_checkpoint
@@ -41,9 +40,9 @@ def run(
     config: RunConfig,
     folder: Path,
     *,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Callable[[JsonObject], None] | None = None,
     stop: Callable[[], bool] | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Train ``config`` in ``folder``, or go on where its checkpoint stands, then evaluate; a finished run is read.
 
     Args:
@@ -68,9 +67,9 @@ def run(
     return _Run(config, folder).go(progress, stop) if finished is None else finished
 
 
-def _finished(config: RunConfig, folder: Path) -> dict[str, Any] | None:
+def _finished(config: RunConfig, folder: Path) -> JsonObject | None:
     """The result that the folder holds already, None if it holds none."""
-    result: dict[str, Any] | None = read_json(folder / "result.json")
+    result: JsonObject | None = read_json(folder / "result.json")
     if result is None:
         return None
     stored = read_json(folder / "config.json") or {}
@@ -104,7 +103,7 @@ class _Run:
         found = surroundings.place() | surroundings.describe(self.trainer.accelerator.device)
         write_json(path, (read_json(path) or {}) | found | {"kind": ", then ".join(self.trainer.kinds)})
 
-    def go(self, progress: Callable[[dict[str, Any]], None] | None, stop: Callable[[], bool] | None) -> dict[str, Any]:
+    def go(self, progress: Callable[[JsonObject], None] | None, stop: Callable[[], bool] | None) -> JsonObject:
         """Train what is left, evaluate, write the result."""
         trainer, updates = self.trainer, self.config.optim.updates
         for update in range(self.done, updates):
@@ -146,7 +145,7 @@ class _Run:
         self.trainer.add_time("cpu", cpu - self.cpu)
         self.started, self.cpu = wall, cpu
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> JsonObject:
         """Evaluate and write the final files, result.json last."""
         result = artifacts.write_final(self.trainer, self.folder)
         self.flush_timer()

@@ -9,14 +9,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from unigrpo.errors import CheckpointError
-from unigrpo.io import write_atomic, write_json
+from unigrpo.io import JsonObject, write_atomic, write_json
 
 _TENSORS, _STATE = "state.safetensors", "state.json"
 #: The one before the newest is kept, in case the newest is damaged.
@@ -28,7 +27,7 @@ class State:
     """What a run needs to go on: tensors by name, and plain facts."""
 
     tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
+    facts: JsonObject
 
 
 def write(folder: Path, update: int, state: State) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unigrpo.checkpoints import digest_of, folder_of, settings_of
 from unigrpo.errors import ConfigError
@@ -15,6 +15,7 @@ from unigrpo.registry import register
 if TYPE_CHECKING:
     import torch
 
+    from unigrpo.config import RunConfig
     from unigrpo.models.mot.checkpoint import MoTModel
 
 
@@ -50,7 +51,7 @@ class Mot(Model):
                 f" ({reason}); save it again, or name another one"
             ) from error
 
-    def load_for(self, config: Any, device: torch.device) -> MoTModel:
+    def load_for(self, config: RunConfig, device: torch.device) -> MoTModel:
         """The checkpoint, with the words of the dataset if it is to learn new ones."""
         loaded = self.load(device)
         return loaded.with_words(config.dataset.words(), config.seed) if self.new_words else loaded
@@ -66,7 +67,7 @@ class Mot(Model):
         """Of the checkpoint's weights."""
         return digest_of(self.checkpoint)
 
-    def conflicts(self, config: Any) -> Iterator[str]:
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say which checkpoint is not there, and which image size it cannot have."""
         try:
             paints = self.paints

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from unigrpo.io import JsonObject
 from unigrpo.registry import nearest
 
 #: What a config.json says besides, in the words of Hugging Face.
@@ -90,7 +90,7 @@ class MoTConfig:
             raise ValueError("heads must divide hidden_size, key-value heads must divide heads")
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> MoTConfig:
+    def from_dict(cls, data: Mapping[str, object]) -> MoTConfig:
         """From the content of a config.json; keys that are not there take their defaults.
 
         Raises:
@@ -99,7 +99,7 @@ class MoTConfig:
         fields = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(data.keys() - fields - _IGNORED):
             raise ValueError(f"unknown key {unknown[0]!r}{nearest(unknown[0], fields)}")
-        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in fields}
+        known: JsonObject = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in fields}
         return cls(**known)
 
     def to_dict(self) -> dict[str, object]:

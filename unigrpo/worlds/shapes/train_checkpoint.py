@@ -14,14 +14,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unigrpo import console, sft
 from unigrpo.algorithms.sft import Sft
 from unigrpo.checkpoints import folder_of
 from unigrpo.config import EvaluationConfig, RunConfig, build
 from unigrpo.errors import ConfigError
-from unigrpo.io import home_expanded, read_json
+from unigrpo.io import JsonObject, home_expanded, read_json
 from unigrpo.models.autoencoder import TinyAutoencoder
 from unigrpo.models.mot import checkpoint
 from unigrpo.models.mot.checkpoint import MoTModel
@@ -124,7 +124,7 @@ def _by_tokens(base: MoTModel, config: CheckpointRecipe, autoencoder: TinyAutoen
     return MoTModel.of(policy, autoencoder, base.tokenizer)
 
 
-def make(config: CheckpointRecipe) -> tuple[MoTModel, dict[str, Any]]:
+def make(config: CheckpointRecipe) -> tuple[MoTModel, JsonObject]:
     """Autoencoder, data, policy; the model and the recipe with what it took."""
     started = time.process_time()
     with sft.progress() as track:
@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _config(settings: Sequence[str]) -> CheckpointRecipe:
-    plain: dict[str, Any] = {}
+    plain: JsonObject = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
