@@ -339,3 +339,19 @@ def test_the_slot_behind_a_key():
     assert slot_of("text_trust_region") == slot_of("image_trust_region") == "trust_region"
     assert slot_of("sampler") is None
     assert slot_of("nothing") is None
+
+
+def test_the_reward_as_a_metric_is_the_runs_own_wherever_it_is_measured(tmp_path):
+    """Also of rollouts, and of what the model could do before; what those prompts lack is said before a run starts."""
+    (tmp_path / "kept.txt").write_text("a cat\na dog\na house\n")
+    kept = {"evaluation": {"retention": {"name": "text_file", "path": str(tmp_path / "kept.txt")}}}
+    own = {"reward": {"name": "callable", "path": "tests.training.runs:brightness"}, "train_metrics": ["reward"]}
+    config = RunConfig.from_dict(kept | own | {"metrics": ["reward"]})
+    assert config.conflicts() == []
+    for metrics in (config.measured, config.measured_in_training, config.measured_of_retention):
+        assert metrics[0].reward is config.reward
+    (reason,) = RunConfig.from_dict(kept).conflicts()
+    assert reason.startswith("evaluation.retention's metric=reward: reads include of every prompt")
+    gone = {"evaluation": {"retention": {"name": "text_file", "path": str(tmp_path / "gone")}}}
+    (reason,) = RunConfig.from_dict(gone).conflicts()
+    assert reason.startswith("evaluation.retention=text_file: dataset.path=")

@@ -210,8 +210,21 @@ class RunConfig:
     @property
     def measured(self) -> tuple[Metric, ...]:
         """The metrics of evaluations."""
-        chosen = self.metrics or suggested_metrics(self.dataset)
-        return tuple(metric.of_run(self) if hasattr(metric, "of_run") else metric for metric in chosen)
+        return self._of_run(self.metrics or _suggested(self.dataset))
+
+    @property
+    def measured_in_training(self) -> tuple[Metric, ...]:
+        """The metrics of rollouts."""
+        return self._of_run(self.train_metrics)
+
+    @property
+    def measured_of_retention(self) -> tuple[Metric, ...]:
+        """The metrics on the prompts of ``evaluation.retention``: what those suggest."""
+        kept = self.evaluation.retention
+        return self._of_run(_suggested(kept)) if kept else ()
+
+    def _of_run(self, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        return tuple(metric.of_run(self) if hasattr(metric, "of_run") else metric for metric in metrics)
 
     def check(self) -> RunConfig:
         """Return the configuration itself if it can run.
@@ -224,8 +237,7 @@ class RunConfig:
         return self
 
 
-def suggested_metrics(dataset: Dataset) -> tuple[Metric, ...]:
-    """What a dataset suggests, with default settings."""
+def _suggested(dataset: Dataset) -> tuple[Metric, ...]:
     return tuple(registry.find("metric", name)() for name in dataset.metrics)
 
 
@@ -300,19 +312,28 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
 
 def _missing(config: RunConfig) -> Iterator[str]:
     """What the dataset's prompts lack that others read of them."""
+    readers: list[tuple[str, Any]] = [("episode", config.episode), *(("metrics", one) for one in config.measured)]
+    if config.optim.updates:
+        readers += [("reward", config.reward), *(("train_metrics", one) for one in config.measured_in_training)]
+    yield from _lacking("dataset", config.dataset, readers)
+    if kept := config.evaluation.retention:
+        key = "evaluation.retention"
+        yield from _lacking(key, kept, [(f"{key}'s metric", metric) for metric in config.measured_of_retention])
+        declared = getattr(kept, "conflicts", None)
+        yield from (f"{key}={kept.name}: {reason}" for reason in (declared(config) if declared else ()))
+
+
+def _lacking(key: str, dataset: Dataset, readers: list[tuple[str, Any]]) -> Iterator[str]:
     try:
-        offers, measured = config.dataset.offers, config.measured
+        offers = dataset.offers
     except ConfigError:  # which the dataset itself tells
         return
-    readers: list[tuple[str, Any]] = [("episode", config.episode), *(("metrics", metric) for metric in measured)]
-    if config.optim.updates:
-        readers += [("reward", config.reward), *(("train_metrics", metric) for metric in config.train_metrics)]
-    for key, reader in readers:
+    for whose, reader in readers:
         if lacking := sorted(reader.needs - offers):
-            chosen = " ".join(f"{name}={value}" for name, value in plain_form(config.dataset).items() if name != "name")
+            chosen = " ".join(f"{name}={value}" for name, value in plain_form(dataset).items() if name != "name")
             yield (
-                f"{key}={reader.name}: reads {', '.join(lacking)} of every prompt, which dataset={config.dataset.name}"
-                f" ({chosen}) does not have; choose another dataset or {key}"
+                f"{whose}={reader.name}: reads {', '.join(lacking)} of every prompt, which {key}={dataset.name}"
+                f" ({chosen}) does not have; choose another dataset or {whose}"
             )
 
 

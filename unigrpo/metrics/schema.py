@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from unigrpo.config import suggested_metrics
 from unigrpo.metrics.metric import Quantity
 
 if TYPE_CHECKING:
@@ -38,14 +37,13 @@ def evaluated(config: RunConfig) -> list[Quantity]:
 
 def kept(config: RunConfig) -> list[Quantity]:
     """What is measured on the prompts of ``evaluation.retention``: headlines alone."""
-    dataset = config.evaluation.retention
-    return [q for q in _quantities(suggested_metrics(dataset)) if q.headline] if dataset else []
+    return [q for q in _quantities(config.measured_of_retention) if q.headline]
 
 
 def described(config: RunConfig, values: Container[str]) -> list[Quantity]:
     """The entries of ``metrics_schema.json``: of the final ``values``, and of what is measured of rollouts."""
     found = [quantity for quantity in evaluated(config) if quantity.name in values]
-    of_rollouts = (quantity for quantity in _quantities(config.train_metrics) if quantity.row_field)
+    of_rollouts = (quantity for quantity in _quantities(config.measured_in_training) if quantity.row_field)
     names = {quantity.name for quantity in found}
     return [*found, *(quantity for quantity in of_rollouts if quantity.name not in names)]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unigrpo import registry
-from unigrpo.config import RunConfig, plain_form, suggested_metrics
+from unigrpo.config import RunConfig, plain_form
 from unigrpo.data.dataset import select
 from unigrpo.data.prompt import Prompt
 from unigrpo.flow.dynamics import FlowSde, Ode
@@ -75,7 +75,7 @@ class Evaluator:
         if dataset is None:
             return None
         other = copy.copy(self)
-        other.episode, other.dataset, other.metrics = SingleRound(), dataset, suggested_metrics(dataset)
+        other.episode, other.dataset, other.metrics = SingleRound(), dataset, self.config.measured_of_retention
         other.prompts = select(dataset.prompts(settings.split), settings.retention_prompts_per_tag)
         return other
 

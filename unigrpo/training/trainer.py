@@ -178,7 +178,7 @@ class Trainer:
         reward = self.config.reward
         own = step_rewards([reward(episodes) for episodes in decoded], trajectories, reward)
         metrics = reward_metrics(own, reward) | train_metrics(
-            self.config.train_metrics, decoded, self.config.rollout.group_size
+            self.config.measured_in_training, decoded, self.config.rollout.group_size
         )
         self.cost["images"] += sum(trajectory.painted for trajectory in trajectories)
         credit: Tensor = self.config.credit(gather_rewards(self.accelerator, own), self.config.advantage)
