@@ -21,6 +21,8 @@ from unigrpo.registry import find, listing, register, slots, strategies
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """What a test registers is gone after it."""
+    # It registers when it is first imported, which must not be within a registry that is thrown away.
+    importlib.import_module("tests.ablations.user_strategy")
     for slot in slots():
         strategies(slot)
     monkeypatch.setattr(registry, "_strategies", {slot: dict(found) for slot, found in registry._strategies.items()})

@@ -220,7 +220,9 @@ def all_prompts(split: Split) -> tuple[GenEvalPrompt, ...]:
 
 
 def select(split: Split, counts: Sequence[int]) -> list[GenEvalPrompt]:
-    """The first ``counts[i]`` prompts of the i-th task; ``OFFICIAL_COUNTS.values()`` gives the official proportions.
+    """The first ``counts[i]`` prompts of the i-th task.
+
+    ``OFFICIAL_COUNTS.values()`` gives the official proportions, for which only ``train`` has prompts enough.
 
     Raises:
         ValueError: not one count per task, or more than a task has.
