@@ -18,6 +18,17 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not rendered, which takes longest in a report: their files are empty."""
+    from reports import drawing
+
+    def finish(sheet: drawing.Sheet, alt: str, *, legend: bool = True) -> None:
+        sheet.panel = drawing.Panel(drawing.file_name(sheet.name), sheet.title, alt, "<svg ></svg>", b"")
+
+    monkeypatch.setattr(drawing.Sheet, "finish", finish)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave slow tests out of the coverage: tracing costs half as much again, and other tests see the same lines."""
     for item in items:

@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", commands(PAGE), ids=" ".join)
-def test_an_example_runs(words, folder):
+def test_an_example_runs(words, folder, undrawn):
     python, flag, module, *arguments = words
     assert (python, flag) == ("python", "-m")
     if module == "unigrpo.train":

@@ -17,6 +17,7 @@ import urllib.request
 from collections import Counter
 
 import pytest
+from filelock import FileLock
 
 from ablations.cells import CellFolder
 from ablations.store_faults import way_out
@@ -24,15 +25,22 @@ from ablations.store_text import keys, public, text_of
 from ablations.tracking import _points
 from tests.ablations.cluster import free_ports
 from tests.ablations.conftest import outcome, wait_for
+from tests.pages import MLFLOW_UI
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory):
-    """A database with MLflow's tables: making them takes seconds, copying them does not."""
+    """A database with MLflow's tables, which all workers copy: making them takes seconds, copying them does not."""
     from mlflow.tracking import MlflowClient
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    shared = tmp_path_factory.getbasetemp().parent / f"mlflow-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    shared.mkdir(exist_ok=True)
+    with FileLock(shared / "lock"):
+        path = shared / "mlflow.db"
+        if not path.exists():
+            unfinished = path.with_name("unfinished.db")
+            MlflowClient(tracking_uri=f"sqlite:///{unfinished}").search_experiments()
+            unfinished.replace(path)
     return path
 
 
@@ -396,10 +404,12 @@ def test_addresses_are_shown_without_what_is_secret():
 
 
 def serve(sandbox, folder, port: int) -> subprocess.Popen[bytes]:
-    """An MLflow server; returns when it answers."""
-    options = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
-    command = [sys.executable, "-m", "mlflow", "server", f"--port={port}", "--workers=1", *options]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    """An MLflow server, by the command that the pages show; returns when it answers."""
+    words = [word.replace("runs/mlflow.db", f"{folder}/mlflow.db") for word in MLFLOW_UI]
+    options = [f"--port={port}", "--workers=1", f"--artifacts-destination={folder}/artifacts"]
+    command = [sys.executable, "-m", *words, *options]
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
+    environment = {**outside, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     sandbox.commands.append(server)

@@ -78,9 +78,9 @@ def test_variants_take_turns_in_both_orders():
 
 def test_the_command_prints_tables_and_writes_json(tmp_path, capsys):
     file = tmp_path / "speed.json"
-    main([*SMALL, "--repeats", "2", "--json", str(file)])
+    main([*SMALL, "rollout.prompts=2", "rollout.minibatches=1", "--repeats", "2", "--json", str(file)])
     written = json.loads(file.read_text())
-    assert [row["evaluations"] for row in written["comparisons"]] == [[32, 64], None, None, None]
+    assert [row["evaluations"] for row in written["comparisons"]] == [[16, 32], None, None, None]
     assert set(written["phases"]) >= {"rollout", "reward", "reference", "replay", "backward and step"}
     assert "context once" in capsys.readouterr().out
 

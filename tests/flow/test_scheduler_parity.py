@@ -1,10 +1,9 @@
-"""Steps against diffusers' scheduler, given equal sigmas.  One file, because the import is slow."""
+"""Steps against diffusers' scheduler, given equal sigmas."""
 
 from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 from unigrpo.flow.dynamics import Cps, Ode
 from unigrpo.flow.schedule import time_points
@@ -37,6 +36,8 @@ def walk(dynamics, points, velocity):
     ids=["ode", "stochastic_sampling is cps with all noise fresh"],
 )
 def test_stepping_equals_the_scheduler_of_diffusers(stochastic, dynamics, shift):
+    from diffusers import FlowMatchEulerDiscreteScheduler  # slow, and every worker reads this file
+
     scheduler = FlowMatchEulerDiscreteScheduler(stochastic_sampling=stochastic)
     points = time_points(10, shift)
 

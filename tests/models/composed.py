@@ -8,9 +8,7 @@ from functools import cache
 
 import tokenizers
 import torch
-from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from unigrpo.models import LoadedModel, Model
 from unigrpo.models.autoencoder import TinyAutoencoder
@@ -71,6 +69,10 @@ class ComposedPolicy(nn.Module):
     """Two modules and the connector that shows images to the LM."""
 
     def __init__(self, vocab_size: int, seed: int = 0):
+        # Slow, and every worker reads this file.
+        from diffusers import SD3Transformer2DModel
+        from transformers import Qwen3Config, Qwen3ForCausalLM
+
         super().__init__()
         config = Qwen3Config(
             vocab_size=vocab_size, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
 
 from tests.models import tiny
 from unigrpo.models.autoencoder import DiffusersAutoencoder, TinyAutoencoder, reconstruction_loss
@@ -22,6 +21,8 @@ def small() -> TinyAutoencoder:
 
 @pytest.fixture
 def vae(tmp_path):
+    from diffusers import AutoencoderKL  # slow, and every worker reads this file
+
     torch.manual_seed(0)
     alive = AutoencoderKL(
         block_out_channels=(8, 8),

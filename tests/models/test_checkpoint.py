@@ -8,7 +8,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 
 from tests.models import tiny
 from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHIPPED, WEIGHTS, digest
@@ -72,6 +71,8 @@ def test_digest_follows_the_weights(saved, tmp_path):
 
 def test_a_large_models_autoencoder_is_kept_in_diffusers_form(tmp_path):
     torch.manual_seed(0)
+    from diffusers import AutoencoderKL  # slow, and every worker reads this file
+
     AutoencoderKL(block_out_channels=(4,), latent_channels=3, norm_num_groups=2).save_pretrained(tmp_path / "vae")
     model = tiny.model()
     large = MoTModel.of(model.policy, DiffusersAutoencoder(tmp_path / "vae").eval(), model.tokenizer)

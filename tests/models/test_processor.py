@@ -15,7 +15,8 @@ from unigrpo.errors import ConfigError
 from unigrpo.models.processor import StandardProcessor
 from unigrpo.models.template import ChatTemplate
 from unigrpo.rollout.trajectory import ImageSegment, TextSegment, Trajectory
-from unigrpo.worlds.shapes.dataset import Shapes
+from unigrpo.worlds.shapes.dataset import Drawn, Shapes
+from unigrpo.worlds.shapes.grammar import Scene
 
 MODEL = tiny.model()
 PROCESSOR = MODEL.processor
@@ -93,7 +94,7 @@ def test_what_a_group_shares_is_said_and_shown_in_every_row():
     assert decoded.prompts == list("aaabbb")
 
 
-SOURCE = Shapes("edits").prompts("test")["add"][0].images
+SOURCE = (Drawn(Scene(())),)
 TWO = ("red circle", "red")
 
 

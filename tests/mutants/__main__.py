@@ -46,7 +46,7 @@ def main(word: str = "") -> int:
         copies = [Path(scratch, str(number)) for number in range(min(MOST, len(os.sched_getaffinity(0))))]
         for copy, package in itertools.product(copies, {package_of(bug) for bug in bugs}):
             shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-        sound = judge([*without_bugs(bugs)], copies)
+        sound = judge([*without_bugs(bugs, len(copies))], copies)
         if logs := [log.read_text() for _, code, log in sound if code != PASSED]:
             console.print("tests fail without any bug", *logs, sep="\n", markup=False)
             return 2
@@ -69,14 +69,16 @@ def package_of(bug: Bug) -> str:
     return bug.file.partition("/")[0]
 
 
-def without_bugs(bugs: Sequence[Bug]) -> Iterator[Bug]:
-    """What changes nothing, for each file of tests: those that the bugs name must pass as things are."""
+def without_bugs(bugs: Sequence[Bug], lots: int) -> Iterator[Bug]:
+    """What changes nothing: the tests that the bugs name must pass as things are, those of a package in so many lots."""
     named = defaultdict(set)
     for bug in bugs:
-        for node in bug.tests:
-            named[package_of(bug), node.partition("::")[0]].add(node)
-    for (package, _), nodes in sorted(named.items()):
-        yield Bug("without any bug", f"{package}/__init__.py", "", "", tuple(sorted(nodes)))
+        named[package_of(bug)].update(bug.tests)
+    for package, nodes in sorted(named.items()):
+        # Tests of one file stay together: they share what its fixtures make.
+        files = [tuple(found) for _, found in itertools.groupby(sorted(nodes), lambda node: node.partition("::")[0])]
+        for lot in range(min(lots, len(files))):
+            yield Bug("without any bug", f"{package}/__init__.py", "", "", sum(files[lot::lots], ()))
 
 
 def judge(bugs: Sequence[Bug], copies: Sequence[Path]) -> Iterator[tuple[Bug, int, Path]]:

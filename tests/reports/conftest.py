@@ -1,10 +1,9 @@
-"""One finished and one troubled sweep, and small ones of the other families with their reports, written once."""
+"""One finished and one troubled sweep, and small ones of the other families, written once."""
 
 from pathlib import Path
 
 import pytest
 
-import reports
 from tests.reports.families import EDITING, REFLECT, STORIES, Family
 from tests.reports.synthetic import ARMS, LADDER, write_sweep
 
@@ -34,9 +33,7 @@ def ladder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small(tmp_path_factory: pytest.TempPathFactory, grid: str, family: Family) -> Path:
     arms = {name: ARMS[name] for name in ("none", "velocity_mse")}
     folder = tmp_path_factory.mktemp(grid)
-    sweep = write_sweep(folder, arms=arms, seeds=range(3), updates=11, grid=grid, family=family)
-    reports.write(sweep)
-    return sweep
+    return write_sweep(folder, arms=arms, seeds=range(3), updates=11, grid=grid, family=family)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from reports.analysis import analyse
 from reports.collect import Series, read
 from reports.roles import gold, proxy
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PICTURES = {"train_strict", "train_official", "strict_by_nfe", "eval_geneval_strict"}
 
 

@@ -31,7 +31,7 @@ def test_a_sweep_that_is_not_large_is_drawn_whole(finished):
     assert drawn(analysis) is analysis
 
 
-def test_scores_are_of_all_arms_and_figures_of_the_leading(large):
+def test_scores_are_of_all_arms_and_figures_of_the_leading(large, undrawn):
     analysis = analyse(read(large))
     assert {family.key: len(family.pairs) for family in analysis.families} == {
         "baseline": LARGE + 3, "untouched": LARGE + 4,

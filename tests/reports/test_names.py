@@ -134,7 +134,7 @@ def small(tmp_path):
     return write_sweep(tmp_path, seeds=[0, 1], updates=2)
 
 
-def test_a_figure_that_fails_leaves_a_note_and_the_page(small, monkeypatch, capsys, caplog):
+def test_a_figure_that_fails_leaves_a_note_and_the_page(small, monkeypatch, capsys, caplog, undrawn):
     import matplotlib.axes
 
     def refuse(*_, **__):
@@ -156,14 +156,14 @@ def test_a_figure_that_fails_leaves_a_note_and_the_page(small, monkeypatch, caps
     assert "could not be drawn: Strict, by task" in caplog.text
 
 
-def test_data_that_no_figure_can_be_made_of_cost_their_section_alone(small, monkeypatch):
+def test_data_that_no_figure_can_be_made_of_cost_their_section_alone(small, monkeypatch, undrawn):
     monkeypatch.setattr("reports.curves.in_training", lambda _: 1 / 0)
     html = reports.write(small).read_text()
     assert "Could not be drawn: ZeroDivisionError" in html
     assert "Gradient norm, text" in html
 
 
-def test_metrics_whose_names_make_one_file_are_both_kept(small):
+def test_metrics_whose_names_make_one_file_are_both_kept(small, undrawn):
     for path in (small.parents[1] / "cells").glob("*/metrics.jsonl"):
         odd = {f"train/reward/{name}": 0.5 for name in ("a/b", "a_b", "A_b", "../../../evil", "nul\0", "y" * 300)}
         path.write_text("".join(json.dumps({"step": step} | odd) + "\n" for step in range(3)))

@@ -130,7 +130,7 @@ def test_markdown_tables_have_equal_columns(written):
     assert widths == {6, 10}  # four arms; nine columns of a comparison
 
 
-def test_one_seed_gives_values_without_intervals(tmp_path):
+def test_one_seed_gives_values_without_intervals(tmp_path, undrawn):
     reports.write(folder := write_sweep(tmp_path, seeds=[3], updates=2))
     text = " ".join(page(folder).text)
     assert "in one seed, which says nothing about others" in text
@@ -152,7 +152,7 @@ def test_a_sweep_without_a_single_result_still_gives_a_page(tmp_path):
     assert "samples" not in found.ids
 
 
-def test_many_arms_fold_their_pairs(ladder):
+def test_many_arms_fold_their_pairs(ladder, undrawn):
     reports.write(ladder)
     text = (ladder / "report" / "report.html").read_text()
     assert "<summary>21 comparisons</summary>" in text
@@ -161,7 +161,7 @@ def test_many_arms_fold_their_pairs(ladder):
     assert Page(text).faults == []
 
 
-def test_a_significant_arm_is_bold_on_the_primary_measure_only(tmp_path):
+def test_a_significant_arm_is_bold_on_the_primary_measure_only(tmp_path, undrawn):
     arms = {"none": ARMS["none"], "velocity_mse": (*ARMS["velocity_mse"][:1], 0.8, *ARMS["velocity_mse"][2:])}
     reports.write(folder := write_sweep(tmp_path, arms=arms, updates=2))
     text = (folder / "report" / "report.html").read_text()
@@ -171,7 +171,7 @@ def test_a_significant_arm_is_bold_on_the_primary_measure_only(tmp_path):
     assert r"\textbf{0.7" in (folder / "report" / "table.tex").read_text()
 
 
-def test_a_failed_report_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_failed_report_leaves_the_old_one(tmp_path, monkeypatch, undrawn):
     folder = write_sweep(tmp_path, seeds=[0], updates=2)
     (folder / "report").mkdir()
     (folder / "report" / "report.html").write_text("old")
@@ -191,7 +191,7 @@ def test_importing_reports_is_light():
     assert not heavy & set(loaded)
 
 
-def test_command_finds_sweeps_by_path_folder_and_grid(tmp_path, monkeypatch, capsys):
+def test_command_finds_sweeps_by_path_folder_and_grid(tmp_path, monkeypatch, capsys, undrawn):
     monkeypatch.chdir(tmp_path)
     folder = write_sweep(Path("runs"), seeds=[0], updates=2)
     newer = folder.with_name("kl_vs_mse-1badcafe")
@@ -221,8 +221,9 @@ def test_command_finds_sweeps_by_path_folder_and_grid(tmp_path, monkeypatch, cap
         ("reflections", ["wrong repaired", "see red circle fine", "✓ pass"], ["five aspects", "Editing"]),
     ],
 )
-def test_families_of_episodes_have_their_pages(family, said, unsaid, request):
-    found = page(folder := request.getfixturevalue(family))
+def test_families_of_episodes_have_their_pages(family, said, unsaid, request, undrawn):
+    reports.write(folder := request.getfixturevalue(family))
+    found = page(folder)
     assert found.faults == []
     assert len(found.ids) == len(set(found.ids))
     text = " ".join(found.text)
@@ -236,7 +237,8 @@ def test_families_of_episodes_have_their_pages(family, said, unsaid, request):
     assert summary["comparisons"]["baseline"]["pairs"][0]["crossed"] is not None
 
 
-def test_given_pieces_are_marked_and_stand_once(edits):
+def test_given_pieces_are_marked_and_stand_once(edits, undrawn):
+    reports.write(edits)
     pictures = [values for tag, values in page(edits).tags if tag == "img"]
     given = [values for values in pictures if values.get("class") == "given"]
     assert len(given) == 2  # the source picture of two prompts, though three arms were given it
