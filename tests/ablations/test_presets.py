@@ -7,7 +7,6 @@ import pytest
 from ablations.grid import grids
 from ablations.sweep import main
 
-
 #: A grid of each kind of episode, whose report has its figures, and whose training is evaluated on the way.
 WHOLE = ("kl_vs_mse", "editing_turns", "credit")
 

@@ -6,6 +6,7 @@ killed, 1 if any survived, 2 if the list itself is faulty.  As many run at a tim
 
 from __future__ import annotations
 
+import compileall
 import gc
 import importlib
 import itertools
@@ -16,6 +17,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 from rich.console import Console
 from rich.progress import track
@@ -40,12 +42,13 @@ def main(word: str = "") -> int:
         return 2
 
     warm_up()
-    sys.dont_write_bytecode = True  # a mutated file may have the size and second of the right one
     os.environ |= {"HYPOTHESIS_PROFILE": "mutants", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     with tempfile.TemporaryDirectory() as scratch:
         copies = [Path(scratch, str(number)) for number in range(min(MOST, len(os.sched_getaffinity(0))))]
         for copy, package in itertools.product(copies, {package_of(bug) for bug in bugs}):
             shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+            # Told apart by hashes, since a mutated file may have the size and second of the right one.
+            compileall.compile_dir(copy / package, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
         sound = judge([*without_bugs(bugs, len(copies))], copies)
         if logs := [log.read_text() for _, code, log in sound if code != PASSED]:
             console.print("tests fail without any bug", *logs, sep="\n", markup=False)
@@ -70,7 +73,7 @@ def package_of(bug: Bug) -> str:
 
 
 def without_bugs(bugs: Sequence[Bug], lots: int) -> Iterator[Bug]:
-    """What changes nothing: the tests that the bugs name must pass as things are, those of a package in so many lots."""
+    """What changes nothing, for so many lots of each package's tests: those that bugs name must pass as things are."""
     named = defaultdict(set)
     for bug in bugs:
         named[package_of(bug)].update(bug.tests)
