@@ -253,7 +253,7 @@ def test_the_hash_covers_what_measures_and_not_how_an_arm_paints(monkeypatch):
         patch.setattr(ImageMetric, "version", 2)
         assert evaluator().set_hash != plain
     with monkeypatch.context() as patch:
-        patch.setattr(Shapes, "digest", lambda self: "shapes-3")
+        patch.setattr(Shapes, "digest", lambda self: "another")
         assert evaluator().set_hash != plain
     with monkeypatch.context() as patch:
         patch.setattr(registry, "user_sources", lambda value: {"dataset=shapes": "other source"})

@@ -58,6 +58,18 @@ def test_every_task_has_enough_prompts_and_shares_no_meaning(task):
         assert held_out[1] - held_out[0] in (0, 1), "half and half, the odd one to the test"
 
 
+def test_the_halves_of_what_is_held_out_have_relations_and_counts_alike():
+    relations = [
+        collections.Counter(one["position"][0] for prompt in by_task(split)["position"] for one in prompt.include[1:])
+        for split in HELD_OUT
+    ]
+    assert relations[0] == relations[1]
+    assert set(relations[0]) == set(RELATIONS)
+    counts = [{prompt.include[0]["count"] for prompt in by_task(split)["counting"]} for split in HELD_OUT]
+    assert counts[0] | counts[1] == {2, 3, 4}
+    assert all(len(found) == 2 for found in counts)
+
+
 def form(prompt: GenEvalPrompt) -> str:
     """What is left of a text without its objects."""
     return " ".join(word for word in prompt.prompt.split() if word not in SHAPES)

@@ -68,7 +68,7 @@ class Shapes:
 
     def digest(self) -> str:
         """The prompts are made by this package: its version is what changes them."""
-        return "shapes-2"
+        return "shapes-3"
 
     def words(self) -> Sequence[str]:
         """Every word of prompts, instructions and texts of the policy, sorted."""

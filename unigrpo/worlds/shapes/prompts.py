@@ -3,6 +3,8 @@
 A prompt is a *meaning* (which objects, which relation) in a *form* (opener, article, ending, order of two conjuncts).
 About a quarter of the meanings is held out, one half of them for the test and the other for validation, so that no two
 splits share a meaning, with one exception: ``single_object`` has only five meanings, and forms are held out instead.
+The halves have counts, colours and relations alike as far as there are two of a kind; of the numbers the test has no
+"three" and validation no "four".
 """
 
 from __future__ import annotations
@@ -92,6 +94,8 @@ class _Meaning:
     phrases: tuple[str, ...]
     """Ways to say it, ``{}`` where an article goes."""
     held_out: bool
+    kind: str = ""
+    """What the halves of what is held out have alike, as far as there are two of a kind."""
 
 
 def _asked(include: Sequence[Clause]) -> str:
@@ -123,12 +127,12 @@ def _two_object() -> Iterator[_Meaning]:
 def _counting() -> Iterator[_Meaning]:
     for (i, shape), (count, word) in itertools.product(enumerate(SHAPES), COUNT_WORDS.items()):
         phrase = f"{{}} {word} {PLURALS[shape]}"
-        yield _Meaning((_clause(shape, count),), (_clause(shape, count + 1),), (phrase,), held_out=(i + count) % 4 == 2)
+        yield _Meaning((_clause(shape, count),), (_clause(shape, count + 1),), (phrase,), (i + count) % 4 == 2, word)
 
 
 def _colors() -> Iterator[_Meaning]:
     for (i, shape), (c, colour) in itertools.product(enumerate(SHAPES), enumerate(COLOURS)):
-        yield _Meaning((_clause(shape, color=colour),), (), (f"{{}} {colour} {shape}",), held_out=(i + c) % 4 == 0)
+        yield _Meaning((_clause(shape, color=colour),), (), (f"{{}} {colour} {shape}",), (i + c) % 4 == 0, colour)
 
 
 def _position() -> Iterator[_Meaning]:
@@ -138,7 +142,7 @@ def _position() -> Iterator[_Meaning]:
             held_out = (i + 3 * j + 2 * vertical) % 4 == 1
             for subject, reference, word in ((one, two, relation), (two, one, RELATIONS[relation])):
                 include = (_clause(reference), _clause(subject, position=[word, 0]))
-                yield _Meaning(include, (), (f"{{}} {subject} {word} {{}} {reference}",), held_out)
+                yield _Meaning(include, (), (f"{{}} {subject} {word} {{}} {reference}",), held_out, relation)
 
 
 def _color_attr() -> Iterator[_Meaning]:
@@ -176,9 +180,10 @@ def _split_of_form(form: tuple[int, int, int]) -> Split:
 
 @cache
 def _held_out(tag: str) -> Mapping[str, Split]:
-    """The meanings of a task that are not trained on, by turns one of the test and one of validation."""
-    held_out = {_asked(meaning.include) for meaning in _MEANINGS[tag]() if meaning.held_out}
-    return {asked: _half(rank) for rank, asked in enumerate(sorted(held_out, key=_digest))}
+    """The meanings of a task that are not trained on, kind by kind one of the test and one of validation in turn."""
+    kinds = {_asked(meaning.include): meaning.kind for meaning in _MEANINGS[tag]() if meaning.held_out}
+    ordered = sorted(kinds, key=lambda asked: (kinds[asked], _digest(asked)))
+    return {asked: _half(rank) for rank, asked in enumerate(ordered)}
 
 
 def _half(rank: int) -> Split:
