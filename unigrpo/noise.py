@@ -66,7 +66,7 @@ class EpisodeDraws:
         key: what the draws belong to, such as (run seed, "rollout", update).
         prompts: the key of every prompt.
         group_size: rows per prompt; rows are prompt-major.
-        shared_noise: whether the members of a group start their pictures from the same noise.
+        shared_noise: whether the members of a group start their images from the same noise.
     """
 
     key: Key

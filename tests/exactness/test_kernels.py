@@ -78,7 +78,7 @@ def test_replay_takes_the_kernels_of_sampling(policy, episode, guided):
         return sampled[-1]
 
     assert_same_kernels(POLICIES[policy](), walked, sample)
-    assert sampled[0].painted > 0
+    assert sampled[0].generated_images > 0
 
 
 @pytest.mark.parametrize(("policy", "context_grad"), [*((policy, False) for policy in POLICIES), ("adaln", True)])

@@ -51,8 +51,8 @@ EPISODE_BUGS = (
     Bug(
         "episodes that were cut off go on",
         WALK,
-        "self.alive = ((said.tokens == self.spec.image) & said.mask).any(1)",
-        "self.alive = ((said.tokens != self.spec.eos) & said.mask).any(1)",
+        "self.alive = ((text.tokens == self.spec.image) & text.mask).any(1)",
+        "self.alive = ((text.tokens != self.spec.eos) & text.mask).any(1)",
         nodes("rollout/test_rounds", "test_the_form_of_a_story_under_any_stream_of_tokens"),
     ),
     Bug(

@@ -25,8 +25,8 @@ KERNEL_BUGS = (
     Bug(
         "a picture's context is copied only where gradients are wanted",
         "unigrpo/rollout/rollout.py",
-        "        if not self.spec.context_grad:\n            # The picture",
-        "        if torch.is_grad_enabled() and not self.spec.context_grad:\n            # The picture",
+        "        if not self.spec.context_grad:\n            # The image",
+        "        if torch.is_grad_enabled() and not self.spec.context_grad:\n            # The image",
         nodes("exactness/test_kernels", "test_replay_takes_the_kernels_of_sampling[adaln-editing-True]"),
     ),
 )

@@ -143,7 +143,7 @@ def test_an_empty_batch_has_no_verdicts():
         (np.zeros((1, 3, 16, 16)), 1, r"expected \[B, 3, 32, 32\], got \[1, 3, 16, 16\]"),
         (np.zeros((3, 32, 32)), 1, r"expected \[B, 3, 32, 32\]"),
         (np.full((1, 3, 32, 32), np.nan), 1, "finite"),
-        (np.zeros((2, 3, 32, 32)), 1, "1 prompts and 2 pictures"),
+        (np.zeros((2, 3, 32, 32)), 1, "1 prompts and 2 images"),
     ],
 )
 def test_bad_input_is_refused_by_name(pictures, count, message):

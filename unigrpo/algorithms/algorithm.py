@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unigrpo.rollout.points import Points
     from unigrpo.rollout.trajectory import Score, Trajectory
 
-#: The keys of RunConfig that belong to losses: an algorithm says which of them it reads, and the others are refused.
+#: The keys of RunConfig that belong to losses: an algorithm names those that it reads, and the others are refused.
 LOSS_KEYS = frozenset(
     {
         "aggregation",
@@ -84,7 +84,7 @@ class Algorithm:
     """The base of a strategy of slot ``algorithm``.
 
     Attributes:
-        reads: those of :data:`LOSS_KEYS` that have a say in its loss.
+        reads: those of :data:`LOSS_KEYS` that its loss reads.
     """
 
     slot: ClassVar[str]
@@ -93,7 +93,7 @@ class Algorithm:
 
     @property
     def unread(self) -> frozenset[str]:
-        """The keys of losses that have no say in its own."""
+        """The keys of losses that its own does not read."""
         return LOSS_KEYS - self.reads
 
     def prepare(
@@ -125,12 +125,12 @@ class Algorithm:
     def needs_reference(self, config: RunConfig) -> bool:
         """Whether a penalty with a weight asks for the reference in every update."""
         text, image = config.modalities.text, config.modalities.image
-        # Images painted token by token are penalised like words.
+        # Images generated token by token are penalised like words.
         of_images = config.regularizer if config.image_head.denoises else config.text_kl
         return bool((text and config.text_kl.weight > 0) or (image and of_images.weight > 0))
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
-        """Say what would be chosen in vain: arms that differ in it alone would be the same run under two names."""
+        """Name the settings without effect: arms that differ in them alone would be one run under two names."""
         default = type(config)()
         for key in sorted(self.unread):
             if (chosen := getattr(config, key)) != getattr(default, key):

@@ -41,7 +41,7 @@ class Sft:
     noises: int = 1
     """Noise levels per image and step: its context is covered once for all of them. Codes have no noise."""
     dropout: float = 0.1
-    """Part of the images painted without any text, which makes guidance possible."""
+    """Part of the images generated without any text, which makes guidance possible."""
     text_weight: float = 0.2
     """Weight of the texts' cross-entropy beside the images' loss."""
     timestep_shift: float = 1.0

@@ -54,7 +54,7 @@ def trained_segments(
     reference: Sequence[Score] | None,
     advantage: Tensor,
 ) -> Iterator[Scored]:
-    """The segments that have a say in the loss.
+    """The segments that are in the loss.
 
     Left out are segments without a score (given ones), those that a group's members share (fewer rows than episodes),
     and those of a modality of weight 0.
@@ -74,7 +74,7 @@ def trained_segments(
 
 
 def tokens_of(scored: Scored) -> Tokens | None:
-    """The tokens of a text, or of an image that was painted token by token; None if it was denoised."""
+    """The tokens of a text, or of an image that was generated token by token; None if it was denoised."""
     segment, old, new = scored.segment, scored.old.log_prob, scored.new.log_prob
     if old is None or new is None:
         return None

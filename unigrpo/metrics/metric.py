@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unigrpo.rollout.decoded import DecodedEpisodes
 
 #: What is found of one episode, or of one turn of it: names -> numbers and words.  ``prompt``, ``tag``, ``text`` and
-#: ``image`` say whose it is, and ``turn``, from 1, which turn's.
+#: ``image`` name the episode, and ``turn`` its turn, from 1.
 Row = JsonObject
 
 
@@ -27,7 +27,7 @@ class Quantity:
         label: within its group.
         group: of columns; without one it is measured and has no column.
         better: which way is.
-        headline: whether it is among the few that say most; those are measured under guidance and of kept skills too.
+        headline: whether it is one of the few main values; those are measured under guidance and of kept skills too.
         row_field: the field of a row that the value is a mean of; empty if it is no mean over rows.
         phrase: its name inside a sentence, if label and group do not make one.
     """
@@ -75,7 +75,7 @@ class Metric(Strategy, Protocol):
 
     @property
     def quantities(self) -> Sequence[Quantity]:
-        """The values that it may find, in the order of columns, those that say most first."""
+        """The values that it may find, in the order of columns, the main ones first."""
         ...
 
     def __call__(self, episodes: Sequence[DecodedEpisodes], per_prompt: int) -> Measured:
@@ -90,13 +90,13 @@ def by_tag(rows: Sequence[Row], name: str) -> dict[str, float]:
 
 
 def named(episodes: DecodedEpisodes, row: int, per_prompt: int) -> Row:
-    """What every row says of its prompt."""
+    """The columns about its prompt that every row has."""
     prompt = episodes.prompts[row]
     return {"prompt": prompt.key, "tag": prompt.tag, "text": prompt.text, "image": row % per_prompt}
 
 
 def merged(measured: Sequence[Sequence[Row]]) -> list[Row]:
-    """The rows of several metrics in one: what is said of an episode goes to all of its turns."""
+    """The rows of several metrics in one: the columns of an episode go to all of its turns."""
     found: dict[tuple[str, int], dict[int, Row]] = {}
     for rows in measured:
         for row in rows:

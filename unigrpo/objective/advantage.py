@@ -3,7 +3,7 @@
 Every strategy maps component rewards [P, G, K] of P prompts with G episodes each, and the components' weights [K], to
 advantages [P, G].  A group whose rewards are equal gets exactly 0: it must not move the policy by rounding.
 
-``present`` [P, G] says which members have a reward (a group's third pictures, say, where some episodes ended before).
+``present`` [P, G] says which members have a reward (such as a group's third images, where some have ended).
 The others enter no mean and no standard deviation, whatever their rewards hold, NaN included, and get exactly 0, as
 does whoever is alone.
 """

@@ -1,6 +1,6 @@
 """From a value per action to one number: [B, L] with a mask -> scalar.  Masked entries, NaN included, count nothing.
 
-A strategy that is ``joint`` takes one mean over a text's tokens and a picture's actions; under the others the pictures
+A strategy that is ``joint`` takes one mean over a text's tokens and an image's actions; under the others the images
 have a mean of their own.  One that is ``over_batch`` divides by a count over all rows.
 """
 

@@ -187,8 +187,8 @@ class Improvement:
             )
         elif self.right == type(self).right and not getattr(config.reward, "exact", False):
             yield (
-                f"reward={config.reward.name} need not reach {self.right} for a right picture, so that stopping on one"
-                " would be worth nothing; set credit.right to the total reward from which a picture is right"
+                f"reward={config.reward.name} need not reach {self.right} for a right image, so that stopping on one"
+                " would be worth nothing; set credit.right to the total reward from which an image is right"
             )
 
 

@@ -84,7 +84,7 @@ def token_objective(
     ratio: TextRatio,
     trust_region: TrustRegion,
 ) -> Surrogate:
-    """The loss of tokens, of texts or of pictures that are painted token by token (UniGRPO eq. 2, without the KL).
+    """The loss of tokens, of texts or of images that are generated token by token (UniGRPO eq. 2, without the KL).
 
     Args:
         log_prob: of the sampled tokens, under the policy, [B, L].
@@ -141,8 +141,8 @@ def step_objective(
         mean: the policy's means, [B, ...].
         old_mean: those of the policy that took them, [B, ...].
         std: of the steps, 0-d or [B].
-        advantage: of the picture, [B].
-        mask: which rows have the picture, [B] bool.
+        advantage: of the image, [B].
+        mask: which rows have the image, [B] bool.
         weight: gradient weight of the step (``image_ratio.step_weights``), a scalar or [B].
         reduction: how log-probabilities are reduced over a row's elements.
         ratio: slot ``image_ratio``.
@@ -181,7 +181,7 @@ def step_penalty(
         ref_mean: the reference's, [B, ...].
         std: of the step, 0-d or [B].
         dt: size of the step, a scalar or [B].
-        mask: which rows have the picture, [B] bool.
+        mask: which rows have the image, [B] bool.
         regularizer: slot ``regularizer``.
     """
     velocity, ref_velocity, mean, ref_mean = _kept(mask, velocity, ref_velocity, mean, ref_mean)
@@ -194,7 +194,7 @@ def joint_loss(
     """``w_text text + w_image image`` (UniGRPO eq. 7), or one mean over the weighted actions of both.
 
     The image actions are averaged over each episode, then over episodes, unless the aggregation is joint.  A modality
-    of weight 0 is left out, not multiplied; so is one without actions (None), as when nobody painted.
+    of weight 0 is left out, not multiplied; so is one without actions (None), as when no episode has an image.
 
     Returns:
         0-d; None if nothing is left.

@@ -29,7 +29,7 @@ class Token:
 class Sequence(Token):
     """One ratio per sequence, the mean of its tokens' log-ratios, given to every token.
 
-    Of an episode with several texts, or pictures by tokens, each is a sequence.
+    Of an episode with several texts, or images by tokens, each is a sequence.
     """
 
     def __call__(self, log_prob: Tensor, old_log_prob: Tensor, mask: Tensor) -> Tensor:

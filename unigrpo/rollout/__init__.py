@@ -1,1 +1,1 @@
-"""The one rollout: what is sampled and replayed, what it records, and what it says in words and pixels."""
+"""The one rollout: sampling and replay, the trajectory it records, and its texts and pixels decoded."""

@@ -5,7 +5,7 @@ replay advances over the recorded one.  Old log-probabilities, current ones and 
 the same operations on the same sizes, and the ratio before the first update is exactly 1.
 
 A text is sampled token by token against the cached context, then fed to the context afresh as one block, as BAGEL does.
-A picture enters the context when something follows it, whoever made it.  Episodes of a batch may end at different
+An image, given or generated, enters the context when something follows it.  Episodes of a batch may end at different
 times: the rows that are over stay in the batch, masked.
 """
 
@@ -46,9 +46,9 @@ class RolloutSpec:
         bos: token id that begins a text block.
         eos: token id that ends a text block.
         pad: token id that fills ragged blocks.
-        image: token id that ends a text block by asking for a picture.
+        image: token id that ends a text block by asking for an image.
         head: strategy of slot ``image_head``.
-        latent_shape: (C, H, W) of the latents of a generated picture.
+        latent_shape: (C, H, W) of the latents of a generated image.
         context_grad: whether a segment's loss reaches the other modality's expert through the context; within a
             modality of text it always does.
         update: number of the update, for episodes that change from one to the next.
@@ -71,7 +71,7 @@ class RolloutSpec:
     prompt: int | None = None
 
     def cross_modal_context(self, context: Context) -> Context:
-        """``context`` as the other modality sees it: gradients pass only if the spec says so."""
+        """``context`` as the other modality sees it: gradients pass only with ``context_grad``."""
         return context if self.context_grad else context.detach()
 
 
@@ -120,7 +120,7 @@ class Rollout:
         segments: covered so far, one score each.
         alive: [rows] bool, which episodes go on.
         turn: number of the turn, which episodes count.
-        pending_image: a picture that is to enter the contexts when something follows it, as that costs a forward pass.
+        pending_image: an image that is to enter the contexts when something follows it, as that costs a forward pass.
         cost: of the work so far.
     """
 
@@ -174,23 +174,23 @@ class Rollout:
         self._record(segment, None, pending_image=isinstance(segment, ImageSegment))
 
     def generate_text(self, limit: int, draw: Draw) -> TextSegment:
-        """Let the policy say at most ``limit`` tokens, up to and including the end of text; one uniform per token."""
+        """Let the policy generate at most ``limit`` tokens, the end of text included; one uniform draw per token."""
         return self._generate_text(limit, draw, (self.spec.eos,))
 
     def generate_text_or_stop(self, limit: int, draw: Draw) -> bool:
-        """Let the policy say something and choose how to end it: by asking for a picture, or for good.
+        """Let the policy generate a text and choose how to end it: by asking for an image, or for good.
 
-        The episodes that did not ask for a picture, be it that they went on beyond the limit, are over.
+        The episodes that did not ask for an image, be it that they went on beyond the limit, are over.
 
         Returns:
             Whether any episode goes on.
         """
-        said = self._generate_text(limit, draw, (self.spec.eos, self.spec.image))
-        self.alive = ((said.tokens == self.spec.image) & said.mask).any(1)
+        text = self._generate_text(limit, draw, (self.spec.eos, self.spec.image))
+        self.alive = ((text.tokens == self.spec.image) & text.mask).any(1)
         return bool(self.alive.any())
 
     def generate_image(self, draw: Draw) -> ImageSegment:
-        """Let the policy paint a picture."""
+        """Let the policy generate an image."""
         self._encode_pending_image()
         head = self.spec.head
         segment, score, contexts, cost = head.generate_image(
@@ -208,17 +208,17 @@ class Rollout:
     def _generate_text(self, limit: int, draw: Draw, ends: tuple[int, ...]) -> TextSegment:
         self._encode_pending_image()
         uniform = self.noise(draw).uniform(("text",), (limit,))
-        context, spec, saying = self.contexts[0], self.spec, self.alive
+        context, spec, unfinished = self.contexts[0], self.spec, self.alive
         token = torch.full((context.batch,), spec.bos, device=uniform.device)
         stops = torch.tensor(ends, device=uniform.device)
         tokens, masks = [], []
         for k in range(limit):
-            logits, context = self.policy.extend_text(context, token[:, None], saying[:, None])
-            token = choose(logits[:, 0], spec.temperature, uniform[:, k]).where(saying, spec.pad)
+            logits, context = self.policy.extend_text(context, token[:, None], unfinished[:, None])
+            token = choose(logits[:, 0], spec.temperature, uniform[:, k]).where(unfinished, spec.pad)
             tokens.append(token)
-            masks.append(saying)
-            saying = saying & ~torch.isin(token, stops)
-            if not saying.any():
+            masks.append(unfinished)
+            unfinished = unfinished & ~torch.isin(token, stops)
+            if not unfinished.any():
                 break
         segment = TextSegment(torch.stack(tokens, 1), torch.stack(masks, 1), turn=self.turn)
         self.cost += Cost(tokens=int(segment.mask.sum()))
@@ -235,14 +235,14 @@ class Rollout:
             self.repeat(segment.rows // self.rows)
 
     def _encode_pending_image(self) -> None:
-        picture, self.pending_image = self.pending_image, None
-        if picture is None:
+        image, self.pending_image = self.pending_image, None
+        if image is None:
             return
         before = tuple(context for context, covers in zip(self.contexts, self._cover_images, strict=True) if covers)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.context_grad):
-            contexts, cost = self.spec.head.encode(self.policy, self.spec, before, picture)
+            contexts, cost = self.spec.head.encode(self.policy, self.spec, before, image)
         if not self.spec.context_grad:
-            # The picture passes no gradient; the texts before it still learn from the texts after it.
+            # The image passes no gradient; the texts before it still learn from the texts after it.
             contexts = (before[0].followed_by(contexts[0]), *contexts[1:])
         longer = iter(contexts)
         self.contexts = tuple(
@@ -252,7 +252,7 @@ class Rollout:
         self.cost += cost
 
     def _go_on(self, contexts: Sequence[Context], cost: Cost) -> None:
-        """Go on with what a head made of the contexts, in those that cover pictures."""
+        """Go on with the contexts as a head left them, in those that cover images."""
         self.contexts = tuple(
             new if covers else old for covers, old, new in zip(self._cover_images, self.contexts, contexts, strict=True)
         )
@@ -306,10 +306,10 @@ def _repeated(segment: Segment, times: int) -> Segment:
 def replay(
     policy: Policy, spec: RolloutSpec, trajectory: Trajectory, *, images: bool = True, train_text: bool = True
 ) -> Rollout:
-    """A finished walk of ``policy`` over a recorded batch; its ``scores`` are one per segment.
+    """``policy`` over a recorded batch; its ``scores`` are one per segment.
 
-    Gradients flow as the caller's grad mode says, through text blocks only with ``train_text``.  Without ``images`` the
-    pictures' steps are left out (their score is None), which saves the velocities.
+    The caller's grad mode holds; gradients flow through text blocks only with ``train_text``.  Without ``images`` their
+    steps are left out (the score is None), which saves the velocities.
     """
     rollout = Rollout(policy, spec, len(trajectory.prompts), train_text=train_text)
     for segment in trajectory.segments:

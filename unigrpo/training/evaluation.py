@@ -45,7 +45,7 @@ class Evaluation:
 
     Attributes:
         metrics: flat name -> value.
-        rows: what the metrics say of every episode, or of every turn.
+        rows: what the metrics measured of every episode, or of every turn.
         episodes: batch by batch, in the order of the prompts.
         cost: of sampling.
     """
@@ -140,8 +140,8 @@ class Evaluator:
         trajectory = self.sample(policy, spec, self.prompts[:: max(1, len(self.prompts) // rows)][:rows], 1)
         kl, mse, k3 = LatentKl(), VelocityMse(), K3()
         found: dict[str, list[Tensor]] = defaultdict(list)
-        walked = replay(reference, spec, trajectory).scores
-        for segment, score, other in zip(trajectory.segments, trajectory.scores, walked, strict=True):
+        replayed = replay(reference, spec, trajectory).scores
+        for segment, score, other in zip(trajectory.segments, trajectory.scores, replayed, strict=True):
             if isinstance(score, TextScore) and isinstance(other, TextScore) and isinstance(segment, TextSegment):
                 found["drift/text_kl"].append(k3(score.log_prob, other.log_prob)[segment.mask])
             if isinstance(score, ImageScore) and isinstance(other, ImageScore):

@@ -37,7 +37,7 @@ from unigrpo.training.evaluation import Evaluator
 from unigrpo.training.state import State
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
-#: What is counted, under ``cost/``: velocity evaluations by purpose, pictures of rollouts, text tokens covered.
+#: What is counted, under ``cost/``: velocity evaluations by purpose, images of rollouts, text tokens covered.
 COUNTED = ("nfe_rollout", "nfe_train", "nfe_reference", "nfe_eval", "images", "tokens")
 #: Updates between measurements of drift where no penalty needs the reference anyway.
 DRIFT_EVERY = 10
@@ -180,7 +180,7 @@ class Trainer:
         metrics = reward_metrics(own, reward) | train_metrics(
             self.config.measured_in_training, decoded, self.config.rollout.group_size
         )
-        self.cost["images"] += sum(trajectory.painted for trajectory in trajectories)
+        self.cost["images"] += sum(trajectory.generated_images for trajectory in trajectories)
         credit: Tensor = self.config.credit(gather_rewards(self.accelerator, own), self.config.advantage)
         first = self.accelerator.process_index * len(own.outcome)
         mine = credit[first : first + len(own.outcome)].flatten(0, 1)
@@ -305,7 +305,7 @@ class Trainer:
         return self._over_processes(metrics | {name: fmean(values) for name, values in logged.items()})
 
     def _over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Means over the processes that have a metric: not every rank's episodes paint or speak in every update."""
+        """Means over the processes that have a metric: not every rank has texts and images in every update."""
         if self.accelerator.num_processes == 1:
             return metrics
         found: list[dict[str, float]] = gather_object([metrics])

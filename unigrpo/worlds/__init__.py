@@ -1,4 +1,4 @@
-"""Worlds: drawn pictures with exact judges, the first plugins; the rest of the library knows none of them."""
+"""Worlds: drawn images with exact judges, the first plugins; the rest of the library knows none of them."""
 
 #: Slot -> modules that register a world's strategies of it.
 STRATEGIES: dict[str, tuple[str, ...]] = {

@@ -245,8 +245,8 @@ class TestConflicts:
         for head, name in (("flow", "flow"), ("tokens", "tokens")):
             assert self.config(head, folders[name]).conflicts() == []
         (fault,) = self.config("tokens", folders["flow"], optim={"updates": updates}).conflicts()
-        assert "image_head=tokens: paints token by token" in fault
-        assert "paints by denoising; use image_head=flow" in fault
+        assert "image_head=tokens: generates images token by token" in fault
+        assert "generates by denoising; use image_head=flow" in fault
         (fault,) = self.config("flow", folders["tokens"], optim={"updates": updates}).conflicts()
         assert "use image_head=tokens" in fault
 

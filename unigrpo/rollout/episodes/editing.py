@@ -1,4 +1,4 @@
-"""Source picture, then instruction, thinking and edited picture, once or several times."""
+"""Source image, then instruction, thinking and edited image, once or several times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @register("episode", "editing", source="MT-EditFlow (arXiv 2606.01985), with UniGRPO's thinking before each edit")
 @dataclass(frozen=True)
 class Editing(Episode):
-    """Chained edits: turn k edits the model's own picture of turn k - 1."""
+    """Chained edits: turn k edits the model's own image of turn k - 1."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"images", "turns"})
     one_request: ClassVar[bool] = False
@@ -34,7 +34,7 @@ class Editing(Episode):
         at_least_1(turns=self.turns, test_turns=self.test_turns, max_thinking=self.max_thinking)
 
     def __call__(self, rollout: Rollout, given: Sequence[Segment], group_size: int, draw: Draw) -> None:
-        """Roll out one batch: the source picture and the first instruction are read once per group."""
+        """Roll out one batch: the source image and the first instruction are read once per group."""
         source, *instructions = given
         rollout.condition_on(source)
         for turn, instruction in enumerate(instructions[: self.turns]):

@@ -1,4 +1,4 @@
-"""Text, picture, text, picture, ... until the policy stops."""
+"""Text, image, text, image, ... until the policy stops."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @register("episode", "interleaved", source="unified interleaved GRPO (arXiv 2603.09538), section 3")
 @dataclass(frozen=True)
 class Interleaved(Episode):
-    """The policy tells a story: every text ends by asking for a picture or for good, as the policy chooses.
+    """The policy tells a story: every text ends by asking for an image or for good, as the policy chooses.
 
     Nothing is repaired: a text that reaches neither end within its limit ends the episode, and so does asking for one
-    picture too many.
+    image too many.
     """
 
     one_request: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Think, paint, look, mend or stop."""
+"""Think, generate an image, reflect on it, repair it or stop."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 @register("episode", "reflect", source="R3 (arXiv 2602.15772)")
 @dataclass(frozen=True)
 class Reflect(Episode):
-    """The policy looks at its own picture, says whether and what to mend, and paints again, or stops."""
+    """The policy reads its own image, writes whether and what to repair, and generates again, or stops."""
 
     rounds: int = 2
-    """Most pictures of an episode."""
+    """Most images of an episode."""
     start: Literal["own", "shared", "alternate"] = "own"
-    """``own``: every member of a group paints its first picture.  ``shared``: the group goes on from one and the same
-    first picture (a tree), which is then not trained; the baseline of the reflection is exact, for no member started
-    from an easier picture.  ``alternate``, as R3: by turns an update of single rounds and one of shared starts."""
+    """``own``: every member of a group generates its first image.  ``shared``: the group goes on from one and the same
+    first image (a tree), which is then not trained; the baseline of the reflection is exact, for no member started
+    from an easier image.  ``alternate``, as R3: by turns an update of single rounds and one of shared starts."""
     max_thinking: int = 24
     """Longest thinking in tokens, its end included."""
     max_reflection: int = 44
@@ -35,7 +35,7 @@ class Reflect(Episode):
         at_least_1(rounds=self.rounds, max_thinking=self.max_thinking, max_reflection=self.max_reflection)
 
     def __call__(self, rollout: Rollout, given: Sequence[Segment], group_size: int, draw: Draw) -> None:
-        """Roll out one batch; groups part before the first thinking, or after the first picture."""
+        """Roll out one batch; groups part before the first thinking, or after the first image."""
         shared = self.start == "shared" or (self.start == "alternate" and rollout.spec.update % 2 == 1)
         rollout.condition_on(given[0])
         if not shared:
@@ -51,5 +51,5 @@ class Reflect(Episode):
             rollout.generate_image(draw)
 
     def for_evaluation(self) -> Self:
-        """Every episode with a first picture of its own."""
+        """Every episode with a first image of its own."""
         return replace(self, start="own")

@@ -1,4 +1,4 @@
-"""Prompt, thinking, picture."""
+"""Prompt, thinking, image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @register("episode", "single_round", source="UniGRPO (arXiv 2603.23500), section 3: prompt -> thinking -> image")
 @dataclass(frozen=True)
 class SingleRound(Episode):
-    """One thinking text, if any, and one picture."""
+    """One thinking text, if any, and one image."""
 
     thinking: bool = True
     max_thinking: int = 24
@@ -37,6 +37,6 @@ class SingleRound(Episode):
         rollout.generate_image(draw)
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
-        """Say why the text policy needs something to say."""
+        """Say why the text policy needs a text."""
         if not self.thinking and config.modalities.text:
             yield "without thinking there is no text to train; use modalities=image_only"

@@ -1,4 +1,4 @@
-"""Image heads: how a policy's pictures are made, scored and looked at again (slot ``image_head``)."""
+"""Image heads: how a policy's images are generated, scored and encoded (slot ``image_head``)."""
 
 from unigrpo.rollout.heads.flow import Flow
 from unigrpo.rollout.heads.tokens import Tokens

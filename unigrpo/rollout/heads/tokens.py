@@ -1,4 +1,4 @@
-"""Pictures painted token by token: the actions are choices of codes."""
+"""Images generated token by token: the actions are choices of codes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 @register("image_head", "tokens", source="unified interleaved GRPO (arXiv 2603.09538), with FSQ codes (2309.15505)")
 @dataclass(frozen=True)
 class Tokens(ImageHead):
-    """Codes of a quantised autoencoder, painted one by one like words, each with its exact log-probability.
+    """Codes of a quantised autoencoder, generated one by one like words, each with its exact log-probability.
 
-    As texts, pictures are sampled against the cache and then enter the context as one block, which scores them: a
-    picture is part of the context as soon as it is finished.  Guidance combines logits, token by token; a token has no
+    As texts, images are sampled against the cache and then enter the context as one block, which scores them: an
+    image is part of the context as soon as it is finished.  Guidance combines logits, token by token; a token has no
     time and is guided if the first denoising step would be.
     """
 
@@ -36,7 +36,7 @@ class Tokens(ImageHead):
     def generate_image(
         self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], noise: SegmentNoise, alive: Tensor
     ) -> tuple[ImageSegment, ImageScore, Sequence[Context], Cost]:
-        """All codes of a picture, one uniform draw each."""
+        """All codes of an image, one uniform draw each."""
         import torch
 
         painter, count = cast("CodePolicy", policy), math.prod(spec.latent_shape[1:])
@@ -66,7 +66,7 @@ class Tokens(ImageHead):
     def encode(
         self, policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], segment: ImageSegment
     ) -> tuple[Sequence[Context], Cost]:
-        """Let a given picture, or one that is not to be scored, enter the contexts."""
+        """Let a given image, or one that is not to be scored, enter the contexts."""
         painter = cast("CodePolicy", policy)
         codes = painter.codes_of(segment.latents) if segment.tokens is None else segment.tokens
         # The latents of an episode that is over may be anything, and no code.
@@ -87,21 +87,21 @@ class Tokens(ImageHead):
 
 
 def _begin(policy: CodePolicy, alive: Tensor) -> Tensor:
-    """The token that begins a picture, [B, 1]."""
+    """The token that begins an image, [B, 1]."""
     import torch
 
     return torch.full((len(alive), 1), policy.num_image_codes, device=alive.device)
 
 
 def _guided(spec: RolloutSpec, contexts: Sequence[Context]) -> Sequence[Context]:
-    """The contexts that a picture is painted in: without the branches if they do not guide."""
+    """The contexts that an image is generated in: without the branches if they do not guide."""
     return contexts if spec.guidance.guides(1.0) else contexts[:1]
 
 
 def _enter(
     policy: CodePolicy, spec: RolloutSpec, contexts: Sequence[Context], codes: Tensor, alive: Tensor
 ) -> tuple[Tensor, Sequence[Context], Cost]:
-    """Move over a whole picture; logits [B, N + 1, K] of each code and of one too many, and the longer contexts."""
+    """Move over a whole image; logits [B, N + 1, K] of each code and of one too many, and the longer contexts."""
     import torch
 
     tokens = torch.cat((_begin(policy, alive), codes), 1)

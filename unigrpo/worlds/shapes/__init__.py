@@ -1,1 +1,1 @@
-"""The world ``shapes``: GenEval in miniature, pictures of one to four coloured shapes with an exact judge."""
+"""The world ``shapes``: GenEval in miniature, images of one to four coloured shapes with an exact judge."""

@@ -34,7 +34,7 @@ _METRICS: Mapping[Task, str] = {"images": "geneval_mini", "stories": "shapes_int
 @register("dataset", "shapes", source="GenEval (arXiv 2310.11513), its six tasks in miniature")
 @dataclass(frozen=True)
 class Shapes:
-    """Drawn pictures of one to four coloured shapes, with exact judges."""
+    """Drawn images of one to four coloured shapes, with exact judges."""
 
     task: Task = "images"
     """Single images (GenEval's six tasks), stories of several, or chains of edits."""
@@ -79,7 +79,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The picture of a scene."""
+    """The image of a scene."""
 
     scene: Scene
 

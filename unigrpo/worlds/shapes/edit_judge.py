@@ -1,6 +1,6 @@
 """Judges an edit: is it there, and is everything else as it was?
 
-The verdict is against the picture that was really edited.  Of the allowed targets the one that fits best counts.
+The verdict is against the image that was really edited.  Of the allowed targets the one that fits best counts.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ def _aimed(aim: Aim, shown: Thing) -> tuple[list[float], list[float]]:
 
 @dataclass(frozen=True, slots=True)
 class EditVerdict:
-    """What the judge says of one edited picture, 0 to 10, named as in VIEScore."""
+    """What the judge says of one edited image, 0 to 10, named as in VIEScore."""
 
     success: float
     """Is the edit there?"""
     preserved: float
     """Is everything else as it was?"""
     PQ: float
-    """Perceptual quality: 10 for a clean picture, 0 for one in which objects can no longer be seen."""
+    """Perceptual quality: 10 for a clean image, 0 for one in which objects can no longer be seen."""
     reason: str
     """What is wrong, in words; empty if nothing is."""
 
@@ -114,7 +114,7 @@ def judge_edit(edit: Edit, before: Sight, shown: Sight) -> EditVerdict:
 
 
 def judge_edits(decoded: DecodedEpisodes) -> list[list[EditVerdict]]:
-    """Verdicts on the pictures of each turn, one per episode; the picture before the first is the source."""
+    """Verdicts on the images of each turn, one per episode; the image before the first is the source."""
     import torch
 
     pictures = [part for part in decoded.parts if isinstance(part, ImagePart)]

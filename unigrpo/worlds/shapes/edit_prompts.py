@@ -1,4 +1,4 @@
-"""Chains of edits that make sense one after another, in three disjoint splits: source picture and instructions.
+"""Chains of edits that make sense one after another, in three disjoint splits: source image and instructions.
 
 The splits share no edit of a scene with the same objects, at no turn of any chain: see ``in_split``.
 """
@@ -93,7 +93,7 @@ def random_chain(
 
 @dataclass(frozen=True)
 class EditPrompt:
-    """A picture and what to do with it, turn by turn."""
+    """An image and what to do with it, turn by turn."""
 
     source: Scene
     edits: tuple[Edit, ...]

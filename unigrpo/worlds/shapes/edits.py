@@ -1,6 +1,6 @@
-"""Edits: what they say, and what they demand of the picture after them.
+"""Edits: what they say, and what they demand of the image after them.
 
-An edit names its object by the shape.  What it demands is a set of allowed *targets* rather than one picture: a new
+An edit names its object by the shape.  What it demands is a set of allowed *targets* rather than one image: a new
 object may go to any free place, and of three like objects any may go.
 """
 
@@ -22,7 +22,7 @@ MOST = 3
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """One object of the picture after an edit, and in which respects (fields of ``Thing``) the edit changes it."""
+    """One object of the image after an edit, and in which respects (fields of ``Thing``) the edit changes it."""
 
     thing: Thing
     edited: frozenset[str] = frozenset()
@@ -30,7 +30,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many objects of a shape there are to be after an edit, and how far from it the picture before was (>= 1)."""
+    """How many objects of a shape there are to be after an edit, and how far from it the image before was (>= 1)."""
 
     shape: str
     count: int

@@ -1,6 +1,6 @@
-"""Triples of prompt, thinking and picture for supervised fine-tuning, wrong in known proportions.
+"""Triples of prompt, thinking and image for supervised fine-tuning, wrong in known proportions.
 
-Part of the plans is vague or wrong, and the picture follows the plan; part of the pictures departs from the plan.  A
+Part of the plans is vague or wrong, and the image follows the plan; part of the images departs from the plan.  A
 model trained on them plans and draws well, but not always, so that reinforcement learning of either modality has room.
 """
 
@@ -21,7 +21,7 @@ from unigrpo.worlds.shapes.thinking import Plan, Planned, plan_of, write_thinkin
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One triple; ``scene`` is what the picture [3, 32, 32] shows."""
+    """One triple; ``scene`` is what the image [3, 32, 32] shows."""
 
     prompt: GenEvalPrompt
     thinking: str
@@ -152,10 +152,10 @@ def faulty_examples(
         rng: source of all randomness.
         n: how many.
         plan_corruption: probability that the plan has one thing wrong or vague.
-        misdrawn: probability that the picture departs from the plan in one item.
+        misdrawn: probability that the image departs from the plan in one item.
 
     Returns:
-        Examples whose pictures are views into one array.
+        Examples whose images are views into one array.
     """
     quick = random.Random(int(rng.integers(2**63)))
     tasks = tuple(by_task("train").values())

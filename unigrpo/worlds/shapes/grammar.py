@@ -1,4 +1,4 @@
-"""What a picture holds: scenes of coloured shapes, at most one in each quadrant.
+"""What an image holds: scenes of coloured shapes, at most one in each quadrant.
 
 Everything here is immutable; an edit is a new scene.  Places are named in reading order.
 """
@@ -9,7 +9,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-#: Side of a picture and of one of its four quadrants, in pixels.
+#: Side of an image and of one of its four quadrants, in pixels.
 PICTURE, QUADRANT = 32, 16
 #: Side of a shape's bounding box, and the free border that keeps two shapes from touching.
 SIZES, MARGIN = (9, 10, 11), 1
@@ -73,7 +73,7 @@ def random_item(rng: random.Random, place: str, shape: str | None = None, colour
 
 @dataclass(frozen=True)
 class Scene:
-    """The items of a picture, in reading order of their places.
+    """The items of an image, in reading order of their places.
 
     Raises:
         ValueError: two items in one place.

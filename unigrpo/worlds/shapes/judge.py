@@ -1,4 +1,4 @@
-"""The exact judge: reads a picture pixel by pixel and applies GenEval's rules to what it finds.
+"""The exact judge: reads an image pixel by pixel and applies GenEval's rules to what it finds.
 
 Seeing works in three steps: every pixel goes to the nearest colour of the palette or to grey; connected pixels of one
 colour are a component; a component is the shape whose stencil it overlaps best, if it overlaps it well, and a blob if
@@ -35,7 +35,7 @@ COLOUR_RADIUS = 0.95
 MIN_AREA = 20
 #: Overlap (intersection over union) with the best stencil from which a component counts as a shape.
 MIN_OVERLAP = 0.75
-#: Distance to the nearest clean picture at which about half of the objects are no longer seen.
+#: Distance to the nearest clean image at which about half of the objects are no longer seen.
 NO_QUALITY = 0.5
 #: Side of the window in which a component is compared with stencils; a larger component is no shape.
 _WINDOW = 15
@@ -43,7 +43,7 @@ _WINDOW = 15
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge says of one picture; soft scores in [0, 1], 1 exactly where the verdict is true."""
+    """What the judge says of one image; soft scores in [0, 1], 1 exactly where the verdict is true."""
 
     official: bool
     """GenEval's rule: everything asked for is there."""
@@ -56,22 +56,22 @@ class Verdict:
     reason: str
     """What is wrong, in words; empty if nothing is."""
     distance_to_clean: float
-    """Root-mean-square distance, over pixels and channels, to the nearest clean picture; lower is cleaner."""
+    """Root-mean-square distance, over pixels and channels, to the nearest clean image; lower is cleaner."""
     objects: tuple[Found, ...]
 
     @property
     def sight(self) -> Sight:
-        """What was seen of the picture."""
+        """What was seen of the image."""
         return Sight(self.objects, self.distance_to_clean)
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What is seen of one picture."""
+    """What is seen of one image."""
 
     objects: tuple[Found, ...]
     distance_to_clean: float
-    """Root-mean-square distance, over pixels and channels, to the nearest clean picture; lower is cleaner."""
+    """Root-mean-square distance, over pixels and channels, to the nearest clean image; lower is cleaner."""
 
     @property
     def things(self) -> tuple[Thing, ...]:
@@ -80,23 +80,23 @@ class Sight:
 
     @property
     def quality(self) -> float:
-        """1 for a clean picture, falling with the distance to 0 at ``NO_QUALITY``; 0 where there is no object."""
+        """1 for a clean image, falling with the distance to 0 at ``NO_QUALITY``; 0 where there is no object."""
         return max(1 - self.distance_to_clean / NO_QUALITY, 0.0) if self.objects else 0.0
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.objects)) or "nothing"
 
 
-def see(pictures: Tensor | Floats) -> list[Sight]:
-    """What is seen of each picture.
+def see(images: Tensor | Floats) -> list[Sight]:
+    """What is seen of each image.
 
     Args:
-        pictures: [B, 3, 32, 32] in [-1, 1] (values outside are clipped, as in a saved file), any device or float dtype.
+        images: [B, 3, 32, 32] in [-1, 1] (values outside are clipped, as in a saved file), any device or float dtype.
 
     Raises:
         ValueError: wrong shape, or values that are not finite.
     """
-    pixels = as_pixels(pictures)
+    pixels = as_pixels(images)
     seen = zip(detect(pixels), distance_to_clean(pixels).tolist(), strict=True)
     return [Sight(tuple(objects), distance) for objects, distance in seen]
 
@@ -106,19 +106,19 @@ def judge_images(images: Tensor | Floats, prompts: Sequence[Prompt]) -> list[Ver
     return judge(images, list(map(geneval_prompt, prompts)))
 
 
-def judge(pictures: Tensor | Floats, prompts: Sequence[GenEvalPrompt]) -> list[Verdict]:
-    """One verdict per picture.
+def judge(images: Tensor | Floats, prompts: Sequence[GenEvalPrompt]) -> list[Verdict]:
+    """One verdict per image.
 
     Args:
-        pictures: as in :func:`see`.
+        images: as in :func:`see`.
         prompts: B prompts.
 
     Raises:
-        ValueError: wrong shape, another number of prompts than pictures, or values that are not finite.
+        ValueError: wrong shape, another number of prompts than images, or values that are not finite.
     """
-    sights = see(pictures)
+    sights = see(images)
     if len(sights) != len(prompts):
-        raise ValueError(f"expected one prompt per picture, got {len(prompts)} prompts and {len(sights)} pictures")
+        raise ValueError(f"expected one prompt per image, got {len(prompts)} prompts and {len(sights)} images")
     return [_verdict(sight, prompt) for sight, prompt in zip(sights, prompts, strict=True)]
 
 
@@ -139,24 +139,24 @@ def _verdict(sight: Sight, prompt: GenEvalPrompt) -> Verdict:
     )
 
 
-def as_pixels(pictures: object) -> Floats:
-    """Pictures as a float32 array [B, 3, 32, 32] clipped to [-1, 1].
+def as_pixels(images: object) -> Floats:
+    """Images as a float32 array [B, 3, 32, 32] clipped to [-1, 1].
 
     Raises:
         ValueError: another shape, or values that are not finite.
     """
-    if hasattr(pictures, "detach"):
-        pictures = pictures.detach().float().cpu().numpy()
-    pixels = np.asarray(pictures, dtype=np.float32)
+    if hasattr(images, "detach"):
+        images = images.detach().float().cpu().numpy()
+    pixels = np.asarray(images, dtype=np.float32)
     if pixels.ndim != 4 or pixels.shape[1:] != (3, PICTURE, PICTURE):
-        raise ValueError(f"pictures: expected [B, 3, {PICTURE}, {PICTURE}], got {list(pixels.shape)}")
+        raise ValueError(f"images: expected [B, 3, {PICTURE}, {PICTURE}], got {list(pixels.shape)}")
     if not np.isfinite(pixels).all():
-        raise ValueError("pictures: expected finite values, got NaN or infinity")
+        raise ValueError("images: expected finite values, got NaN or infinity")
     return pixels.clip(-1, 1)
 
 
 def detect(pixels: Floats) -> list[list[Found]]:
-    """The objects of each picture of [B, 3, 32, 32], most confident first."""
+    """The objects of each image of [B, 3, 32, 32], most confident first."""
     if len(pixels) == 0:
         return []
     masks = _segment(pixels)
@@ -184,7 +184,7 @@ def _segment(pixels: Floats) -> NDArray[np.bool_]:
 
 
 def _components(masks: NDArray[np.bool_]) -> tuple[_Ints, _Ints, _Ints]:
-    """(picture, colour) [M, 2], areas [M] and boxes [M, 4] of all components that are no specks."""
+    """(image, colour) [M, 2], areas [M] and boxes [M, 4] of all components that are no specks."""
     from scipy import ndimage
 
     # one labelling of all masks: neighbours within a mask only, diagonal ones too
@@ -227,11 +227,11 @@ def _recognise(masks: NDArray[np.bool_], owners: _Ints, areas: _Ints, boxes: _In
     """The best matching shape of each component [M], its box [M, 4] and the overlap with it [M].
 
     The box is that of the whole shape, whose faint tips are no part of the component.  Pixels of other components of
-    the same colour count if they reach into the window: so near they spoil the shape, and clean pictures have none.
+    the same colour count if they reach into the window: so near they spoil the shape, and clean images have none.
     """
     middle = _WINDOW // 2
     padded = np.pad(masks, ((0, 0), (0, 0), (middle, middle), (middle, middle)))
-    corners = (boxes[:, :2] + boxes[:, 2:]) // 2  # of the window, in the padded picture
+    corners = (boxes[:, :2] + boxes[:, 2:]) // 2  # of the window, in the padded image
     steps = np.arange(_WINDOW)
     columns, rows = corners[:, 0, None, None] + steps[None, None, :], corners[:, 1, None, None] + steps[None, :, None]
     windows = padded[owners[:, 0, None, None], owners[:, 1, None, None], rows, columns]
@@ -245,9 +245,9 @@ def _recognise(masks: NDArray[np.bool_], owners: _Ints, areas: _Ints, boxes: _In
 
 
 def distance_to_clean(pixels: Floats) -> Floats:
-    """Root-mean-square distance of [B, 3, 32, 32] to the nearest clean picture, [B]: exact, quadrant by quadrant.
+    """Root-mean-square distance of [B, 3, 32, 32] to the nearest clean image, [B]: exact, quadrant by quadrant.
 
-    A clean picture here holds any shape, size, position and colour of the grammar, or nothing, in each quadrant.
+    A clean image here holds any shape, size, position and colour of the grammar, or nothing, in each quadrant.
     """
     parts = quadrants(pixels).reshape(len(pixels) * 4, 3, QUADRANT**2)
     stencils = bank().reshape(-1, QUADRANT**2)

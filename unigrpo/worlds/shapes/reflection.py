@@ -1,7 +1,7 @@
-"""Reflections: what the policy says of its own picture.
+"""Reflections: what the policy says of its own image.
 
 ``see top left red circle . fine`` ends the episode; ``see top left red square . wrong top left red circle .`` says what
-to paint instead.
+to generate instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SEE, FINE, WRONG = "see", "fine", "wrong"
 
 @dataclass(frozen=True, slots=True)
 class Reflection:
-    """What is seen, and what to paint instead; None if it is fine as it is."""
+    """What is seen, and what to generate instead; None if it is fine as it is."""
 
     seen: Plan
     repair: Plan | None
@@ -50,17 +50,17 @@ class ReflectionVerdict:
     """What the judge says of one reflection; a malformed one is false and 0 in every respect."""
 
     well_formed: bool = False
-    """It can be parsed, and ends as its verdict demands: a fine picture is the last, a wrong one is painted again."""
+    """It can be parsed, and ends as its verdict demands: a fine image is the last, a wrong one is generated again."""
     description: float = 0.0
-    """Does it say what the picture shows? In [0, 1]."""
+    """Does it say what the image shows? In [0, 1]."""
     verdict: bool = False
-    """Does it call the picture fine exactly if that meets the prompt strictly?"""
+    """Does it call the image fine exactly if that meets the prompt strictly?"""
     repair: bool = False
-    """Does what it says to paint instead meet the prompt strictly?"""
+    """Does what it says to generate instead meet the prompt strictly?"""
 
 
 def judge_reflection(prompt: GenEvalPrompt, text: str, end: End, sight: Sight) -> ReflectionVerdict:
-    """Judge what is said of a picture against what is seen of it; vague words describe nothing."""
+    """Judge what is said of an image against what is seen of it; vague words describe nothing."""
     reflection = parse_reflection(text)
     if reflection is None or end != ("stop" if reflection.repair is None else "image"):
         return ReflectionVerdict()

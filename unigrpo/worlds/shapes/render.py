@@ -1,4 +1,4 @@
-"""Scenes to pictures: a bank of antialiased stencils, one gather and one product for a whole batch."""
+"""Scenes to images: a bank of antialiased stencils, one gather and one product for a whole batch."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def quadrants(pictures: Floats) -> Floats:
 
 
 def render(scenes: Sequence[Scene]) -> Floats:
-    """Pictures [B, 3, 32, 32] in [-1, 1] of ``scenes`` on grey (0)."""
+    """Images [B, 3, 32, 32] in [-1, 1] of ``scenes`` on grey (0)."""
     parts = np.zeros((len(scenes), 4, 3, QUADRANT, QUADRANT), dtype=np.float32)
     index = [
         (row, _PLACE[item.place], _SHAPE[item.shape], _COLOUR[item.colour], _placement(item.size, item.x, item.y))

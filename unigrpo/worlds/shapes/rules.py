@@ -21,7 +21,7 @@ DIRECTION_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One object of a picture; shape None is something that is no known shape."""
+    """One object of an image; shape None is something that is no known shape."""
 
     shape: str | None
     colour: str | None

@@ -1,8 +1,8 @@
 """Whole episodes for supervised fine-tuning, wrong in known proportions: five kinds.
 
-All prompts are drawn from the training side of the splits.  Texts may be wrong (the picture follows them), pictures
+All prompts are drawn from the training side of the splits.  Texts may be wrong (the image follows them), images
 may depart from their texts, untouched objects may jump, stories may be malformed and verdicts false, so that a policy
-trained on them does each thing well, but not always, and reinforcement learning has room.  Behind a wrong picture the
+trained on them does each thing well, but not always, and reinforcement learning has room.  Behind a wrong image the
 next edit of a chain meets other objects than were drawn, which may be a pair of the test side.
 """
 
@@ -39,15 +39,15 @@ class Faults:
     plan_corruption: float = 0.4
     """Of the single-round plans with one thing wrong or vague."""
     misdrawn: float = 0.2
-    """Of all pictures in which one thing differs from the text."""
+    """Of all images in which one thing differs from the text."""
     wrong_step: float = 0.2
     """Of the texts of stories, edits and reflections with one thing wrong or vague."""
     displaced: float = 0.15
-    """Of the pictures of stories and edits in which an object that was to stay is elsewhere."""
+    """Of the images of stories and edits in which an object that was to stay is elsewhere."""
     malformed: float = 0.3
     """Of the stories that stop early, go on too long or hold a broken text."""
     wrong_verdict: float = 0.3
-    """Of the reflections that find a right picture wrong or a wrong one fine."""
+    """Of the reflections that find a right image wrong or a wrong one fine."""
 
 
 def _given(words: str, turn: int = 0) -> TextBlock:
@@ -70,7 +70,7 @@ def _displace(scene: Scene, rng: random.Random) -> Scene:
 
 
 def _step(wanted: Scene, rng: random.Random, faults: Faults) -> tuple[Plan, Scene, Scene]:
-    """A text, the scene that it means and the scene painted, each with its share of faults."""
+    """A text, the scene that it means and the scene generated, each with its share of faults."""
     plan = plan_of(wanted)
     if rng.random() < faults.wrong_step:
         plan = corrupt_plan(plan, rng)
@@ -157,9 +157,9 @@ def episodes(kind: str, rng: random.Random, n: int, faults: Faults) -> list[Exam
     """``n`` episodes.
 
     Args:
-        kind: ``images`` (prompt, thinking, picture), ``describe`` (picture, question, plan), ``stories`` (prompt, then
-            text and picture in turn, then an empty text that stops), ``edits`` (picture, then instruction, thinking and
-            picture in turn) or ``reflect`` (prompt, thinking, picture, then reflection and picture in turn).
+        kind: ``images`` (prompt, thinking, image), ``describe`` (image, question, plan), ``stories`` (prompt, then
+            text and image in turn, then an empty text that stops), ``edits`` (image, then instruction, thinking and
+            image in turn) or ``reflect`` (prompt, thinking, image, then reflection and image in turn).
         rng: source of all randomness.
         n: how many.
         faults: what goes wrong how often.

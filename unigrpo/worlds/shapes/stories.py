@@ -1,4 +1,4 @@
-"""Stories: a prompt that asks for a sequence of pictures, each an edit of the one before."""
+"""Stories: a prompt that asks for a sequence of images, each an edit of the one before."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from unigrpo.worlds.shapes.grammar import PLURALS, Scene
 from unigrpo.worlds.shapes.prompts import COUNT_WORDS
 from unigrpo.worlds.shapes.things import Thing
 
-#: Pictures that a story may ask for.
+#: Images that a story may ask for.
 STEPS = (2, 3)
 
 
 @dataclass(frozen=True)
 class Story:
-    """What the first picture is to show (places free), and what is to change from each picture to the next."""
+    """What the first image is to show (places free), and what is to change from each image to the next."""
 
     start: tuple[Thing, ...]
     edits: tuple[Edit, ...]
 
     @property
     def steps(self) -> int:
-        """Pictures asked for."""
+        """Images asked for."""
         return len(self.edits) + 1
 
     @property
@@ -59,7 +59,7 @@ class Story:
 
     @cached_property
     def wanted(self) -> tuple[tuple[Thing, ...], ...]:
-        """What each picture is to show.
+        """What each image is to show.
 
         An edit of a story never has to choose among objects that differ, so that any of its targets will do.
         """
@@ -74,7 +74,7 @@ class Story:
 
 
 def random_story(split: Split, steps: int, rng: random.Random) -> tuple[Story, tuple[Scene, ...]]:
-    """A story of ``steps`` pictures, and scenes that tell it."""
+    """A story of ``steps`` images, and scenes that tell it."""
     edits, scenes = random_chain(split, (None,) * (steps - 1), (1, 2), rng)
     return Story(tuple(Thing(item.shape, item.colour) for item in scenes[0].items), edits), scenes
 

@@ -32,7 +32,7 @@ class Said:
 
     @property
     def plan(self) -> Plan | None:
-        """What a well-formed step of a story states: a plan of something, to be painted."""
+        """What a well-formed step of a story states: a plan of something, to be generated."""
         return (parse_thinking(self.text) or None) if self.end == "image" else None
 
     @property
@@ -43,7 +43,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture of the policy, seen."""
+    """An image of the policy, seen."""
 
     sight: Sight
     turn: int
@@ -56,11 +56,11 @@ class StepVerdict:
     text: float = 0.0
     """Does the text state what the step asks, given the plan before?"""
     faithful: float = 0.0
-    """Does the picture show what its text says?"""
+    """Does the image show what its text says?"""
     asked: float = 0.0
-    """Does the picture show what the prompt asks of this step, and nothing else?"""
+    """Does the image show what the prompt asks of this step, and nothing else?"""
     coherence: float = 0.0
-    """Is what the step does not touch as in the picture before? 1 for the first picture."""
+    """Is what the step does not touch as in the image before? 1 for the first image."""
 
     @property
     def visual(self) -> float:
@@ -75,18 +75,18 @@ class StoryVerdict:
     steps: tuple[StepVerdict, ...]
     """One per step asked for."""
     structure: float
-    """1 exactly for a plan and a picture in turn, as often as asked, and then the end; in [0, 1]."""
+    """1 exactly for a plan and an image in turn, as often as asked, and then the end; in [0, 1]."""
     structure_gains: tuple[float, ...]
-    """What each text and picture, in their order, added to ``structure``: nothing for an end too soon, a loss for a
+    """What each text and image, in their order, added to ``structure``: nothing for an end too soon, a loss for a
     turn too many."""
     text_quality: float
     """Are the texts well-formed, and do they state what is asked?"""
     perceptual_quality: float
-    """Are the pictures clean? 5 for clean ones, 0 for noise."""
+    """Are the images clean? 5 for clean ones, 0 for noise."""
     image_coherence: float
-    """Do things that no step touches stay the same from picture to picture?"""
+    """Do things that no step touches stay the same from image to image?"""
     text_image_coherence: float
-    """Does each picture show what its own text says?"""
+    """Does each image show what its own text says?"""
     helpfulness: float
     """Are all steps done that are asked for, exactly, and no more?"""
     reason: str

@@ -1,6 +1,6 @@
 """Things: objects as far as they are known or asked for, and how well some objects are what was asked for.
 
-Plans, scenes and what the judge finds in a picture all become things, so that one rule compares any two of them.
+Plans, scenes and what the judge finds in an image all become things, so that one rule compares any two of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def planned_things(plan: Iterable[Planned]) -> tuple[Thing, ...]:
 
 
 def found_things(objects: Iterable[Found | Item]) -> tuple[Thing, ...]:
-    """What a picture or a scene holds, in reading order of the places; the place is the quadrant of the centre."""
+    """What an image or a scene holds, in reading order of the places; the place is the quadrant of the centre."""
     things = []
     for found in objects:
         left, top, right, bottom = found.box

@@ -1,4 +1,4 @@
-"""The frozen autoencoder of the shipped checkpoints, trained on drawn pictures."""
+"""The frozen autoencoder of the shipped checkpoints, trained on drawn images."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class AutoencoderRecipe:
     lr: float
     channels: int
     levels: tuple[int, ...]
-    """Levels of each latent channel, if pictures are to be painted token by token; empty for flow matching."""
+    """Levels of each latent channel, if images are to be generated token by token; empty for flow matching."""
 
 
 def latent_size() -> tuple[int, int]:
-    """Rows and columns of a picture's latents."""
+    """Rows and columns of an image's latents."""
     side = PICTURE // TinyAutoencoder.FACTOR
     return side, side
 
 
 def train_autoencoder(recipe: AutoencoderRecipe, track: Progress) -> TinyAutoencoder:
-    """An autoencoder of drawn pictures."""
+    """An autoencoder of drawn images."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     levels, size = recipe.levels, recipe.batch
@@ -68,13 +68,13 @@ def train_autoencoder(recipe: AutoencoderRecipe, track: Progress) -> TinyAutoenc
 
 
 def _usual(seed: int) -> Tensor:
-    """Pictures of single prompts."""
+    """Images of single prompts."""
     examples = faulty_examples(np.random.default_rng((seed, 1)), 8192, 0.0, 0.25)
     return torch.from_numpy(np.stack([example.picture for example in examples]))
 
 
 def _crowded(seed: int) -> Tensor:
-    """Pictures with an object in most places; a third are crosses, which few codes would else blur into diamonds."""
+    """Images with an object in most places; a third are crosses, which few codes would else blur into diamonds."""
     rng = random.Random(seed)
     shapes = (*SHAPES, "cross")
     scenes = [

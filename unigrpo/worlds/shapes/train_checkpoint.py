@@ -1,7 +1,7 @@
 """The shipped checkpoints: ``python -m unigrpo.worlds.shapes.train_checkpoint FOLDER like=NAME [key=value ...]``.
 
 An autoencoder, a policy from scratch or from another checkpoint, and supervised fine-tuning on drawn episodes.  Part of
-the texts is vague or wrong and part of the pictures is mis-drawn, so that both policies have room for reinforcement
+the texts is vague or wrong and part of the images is mis-drawn, so that both policies have room for reinforcement
 learning.
 """
 
@@ -50,32 +50,32 @@ class CheckpointRecipe:
     examples: int = 40960
     """Distinct episodes, all kinds together, drawn once."""
     faults: Faults = field(default_factory=Faults)
-    """Which parts of texts and pictures are wrong."""
+    """Which parts of texts and images are wrong."""
     autoencoder_steps: int = 4000
     autoencoder_width: int = 64
     autoencoder_batch: int = 64
     autoencoder_lr: float = 2e-3
     latent_channels: int = 8
     code_levels: tuple[int, ...] = ()
-    """Levels of each latent channel, if pictures are to be painted token by token; empty for flow matching."""
+    """Levels of each latent channel, if images are to be generated token by token; empty for flow matching."""
     hidden_size: int = 96
     layers: int = 4
     heads: int = 4
     steps: int = 2800
     batch: int = 64
-    """Pictures of a batch that the policy paints, about: episodes of several pictures come in smaller batches."""
+    """Images of a batch that the policy generates, about: episodes of several images come in smaller batches."""
     noises: int = 2
-    """Noise levels per picture and step: its context is covered once for all of them. Codes have no noise."""
+    """Noise levels per image and step: its context is covered once for all of them. Codes have no noise."""
     lr: float = 2e-3
     text_weight: float = 0.2
-    """Weight of the texts' cross-entropy beside the pictures' loss."""
+    """Weight of the texts' cross-entropy beside the images' loss."""
     dropout: float = 0.1
-    """Part of the pictures painted without any text, which makes guidance possible."""
+    """Part of the images generated without any text, which makes guidance possible."""
     timestep_shift: float = 1.0
 
     @property
     def autoencoder(self) -> AutoencoderRecipe:
-        """The part of it that concerns pictures alone."""
+        """The part of it that concerns images alone."""
         return AutoencoderRecipe(
             seed=self.seed,
             steps=self.autoencoder_steps,

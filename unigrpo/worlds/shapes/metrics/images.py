@@ -47,7 +47,7 @@ class ImageMetric:
         Quantity("reflect/kept", "right kept", "Reflection"),
         Quantity("reflect/described", "picture described", "Reflection", row_field="described"),
         Quantity("reflect/verdict", "verdict right", "Reflection"),
-        Quantity("reflect/rounds", "rounds", "Painted", "neither", row_field="rounds"),
+        Quantity("reflect/rounds", "rounds", "Generated", "neither", row_field="rounds"),
         Quantity(
             "heldout/distance_to_clean",
             _CLEAN,

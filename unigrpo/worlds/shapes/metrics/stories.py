@@ -26,7 +26,7 @@ _MEAN, _GROUP = "mean of the five aspects", "Interleaved, 0–5"
 _STEP = {
     "asked": "the picture shows what the step asks",
     "text": "the text states what the step asks",
-    "faithful": "the picture shows what its text says",
+    "faithful": "the image shows what its text says",
     "coherence": "untouched objects stay as they were",
 }
 _STEPS = (1, 2, 3)

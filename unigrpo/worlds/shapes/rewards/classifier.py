@@ -1,4 +1,4 @@
-"""The proxy's classifier: shape and colour of whatever is in one quadrant of a picture."""
+"""The proxy's classifier: shape and colour of whatever is in one quadrant of an image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _shipped(device: torch.device) -> Classifier:
 
 @torch.no_grad()
 def classify(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities in each place of pictures [B, 3, 32, 32]: shapes and none [B, 4, 6], colours [B, 4, 6]; fp32.
+    """Probabilities in each place of images [B, 3, 32, 32]: shapes and none [B, 4, 6], colours [B, 4, 6]; fp32.
 
     Raises:
         ValueError: another shape.

@@ -1,4 +1,4 @@
-"""The reward of edited pictures."""
+"""The reward of edited images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class EditReward:
     """Following the instruction and leaving the rest alone, each in [0, 1] before its weight.
 
-    As process rewards both sit at the edited picture of every turn; the outcome is their mean over turns.
+    As process rewards both sit at the edited image of every turn; the outcome is their mean over turns.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"edits"})

@@ -48,7 +48,7 @@ class GenEvalReward(ImageReward):
         return self._components(judge_images(images, prompts)).to(images.device)
 
     def scores_of(self, segment: int, decoded: DecodedEpisodes) -> Tensor:
-        """Components of one segment's pictures, by verdicts that the measures read too."""
+        """Components of one segment's images, by verdicts that the measures read too."""
         from unigrpo.worlds.shapes.judge import judge_images
 
         return self._components(decoded.verdicts(judge_images, segment))

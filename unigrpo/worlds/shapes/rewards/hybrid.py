@@ -1,4 +1,4 @@
-"""The hybrid reward of interleaved episodes: what the texts say, what the pictures show, whether the form is kept."""
+"""The hybrid reward of interleaved episodes: what the texts say, what the images show, whether the form is kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HybridReward:
     """Textual relevance, visual-text alignment and structural fidelity, each in [0, 1] before its weight.
 
     The outcome of a component is its mean over the steps that the prompt asked for, a missing one counting 0.  As
-    process rewards each sits where its segment ends: textual relevance at texts, alignment at pictures, structural
+    process rewards each sits where its segment ends: textual relevance at texts, alignment at images, structural
     fidelity bit by bit where a segment adds to it, so that an episode which ends too soon earns nothing by its end.
     They add up to the outcome, so that how credit is given leaves the weights alone.
     """
@@ -36,13 +36,13 @@ class HybridReward:
     text: float = 1.0
     """Weight of textual relevance: does each text state what its step asks?"""
     visual: float = 1.0
-    """Weight of visual-text alignment: does each picture show what its text says, and what the prompt asks?"""
+    """Weight of visual-text alignment: does each image show what its text says, and what the prompt asks?"""
     structure: float = 1.0
-    """Weight of structural fidelity: is it text, picture, text, picture, ..., as often as asked, and then the end?"""
+    """Weight of structural fidelity: is it text, image, text, image, ..., as often as asked, and then the end?"""
     text_scorer: TextScorer = slot("text_scorer", "exact")
     """Who says how relevant a text is; a learned scorer compares it with what its step asks."""
     image_scorer: ImageTextScorer = slot("image_scorer", "exact")
-    """Who says how well picture and text agree; a learned scorer sees the picture and its own text."""
+    """Who says how well image and text agree; a learned scorer sees the image and its own text."""
     image_range: tuple[float, float] = (0.0, 1.0)
     """Scores of a learned image scorer that count as 0 and as 1; what lies outside is cut off."""
 
@@ -104,7 +104,7 @@ class HybridReward:
         return scores
 
     def _alignment(self, pictures: ImagePart, decoded: DecodedEpisodes, verdicts: Sequence[StoryVerdict]) -> Tensor:
-        """Of one picture of every row with its text, [B]; 0 where it was not made or not asked for."""
+        """Of one image of every row with its text, [B]; 0 where it was not made or not asked for."""
         import torch
 
         wanted = [row for row, v in enumerate(verdicts) if pictures.alive[row] and pictures.turn < len(v.steps)]

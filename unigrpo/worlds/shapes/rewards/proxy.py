@@ -55,7 +55,7 @@ class ProxyReward(ImageReward):
         return probability(shapes, colours, list(map(geneval_prompt, prompts)), self.verdict)[:, None]
 
     def scores_of(self, segment: int, decoded: DecodedEpisodes) -> Tensor:
-        """Probabilities for one segment's pictures, which the measures read too."""
+        """Probabilities for one segment's images, which the measures read too."""
         return decoded.once((self, segment), lambda: super(ProxyReward, self).scores_of(segment, decoded))
 
 

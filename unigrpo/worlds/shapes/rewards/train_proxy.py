@@ -2,7 +2,7 @@
 
 Seeded; it takes less than a minute on one core.
 
-Deliberately brief, on clean renders with little noise: the classifier is right about clean pictures most of the time
+Deliberately brief, on clean renders with little noise: the classifier is right about clean images most of the time
 and has never seen the half-drawn ones that a policy can produce.
 """
 
