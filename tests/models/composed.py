@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import tokenizers
 import torch
@@ -68,7 +69,7 @@ class Whole:
 class ComposedPolicy(nn.Module):
     """Two modules and the connector that shows images to the LM."""
 
-    def __init__(self, vocab_size: int, seed: int = 0):
+    def __init__(self, vocab_size: int, seed: int = 0, tied: bool = False):
         # Slow, and every worker reads this file.
         from diffusers import SD3Transformer2DModel
         from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -76,7 +77,7 @@ class ComposedPolicy(nn.Module):
         super().__init__()
         config = Qwen3Config(
             vocab_size=vocab_size, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, head_dim=8, tie_word_embeddings=False, attn_implementation="eager",
+            num_key_value_heads=2, head_dim=8, tie_word_embeddings=tied, attn_implementation="eager",
         )  # fmt: skip
         self.lm = exact_linears(Qwen3ForCausalLM(config))
         self.dit = exact_linears(
@@ -157,10 +158,16 @@ class Composed(Model):
     """A tiny Qwen3 and a tiny SD3 with random weights."""
 
     seed: int = 0
+    tied: bool = False
+    """Whether the embedding of words is their head too."""
 
     def load(self, device: torch.device, dtype: torch.dtype | None = None) -> LoadedModel:
         torch.manual_seed(self.seed)
         autoencoder = TinyAutoencoder(CHANNELS, 8).eval().requires_grad_(False)
         grid = LatentGrid(CHANNELS, SIDE, SIDE, patch=1, largest=8)
-        policy = ComposedPolicy(len(tokenizer()), self.seed).to(device, dtype).eval()
+        policy = ComposedPolicy(len(tokenizer()), self.seed, self.tied).to(device, dtype).eval()
         return LoadedModel(policy, StandardProcessor(tokenizer(), autoencoder, grid).to(device))
+
+    def save(self, folder: Path, loaded: LoadedModel) -> None:
+        tokenizer().save(folder / "tokenizer.json")
+        super().save(folder, loaded)

@@ -13,13 +13,13 @@ from typing import ClassVar
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.models.composed import Composed
 from unigrpo.compose import compose
 from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
+from unigrpo.models import weights
 from unigrpo.models.conformance import assert_policy_conforms
 from unigrpo.rewards import ImageReward
 from unigrpo.training.runner import run
@@ -55,7 +55,7 @@ def test_a_causal_lm_and_a_dit_conform():
 
 
 def test_they_are_trained_evaluated_and_saved(tmp_path):
-    config = config_of(tmp_path, "model=tests.models.composed.Composed", "guidance=cfg")
+    config = config_of(tmp_path, "model=tests.models.composed.Composed", "model.tied=true", "guidance=cfg")
     result = run(config, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["guard/text"] == rows[0]["guard/image"] == 0, "replay repeats the rollout bit for bit"
@@ -63,11 +63,11 @@ def test_they_are_trained_evaluated_and_saved(tmp_path):
     assert rows[0]["grad/image"] > 0
     assert result["metrics"]["drift/text_kl"] > 0
     assert result["metrics"]["drift/latent_kl"] > 0
-    before, after = (
-        Composed().load(CPU).policy.state_dict(),
-        load_file(tmp_path / "run" / "model" / "model.safetensors"),
-    )
+    before = Composed(tied=True).load(CPU).policy.state_dict()
+    after = weights.read(tmp_path / "run" / "model" / "model.safetensors")
+    assert torch.equal(after["lm.lm_head.weight"], after["lm.model.embed_tokens.weight"])
     assert before.keys() == after.keys()
+    assert (tmp_path / "run" / "model" / "tokenizer.json").is_file(), "a save of one's own finds its folder"
     moved = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"lm", "dit"}, "no image enters a context here, so that the connector learns nothing"
 

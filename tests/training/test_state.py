@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from tests.models.tiny import randn
 from tests.training.runs import Fate, in_a_fork, killed
@@ -89,6 +90,26 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_whole_checkpoint(tmp_path):
         state.write(folder, 3, state_of(3))
         assert same(read_latest(folder), state_of(3))
     assert seen == {2, 3}
+
+
+def test_what_names_share_is_kept_once_and_restored_to_each(tmp_path):
+    """Tied embeddings, and two views of one memory that are not the same."""
+    table = randn(64, 8)
+    tensors = {"head": table, "embed": table, "turned": table.T, "part": table[:32], "other": table.clone()}
+    state.write(tmp_path, 1, State(tensors, {}))
+    saved = read_latest(tmp_path)
+    assert saved.tensors.keys() == tensors.keys()
+    assert same(saved, State(tensors, {}))
+    assert saved.tensors["head"] is saved.tensors["embed"]
+    size = (tmp_path / "00000001" / "state.safetensors").stat().st_size
+    assert size < 4 * table.nbytes, "head and embed once, turned, half, other"
+
+
+def test_without_sharing_the_bytes_are_those_of_safetensors(tmp_path):
+    tensors = {"b": randn(3, 4).T, "a": torch.zeros(0), "empty": torch.zeros(0), "c": randn(2).bfloat16()}
+    state.write(tmp_path, 1, State(tensors, {}))
+    plain = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    assert (tmp_path / "00000001" / "state.safetensors").read_bytes() == plain
 
 
 def test_an_optimizer_goes_on_as_if_nothing_had_happened(tmp_path):

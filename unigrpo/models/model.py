@@ -63,12 +63,13 @@ class Model:
         return self.load(device)
 
     def save(self, folder: Path, loaded: LoadedModel) -> None:
-        """Write what has been trained to ``folder``: here the policy's weights to ``model.safetensors``."""
-        from safetensors.torch import save
+        """Write what has been trained to ``folder``, which is there: here the policy's weights.
 
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: weight.contiguous() for name, weight in loaded.policy.state_dict().items()}
-        (folder / "model.safetensors").write_bytes(save(weights))
+        :func:`unigrpo.models.weights.read` reads that file, ``model.safetensors``; it has shared weights once.
+        """
+        from unigrpo.models import weights
+
+        (folder / "model.safetensors").write_bytes(weights.to_bytes(loaded.policy.state_dict()))
 
     def digest(self) -> str:
         """Names the weights that a run starts from, as far as neither its fields nor its source do.

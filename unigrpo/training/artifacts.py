@@ -41,6 +41,7 @@ def write_final(trainer: Trainer, folder: Path) -> JsonObject:
     write_json(folder / "metrics_schema.json", [q.to_dict() for q in schema.described(config, metrics)])
     write_rows(folder / "per_prompt.jsonl", plain.rows)
     write_samples(folder / "samples", plain, config.evaluation.images_per_prompt)
+    (folder / "model").mkdir(exist_ok=True)
     config.model.save(folder / "model", trainer.model)
     evaluation = {
         "metrics": metrics,

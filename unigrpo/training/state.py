@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from unigrpo.errors import CheckpointError
 from unigrpo.io import JsonObject, write_atomic, write_json
+from unigrpo.models import weights
 
 _TENSORS, _STATE = "state.safetensors", "state.json"
 #: The one before the newest is kept, in case the newest is damaged.
@@ -34,7 +34,7 @@ def write(folder: Path, update: int, state: State) -> None:
     """Save after ``update`` updates; a kill in the middle leaves the earlier checkpoints whole."""
     place = folder / f"{update:08d}"
     place.mkdir(parents=True, exist_ok=True)
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()})
+    content = weights.to_bytes(state.tensors)
     write_atomic(place / _TENSORS, content)
     # The facts hold the digest and come last: a folder without them is not a checkpoint.
     write_json(place / _STATE, {**state.facts, "update": update, "sha256": hashlib.sha256(content).hexdigest()})
@@ -55,7 +55,7 @@ def read_latest(folder: Path) -> State | None:
             content = (place / _TENSORS).read_bytes()
             if hashlib.sha256(content).hexdigest() != facts["sha256"]:
                 raise ValueError("content does not match its digest")
-            return State(load(content), facts)
+            return State(weights.from_bytes(content), facts)
         except (OSError, ValueError, KeyError) as error:
             faults.append(f"{place / _TENSORS}: {error}")
             warnings.warn(f"skipping a damaged checkpoint: {faults[-1]}", stacklevel=2)
