@@ -20,7 +20,7 @@ from unigrpo.compose import compose
 from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
 from unigrpo.models import weights
-from unigrpo.models.conformance import assert_policy_conforms
+from unigrpo.models.conformance import assert_model_conforms
 from unigrpo.rewards import ImageReward
 from unigrpo.training.runner import run
 from unigrpo.training.trainer import Trainer
@@ -50,8 +50,7 @@ def config_of(folder: Path, *words: str) -> RunConfig:
 
 
 def test_a_causal_lm_and_a_dit_conform():
-    loaded = Composed().load(CPU)
-    assert_policy_conforms(loaded.policy, loaded.processor, ("a red kite", "boats"))
+    assert_model_conforms(Composed(tied=True), ("a red kite", "a boat"))
 
 
 def test_they_are_trained_evaluated_and_saved(tmp_path):
@@ -105,8 +104,7 @@ def test_the_model_of_the_page_is_one_file_and_conforms_and_trains(tmp_path, mon
     shutil.copy(EXAMPLE, tmp_path / "my_model.py")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("my_model")
-    loaded = module.MyModel().load(CPU)
-    assert_policy_conforms(loaded.policy, loaded.processor, ("a red circle", "a blue square"))
+    assert_model_conforms(module.MyModel(), ("a red circle", "a kite"))
     trainer = Trainer(config_of(tmp_path, "model=my_model.MyModel"))
     metrics = trainer.update(0)
     assert metrics["guard/text"] == metrics["guard/image"] == 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from tests.models import tiny
-from unigrpo.models.conformance import assert_policy_conforms
+from unigrpo.models import LoadedModel, Model
+from unigrpo.models.conformance import assert_model_conforms, assert_policy_conforms
 from unigrpo.models.mot.policy import MoTPolicy
 
 PROMPTS = ("a photo of a red circle", "a blue square")
@@ -39,6 +40,26 @@ def test_a_frozen_half_conforms():
     for parameter in list(model.policy.parameters_of("image")):
         parameter.requires_grad_(parameter.ndim > 1)
     check(model.policy)
+
+
+@pytest.mark.parametrize(("frozen", "trained"), [("image", "text"), ("text", "image")])
+def test_a_modality_that_is_wholly_frozen_is_named_and_may_be_left_out(frozen, trained):
+    model = tiny.model()
+    for parameter in list(model.policy.parameters_of(frozen)):
+        parameter.requires_grad_(False)
+    fault = rf"parameters_of\('{frozen}'\): no trainable parameter; .* modalities=\('{trained}',\).*{trained}_only"
+    with pytest.raises(AssertionError, match=fault):
+        check(model.policy)
+    assert_policy_conforms(model.policy, model.processor, PROMPTS, modalities=(trained,))
+    assert not list(model.policy.parameters_of(frozen)), "the check thaws nothing for good"
+
+
+def test_a_modality_that_is_trained_may_not_be_left_out():
+    model = tiny.model()
+    with pytest.raises(
+        AssertionError, match=r"parameters_of\('image'\): .* and \d+ more trainable, .*leaves images out"
+    ):
+        assert_policy_conforms(model.policy, model.processor, PROMPTS, modalities=("text",))
 
 
 def in_place(self, context, tokens, mask, *, logits=True):
@@ -90,9 +111,36 @@ def always_logits(self, context, tokens, mask, *, logits=True):
     return MoTPolicy.extend_text(self, context, tokens, mask)
 
 
+def acausal(self, context, tokens, mask, *, logits=True):
+    """As full attention within a block: what comes later in it is seen."""
+    found, longer = MoTPolicy.extend_text(self, context, tokens, mask, logits=logits)
+    return (found + 0.01 * (found * mask[..., None]).sum(1, keepdim=True) if logits else found), longer
+
+
+def counting(self, context, tokens, mask, *, logits=True):
+    """Positions count places, padded ones too."""
+    found, longer = MoTPolicy.extend_text(self, context, tokens, mask, logits=logits)
+    return found, replace(longer, position=context.position + tokens.shape[1] * mask.any(1))
+
+
+def wordless(self, context, x, t):
+    """How long the text is matters, not what it says."""
+    keys, values = (tuple(map(torch.zeros_like, parts)) for parts in (context.keys, context.values))
+    return MoTPolicy.velocity(self, replace(context, keys=keys, values=values), x, t)
+
+
+def unconnected(self, context, x, t):
+    with torch.no_grad():
+        return MoTPolicy.velocity(self, context, x, t)
+
+
 @pytest.mark.parametrize(
     ("methods", "said"),
     [
+        ({"extend_text": acausal}, "one at a time: .* a token sees those before it alone"),
+        ({"extend_text": counting}, "how long its neighbours are"),
+        ({"velocity": wordless}, "does not depend on what the text says"),
+        ({"velocity": unconnected}, r"the loss of images reaches none of parameters_of\('image'\)"),
         ({"extend_text": in_place}, "is another a.* build a new one|is another after"),
         ({"extend_text": leaky}, "masked tokens"),
         ({"extend_text": always_logits}, "extend_text without logits"),
@@ -143,3 +191,58 @@ def test_a_tokenizer_of_another_model_is_found():
     model.processor._ids = replace(model.processor.ids, image=999)
     with pytest.raises(AssertionError, match=r"the tokenizer's ids .*999"):
         assert_policy_conforms(model.policy, model.processor, PROMPTS)
+
+
+def test_a_tokenizer_with_more_words_than_the_policy_is_found():
+    model = tiny.model()
+    model.processor.tokenizer = model.tokenizer.with_words(["xyzzy"])
+    with pytest.raises(AssertionError, match=r"the tokenizer has \d+ tokens, the policy scores \d+"):
+        assert_policy_conforms(model.policy, model.processor, PROMPTS)
+
+
+def test_embeddings_for_fewer_words_than_the_head_has_are_found():
+    model = tiny.model()
+    table = model.policy.language_model.model.embed_tokens
+    table.weight = torch.nn.Parameter(table.weight[:-1].detach().clone())
+    with pytest.raises(AssertionError, match=r"token \d+ cannot be read, .* scores \d+"):
+        assert_policy_conforms(model.policy, model.processor, PROMPTS)
+
+
+def test_prompts_of_one_length_are_refused_for_they_have_no_padding():
+    model = tiny.model()
+    with pytest.raises(AssertionError, match="expected two texts of different lengths, got 3 tokens each"):
+        assert_policy_conforms(model.policy, model.processor, ("a circle", "a square"))
+
+
+class TestModel:
+    """What a strategy does besides its policy."""
+
+    def test_a_reference_of_ones_own_computes_the_same_and_leaves_the_policy_as_it_is(self):
+        @dataclass(frozen=True)
+        class Shared(LoadedModel):
+            def reference(self):
+                return self.policy.requires_grad_(False)
+
+        model = tiny.model()
+        with pytest.raises(AssertionError, match=r"reference\(\): it freezes the policy"):
+            assert_model_conforms(strategy(Shared(model.policy, model.processor)), PROMPTS)
+
+    def test_a_reference_that_moves_along_is_found(self):
+        @dataclass(frozen=True)
+        class Shared(LoadedModel):
+            def reference(self):
+                return self.policy
+
+        model = tiny.model()
+        with pytest.raises(AssertionError, match=r"reference\(\) after the policy has moved"):
+            assert_model_conforms(strategy(Shared(model.policy, model.processor)), PROMPTS)
+
+    def test_a_save_that_writes_nothing_is_found(self):
+        model = tiny.model()
+        with pytest.raises(AssertionError, match="save: wrote no file"):
+            assert_model_conforms(strategy(model, save=lambda self, folder, loaded: None), PROMPTS)
+
+
+def strategy(loaded: LoadedModel, **methods) -> Model:
+    """A model that is there already."""
+    return type("There", (Model,), {"load": lambda self, device, dtype=None: loaded} | methods)()

@@ -2,7 +2,7 @@
 
 A *context* is whatever the model keeps of the segments so far (for a transformer, keys and values).  It is opaque: only
 the model looks inside.  It is built once per segment and never changed in place, so that all denoising steps, and all
-members of a group, share it.  ``conformance.py`` checks an adapter against what is written here.
+members of a group, share it.  ``conformance/`` checks an adapter against what is written here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,142 @@
+"""A model under test, and what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from unigrpo.data.prompt import Prompt
+from unigrpo.flow.dynamics import FlowSde
+from unigrpo.flow.guidance import Cfg
+from unigrpo.flow.schedule import time_points
+from unigrpo.models.conformance.expect import demand
+from unigrpo.models.model import LoadedModel
+from unigrpo.models.policy import Context, Modality, Policy
+from unigrpo.noise import EpisodeDraws, normal
+from unigrpo.rollout.heads import Flow
+from unigrpo.rollout.rollout import Rollout, RolloutSpec
+from unigrpo.rollout.trajectory import TextSegment, Trajectory
+
+MODALITIES: tuple[Modality, ...] = ("text", "image")
+_T = 0.6
+
+
+class Probe:
+    """A model, two prompts, and an image for each.
+
+    Attributes:
+        trained: parameters that want gradients, which checks may switch off for a while.
+        tokens: [2, L] int64, right-padded, the token first that begins a prompt.
+        mask: [2, L] bool; one row is shorter.
+        x: [2, C, H, W] noisy latents.
+        latents: [2, C, H, W] clean ones.
+        t: 0-d.
+        every: [2] bool, both rows.
+    """
+
+    def __init__(self, loaded: LoadedModel, prompts: tuple[str, str], modalities: Sequence[Modality]):
+        self.loaded, self.prompts, self.modalities = loaded, prompts, modalities
+        self.policy, self.processor = policy, processor = loaded.policy, loaded.processor
+        self.trained = [parameter for _, parameter in policy.named_parameters() if parameter.requires_grad]
+        ids, device = processor.ids, policy.device
+        processor.to(device)
+        (text,) = processor.encode([Prompt(f"p{k}", text) for k, text in enumerate(prompts)])
+        assert isinstance(text, TextSegment)
+        demand(
+            not bool(text.mask.all()),
+            f"prompts {prompts}: expected two texts of different lengths, got {text.mask.shape[1]} tokens each; without"
+            " padding half of the checks see nothing",
+        )
+        self.text = text
+        begin = torch.full((2, 1), ids.bos if ids.prompt is None else ids.prompt, device=device)
+        self.tokens = torch.cat((begin, self.text.tokens), 1)
+        self.mask = torch.cat((torch.ones_like(begin, dtype=torch.bool), self.text.mask), 1)
+        self.shape = processor.latent_shape()
+        self.x, self.latents = (normal([(name, row) for row in range(2)], self.shape).to(device) for name in "xl")
+        self.t = torch.tensor(_T, device=device)
+        self.every = torch.ones(2, dtype=torch.bool, device=device)
+
+    def read(self, policy: Policy | None = None) -> tuple[Tensor, Context]:
+        """The prompts."""
+        policy = policy or self.policy
+        return policy.extend_text(policy.start(2), self.tokens, self.mask)
+
+    def answers(self, context: Context, policy: Policy | None = None, rows: slice = slice(None)) -> list[Tensor]:
+        """What a policy makes of a context: a velocity, and logits of a text, before and after an image.
+
+        Args:
+            context: of those rows.
+            policy: that of the model, if none is given.
+            rows: of the probe, by default both.
+        """
+        policy = policy or self.policy
+        tokens, mask = self.tokens[rows], self.mask[rows]
+        logits, _ = policy.extend_text(context, tokens, mask)
+        longer = policy.extend_image(context, self.latents[rows], self.every[rows])
+        later, _ = policy.extend_text(longer, tokens, mask)
+        return [policy.velocity(context, self.x[rows], self.t), logits[mask], later[mask]]
+
+    def thaw(self) -> None:
+        """Let all that is trained want gradients again."""
+        for parameter in self.trained:
+            parameter.requires_grad_(True)
+
+    def gradients_of_text(self, context: Context) -> list[Tensor]:
+        """Gradients of all weights for a text in ``context``; nothing is kept of them."""
+        clear(self.policy)
+        logits, _ = self.policy.extend_text(context, self.tokens, self.mask)
+        backward(logits[self.mask].square().sum())
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for _, p in self.policy.named_parameters()]
+        clear(self.policy)
+        return found
+
+    def rollout(self) -> tuple[RolloutSpec, Trajectory]:
+        """Prompt, text, image, text, image of two episodes for each prompt, guided."""
+        ids = asdict(self.processor.ids)
+        spec = RolloutSpec(
+            time_points(3), FlowSde(), (0, 1), Cfg(2.0), 1.0, head=Flow(), latent_shape=self.shape, **ids
+        )
+        rollout, draws = Rollout(self.policy, spec, 2), EpisodeDraws(("conformance",), self.prompts, 2)
+        with torch.no_grad():
+            rollout.condition_on(self.text)
+            rollout.repeat(2)
+            for _ in range(2):
+                rollout.generate_text(4, draws)
+                rollout.generate_image(draws)
+        prompts = [Prompt(text, text) for text in self.prompts]
+        return spec, Trajectory(prompts, 2, tuple(rollout.segments), tuple(rollout.scores), rollout.cost)
+
+
+def backward(loss: Tensor) -> None:
+    """Gradients of a loss, whose graph is kept; none where nothing that it hangs on is trained."""
+    if loss.requires_grad:
+        loss.backward(retain_graph=True)
+
+
+def clear(policy: Policy) -> None:
+    """Drop all gradients."""
+    for _, parameter in policy.named_parameters():
+        parameter.grad = None
+
+
+def reached(parameters: Iterable[nn.Parameter]) -> int:
+    """How many of them have a gradient."""
+    return sum(parameter.grad is not None and bool(parameter.grad.any()) for parameter in parameters)
+
+
+@contextmanager
+def moved(policy: Policy) -> Iterator[None]:
+    """All trainable weights a little elsewhere, and back again."""
+    saved = [(parameter, parameter.detach().clone()) for _, parameter in policy.named_parameters()]
+    for parameter, _ in saved:
+        if parameter.requires_grad:
+            parameter.add_(0.1)
+    try:
+        yield
+    finally:
+        for parameter, weight in saved:
+            parameter.copy_(weight)
