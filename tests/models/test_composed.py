@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.composed import Composed
+from tests.models.composed import Composed, ComposedPolicy
 from unigrpo.compose import compose
 from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
+from unigrpo.errors import ConfigError
 from unigrpo.models import weights
 from unigrpo.models.conformance import assert_model_conforms
 from unigrpo.rewards import ImageReward
@@ -93,6 +94,16 @@ def test_a_reference_is_kept_only_where_it_is_wanted(tmp_path, words, copies):
     assert (trainer.reference is not None) == copies
     assert trainer.reference is not trainer.policy
     assert copies or "drift/latent_kl" not in trainer.update(0)
+
+
+@pytest.mark.parametrize(("frozen", "trained"), [("image", "text"), ("text", "image")])
+def test_a_modality_without_anything_to_train_is_refused_before_training(tmp_path, monkeypatch, frozen, trained):
+    own = ComposedPolicy.parameters_of
+    monkeypatch.setattr(ComposedPolicy, "parameters_of", lambda self, m: () if m == frozen else own(self, m))
+    with pytest.raises(ConfigError, match=rf"modalities=joint: .* trainable parameter of {frozen}s, .*{trained}_only"):
+        Trainer(config_of(tmp_path, "model=composed"))
+    Trainer(config_of(tmp_path, "model=composed", f"modalities={trained}_only"))
+    Trainer(config_of(tmp_path, "model=composed", "optim.updates=0"))
 
 
 def test_nothing_is_copied_for_a_model_that_is_only_evaluated(tmp_path):

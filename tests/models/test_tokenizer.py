@@ -114,7 +114,9 @@ class TestOthers:
         rest = {role: QWEN[role] for role in ("bos", "start_of_image", "end_of_image")}
         loaded = Tokenizer.load(tmp_path, rest)
         assert (loaded.roles | {"unknown": ""}) == QWEN | {"unknown": ""}
-        with pytest.raises(ValueError, match="has no token <bos>, <image>, </image>"):
+        with pytest.raises(
+            ValueError, match=r"tokenizer\.json: the tokenizer has no token <bos>, <image>, </image>; name its own"
+        ):
             Tokenizer.load(tmp_path)
 
     def test_saved_and_loaded_with_its_roles(self, tmp_path):
@@ -123,6 +125,28 @@ class TestOthers:
             loaded = Tokenizer.load(path)
             assert loaded.decode(*loaded.encode(["a circle"])) == ["a circle"]
             assert {role: loaded.roles[role] for role in QWEN} == QWEN
+
+    def test_what_a_tokenizer_knows_as_special_is_no_text(self):
+        """Rewards and metrics read words: no begin, no padding, no marker of a chat template."""
+        inner = bytes_level(*QWEN.values())
+        inner.add_special_tokens(["<|tool|>"])
+        inner.add_tokens(["<think>"])
+        tokenizer = Tokenizer(inner, QWEN)
+        said = [tokenizer.bos, *inner.encode("a circle<think>").ids, inner.token_to_id("<|tool|>"), tokenizer.pad]
+        tokens = torch.tensor([said])
+        assert tokenizer.decode(tokens, torch.ones_like(tokens, dtype=torch.bool)) == ["a circle<think>"]
+
+    def test_a_file_that_is_missing_or_no_tokenizer_is_named(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"mine\.json: no such tokenizer; expected a tokenizer\.json or a folder"):
+            Tokenizer.load(tmp_path / "mine.json")
+        (tmp_path / "tokenizer.json").write_text("{}")
+        for path in (tmp_path, tmp_path / "tokenizer.json"):
+            with pytest.raises(ConfigError, match=r"tokenizer\.json: expected a tokenizer, .* cannot be read"):
+                Tokenizer.load(path)
+
+    def test_a_folder_without_a_tokenizer_is_named(self, tmp_path):
+        with pytest.raises(ConfigError, match=rf"{tmp_path}: expected a tokenizer, .* cannot be read"):
+            Tokenizer.load(tmp_path)
 
     def test_ids_are_checked_against_the_models(self):
         SMALL.check_ids({"bos": 1, "eos": 2}, 20)

@@ -75,6 +75,9 @@ class Tokenizer:
 
         Special tokens are those of ``roles``, then those that ``special_tokens_map.json`` or ``tokenizer_config.json``
         beside the tokenizer name, then the usual ones.
+
+        Raises:
+            ConfigError: there is none, it cannot be read, or a special token is not in its vocabulary.
         """
         path = Path(path)
         folder = path if path.is_dir() else path.parent
@@ -82,13 +85,20 @@ class Tokenizer:
         named: dict[str, str] = {}
         for settings in (_read(folder / "tokenizer_config.json"), _read(folder / _MAP)):
             named |= {role: _token(settings[key]) for role, (_, key) in ROLES.items() if settings.get(key)}
-        if file.is_file() or not path.is_dir():
-            inner = tokenizers.Tokenizer.from_file(str(file))
-        else:
-            from transformers import AutoTokenizer
-
-            inner = AutoTokenizer.from_pretrained(path).backend_tokenizer
-        return cls(inner, named | dict(roles or {}))
+        if not file.is_file() and not path.is_dir():
+            raise ConfigError(f"{path}: no such tokenizer; expected a {_FILE} or a folder of Hugging Face's")
+        source = file if file.is_file() else path
+        try:
+            inner = _of_file(file) if file.is_file() else _of_folder(path)
+        except MemoryError:
+            raise
+        except Exception as error:  # both libraries raise errors of no type
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"{source}: expected a tokenizer, but it cannot be read ({reason})") from error
+        try:
+            return cls(inner, named | dict(roles or {}))
+        except ValueError as error:
+            raise ConfigError(f"{source}: {error}; name its own by roles=") from error
 
     def save(self, path: str | Path) -> None:
         """Write a ``tokenizer.json``, and beside it the special tokens that are not the usual ones."""
@@ -148,13 +158,23 @@ class Tokenizer:
         return tokens, torch.arange(tokens.shape[1]) < lengths[:, None]
 
     def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
-        """Token blocks [B, L] -> texts, without the end-of-text token."""
+        """Token blocks [B, L] -> texts, without eos and the tokens that the tokenizer has marked as special."""
         return [
             self.inner.decode(
-                [t for t, said in zip(row, kept, strict=True) if said and t != self.eos], skip_special_tokens=False
+                [t for t, said in zip(row, kept, strict=True) if said and t != self.eos], skip_special_tokens=True
             )
             for row, kept in zip(tokens.tolist(), mask.tolist(), strict=True)
         ]
+
+
+def _of_file(path: Path) -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer.from_file(str(path))
+
+
+def _of_folder(path: Path) -> tokenizers.Tokenizer:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path).backend_tokenizer
 
 
 def _read(path: Path) -> JsonObject:

@@ -85,6 +85,12 @@ class Trainer:
         weights = {"text": self.config.modalities.text, "image": self.config.modalities.image}
         found = {modality: list(self.policy.parameters_of(modality)) for modality in MODALITIES}
         for modality, parameters in found.items():
+            if self.config.optim.updates and weights[modality] > 0 and not parameters:
+                raise ConfigError(
+                    f"modalities={name_of(self.config.modalities)}: model={name_of(self.config.model)} has no trainable"
+                    f" parameter of {modality}s, whose weight is {weights[modality]:g}; thaw some, or train the other"
+                    f" modality alone (modalities={'image' if modality == 'text' else 'text'}_only)"
+                )
             for parameter in parameters:
                 parameter.requires_grad_(weights[modality] > 0)
         return {modality: parameters for modality, parameters in found.items() if weights[modality] > 0}

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 
 from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHARED, TOKENIZER, VAE, WEIGHTS, file_of, folder_of
+from unigrpo.errors import ConfigError
 from unigrpo.models.autoencoder import Autoencoder, DiffusersAutoencoder, TinyAutoencoder
 from unigrpo.models.model import LoadedModel
 from unigrpo.models.mot.configuration import MoTConfig
@@ -93,7 +94,10 @@ def load(checkpoint: str, device: torch.device = _CPU, dtype: torch.dtype | None
         autoencoder: TinyAutoencoder | DiffusersAutoencoder = tiny
     else:
         autoencoder = DiffusersAutoencoder(folder / VAE)
-    tokenizer = Tokenizer.load(file_of(folder, TOKENIZER))
+    try:
+        tokenizer = Tokenizer.load(file_of(folder, TOKENIZER))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
     ids = {role: getattr(config, f"{role}_token_id") for role in ("bos", "eos", "pad")}
     ids |= {role: getattr(config, f"{role}_id") for role in ("start_of_image", "end_of_image")}
     try:
