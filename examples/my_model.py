@@ -1,15 +1,18 @@
 """A model of one's own: a recurrent net that reads words and images into one state."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from unigrpo.checkpoints import digest_of_files
 from unigrpo.models import LoadedModel, Model
 from unigrpo.models.autoencoder import TinyAutoencoder
 from unigrpo.models.linear import Linear
 from unigrpo.models.processor import LatentGrid, StandardProcessor
 from unigrpo.models.tokenizer import Tokenizer
+from unigrpo.models.weights import read
 from unigrpo.registry import register
 
 
@@ -71,35 +74,30 @@ class MyPolicy(nn.Module):
 @register("model", "my_model", source="a page of this project")
 @dataclass(frozen=True)
 class MyModel(Model):
-    """A recurrent policy with random weights."""
+    """A recurrent policy."""
 
     seed: int = 0
+    weights: str = ""
+    """Folder ``model/`` of a run, to go on from; random weights if empty."""
+
+    @property
+    def files(self):
+        return [Path(self.weights, "model.safetensors")] if self.weights else []
+
+    def digest(self):
+        return digest_of_files(self.files)
+
+    def conflicts(self, config):
+        for file in self.files:
+            if not file.is_file():
+                yield f"model.weights={self.weights}: expected the folder model/ of a run, but there is no {file}"
 
     def load(self, device, dtype=None):
         torch.manual_seed(self.seed)
-        tokenizer = Tokenizer.of_words(
-            [
-                "a",
-                "red",
-                "blue",
-                "kite",
-                "circle",
-                "square",
-                "over",
-                "A",
-                "B",
-                "C",
-                "D",
-                "E",
-                "F",
-                "G",
-                "H",
-                "I",
-                "J",
-                "K",
-                "L",
-            ]
-        )
+        tokenizer = Tokenizer.of_words(["a", "red", "blue", "kite", "circle", "square", "over", *"ABCDEFGHIJKL"])
+        policy = MyPolicy(len(tokenizer))
         autoencoder = TinyAutoencoder(channels=3, width=8).eval().requires_grad_(False)
+        for file in self.files:
+            policy.load_state_dict(read(file))
         processor = StandardProcessor(tokenizer, autoencoder, LatentGrid(channels=3, height=4, width=4))
-        return LoadedModel(MyPolicy(len(tokenizer)).to(device, dtype).eval(), processor.to(device))
+        return LoadedModel(policy.to(device, dtype).eval(), processor.to(device))

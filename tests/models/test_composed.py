@@ -116,10 +116,19 @@ def test_the_model_of_the_page_is_one_file_and_conforms_and_trains(tmp_path, mon
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("my_model")
     assert_model_conforms(module.MyModel(), ("a red circle", "a kite"))
-    trainer = Trainer(config_of(tmp_path, "model=my_model.MyModel"))
-    metrics = trainer.update(0)
-    assert metrics["guard/text"] == metrics["guard/image"] == 0
-    assert metrics["grad/text"] > 0
+    run(config_of(tmp_path, "model=my_model.MyModel"), tmp_path / "first")
+    first = json.loads((tmp_path / "first" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["guard/text"] == first["guard/image"] == 0
+    assert first["grad/text"] > 0
+    left = tmp_path / "first" / "model"
+    on = config_of(tmp_path, "model=my_model.MyModel", f"model.weights={left}")
+    kept, begun = weights.read(left / "model.safetensors"), Trainer(on).policy.state_dict()
+    assert all(torch.equal(begun[name], weight) for name, weight in kept.items()), "it goes on from what was trained"
+    assert on.model.digest() != module.MyModel().digest()
+    with pytest.raises(ConfigError, match=r"MyModel: model\.weights=nowhere: .* no nowhere/model\.safetensors"):
+        config_of(tmp_path, "model=my_model.MyModel", "model.weights=nowhere")
+    with pytest.raises(ConfigError, match=r"the weights cannot be read .*nowhere/model\.safetensors"):
+        module.MyModel(weights="nowhere").digest()
 
 
 def test_the_package_imports_no_model_library_at_the_top():

@@ -76,9 +76,12 @@ def digest_of_files(files: Iterable[Path]) -> str:
     nearly every byte; a change to a part of a large file between the pieces would go unnoticed.
 
     Raises:
-        OSError: one cannot be read.
+        ConfigError: one cannot be read.
     """
-    return _digest_of(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    try:
+        return _digest_of(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    except OSError as error:
+        raise ConfigError(f"the weights cannot be read ({error})") from error
 
 
 @functools.cache
@@ -101,7 +104,7 @@ def digest(folder: Path) -> str:
     """SHA-256 over the weights of a checkpoint.
 
     Raises:
-        OSError: the policy's weights cannot be read.
+        ConfigError: the policy's weights cannot be read.
     """
     others = (file_of(folder, AUTOENCODER), *sorted((folder / VAE).glob("*.safetensors")))
     return digest_of_files([folder / WEIGHTS, *filter(Path.is_file, others)])
@@ -113,7 +116,8 @@ def digest_of(checkpoint: str) -> str:
     Raises:
         ConfigError: no such checkpoint, or its weights cannot be read.
     """
+    folder = folder_of(checkpoint)
     try:
-        return digest(folder_of(checkpoint))
-    except OSError as error:
-        raise ConfigError(f"model.checkpoint={checkpoint!r}: the weights cannot be read ({error})") from error
+        return digest(folder)
+    except ConfigError as error:
+        raise ConfigError(f"model.checkpoint={checkpoint!r}: {error}") from error
