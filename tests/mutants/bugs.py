@@ -9,6 +9,7 @@ from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.kernels import KERNEL_BUGS
 from tests.mutants.losses import LOSS_BUGS
+from tests.mutants.models import MODEL_BUGS
 from tests.mutants.plans import PLAN_BUGS
 from tests.mutants.readers import READER_BUGS
 from tests.mutants.reports import REPORT_BUGS
@@ -22,6 +23,7 @@ BUGS = (
     *ALGORITHM_BUGS,
     *EPISODE_BUGS,
     *KERNEL_BUGS,
+    *MODEL_BUGS,
     *PLAN_BUGS,
     *RUN_BUGS,
     *SWEEP_BUGS,

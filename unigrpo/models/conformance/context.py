@@ -14,20 +14,7 @@ from unigrpo.models.processor import StandardProcessor
 @torch.no_grad()
 def vocabulary(probe: Probe) -> None:
     """Every token of the tokenizer can be read and is scored."""
-    policy, processor = probe.policy, probe.processor
-    one = torch.ones(1, 1, dtype=torch.int64, device=policy.device)
-
-    def words(token: int) -> int:
-        try:
-            return policy.extend_text(policy.start(1), token * one, one.bool())[0].shape[2]
-        except IndexError as error:
-            raise AssertionError(
-                f"extend_text: token {token} cannot be read, though the policy scores {scored} tokens ({error}); the"
-                " tables of embeddings and of the head must have one size"
-            ) from error
-
-    scored = 0
-    scored = words(0)
+    processor, scored = probe.processor, _scored(probe, 0)
     ids = [i for i in asdict(processor.ids).values() if i is not None]
     demand(max(ids) < scored, f"the tokenizer's ids {ids}: the policy has {scored} tokens")
     known = len(processor.tokenizer) if isinstance(processor, StandardProcessor) else int(probe.tokens.max()) + 1
@@ -35,7 +22,20 @@ def vocabulary(probe: Probe) -> None:
         known <= scored,
         f"the tokenizer has {known} tokens, the policy scores {scored}: enlarge its embeddings and head to {known}",
     )
-    words(scored - 1)
+    try:
+        _scored(probe, scored - 1)
+    except IndexError as error:
+        raise AssertionError(
+            f"extend_text: token {scored - 1} cannot be read, though the policy scores {scored} ({error}); tables of"
+            " embeddings and head must have one size"
+        ) from error
+
+
+def _scored(probe: Probe, token: int) -> int:
+    """How many tokens the policy scores, after reading one."""
+    tokens = torch.full((1, 1), token, device=probe.policy.device)
+    logits, _ = probe.policy.extend_text(probe.policy.start(1), tokens, torch.ones_like(tokens, dtype=torch.bool))
+    return logits.shape[2]
 
 
 @torch.no_grad()

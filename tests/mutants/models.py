@@ -1,0 +1,64 @@
+"""Mistakes of a model, and of what checks and keeps one."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug, nodes
+
+POLICY = "unigrpo/models/mot/policy.py"
+CHECKS = "unigrpo/models/conformance/context.py"
+WEIGHTS = "unigrpo/models/weights.py"
+CONFORMANCE = nodes("models/test_conformance", "test_the_shipped_architecture_conforms")
+BROKEN = nodes("models/test_conformance", "test_what_is_broken_is_named_and_why_it_matters")
+SHARED = nodes("training/test_state", "test_what_names_share_is_kept_once_and_restored_to_each")
+
+MODEL_BUGS = (
+    Bug(
+        "a text sees what comes later in its block",
+        POLICY,
+        "causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()",
+        "causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device)",
+        CONFORMANCE,
+    ),
+    Bug(
+        "positions count padded places",
+        POLICY,
+        "context.position + order[:, -1])",
+        "context.position + length)",
+        CONFORMANCE,
+    ),
+    Bug(
+        "a row compared with itself in the batch",
+        CHECKS,
+        "probe.answers(alone, rows=one), strict=True",
+        "probe.answers(its, rows=one), strict=True",
+        BROKEN,
+    ),
+    Bug(
+        "a block compared with itself",
+        CHECKS,
+        "one, context = policy.extend_text(context, probe.tokens[:, k : k + 1], probe.mask[:, k : k + 1])",
+        "one, context = logits[:, k : k + 1], whole",
+        BROKEN,
+    ),
+    Bug(
+        "other names of shared weights forgotten",
+        WEIGHTS,
+        "return save(apart, shared or None)",
+        "return save(apart)",
+        SHARED,
+    ),
+    Bug(
+        "shared weights written under each name",
+        WEIGHTS,
+        "if tensor.numel() and place in first:",
+        "if place in {}:",
+        SHARED,
+    ),
+    Bug(
+        "special tokens in the texts of rewards",
+        "unigrpo/models/tokenizer.py",
+        "skip_special_tokens=True",
+        "skip_special_tokens=False",
+        nodes("models/test_tokenizer", "TestOthers"),
+    ),
+)
