@@ -21,8 +21,8 @@ from pathlib import Path
 from ablations.cells import CellFolder
 
 COMMAND = [sys.executable, "-m", "ablations.sweep", "grid=kl_vs_mse", "preset=small", "seeds=3", "tracker=none"]
-#: Cells that live longer than it takes to start a command: some twenty seconds each.
-SETTINGS = ["launcher.workers=1", "optim.updates=45"]
+#: Cells that live longer than it takes to start a command: half a minute each.
+SETTINGS = ["launcher.workers=1", "optim.updates=60"]
 
 
 def main(folder: Path, kills: int = 50) -> int:
