@@ -111,10 +111,13 @@ def columns_of(examples: Sequence[Sequence[Block]], model: MoTModel) -> Columns:
 def _latents(blocks: Sequence[ImageBlock], model: MoTModel) -> Tensor:
     import torch
 
-    found = []
+    from unigrpo.models.processor import fitted
+
+    found, size = [], model.processor.image_size()
     with torch.no_grad():
         for start in range(0, len(blocks), _IMAGES):
-            pixels = [torch.from_numpy(block.image.pixels()) for block in blocks[start : start + _IMAGES]]
+            chunk = blocks[start : start + _IMAGES]
+            pixels = [fitted(torch.from_numpy(block.image.pixels()), size) for block in chunk]
             found.append(model.autoencoder.encode(torch.stack(pixels)))
     return torch.cat(found)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.models import tiny
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
-from unigrpo.models.processor import StandardProcessor
+from unigrpo.models.processor import StandardProcessor, fitted
 from unigrpo.models.template import ChatTemplate
 from unigrpo.rollout.trajectory import ImageSegment, TextSegment, Trajectory
 from unigrpo.worlds.shapes.dataset import Drawn, Shapes
@@ -92,6 +94,42 @@ def test_what_a_group_shares_is_said_and_shown_in_every_row():
     assert torch.equal(pictures.pixels[0], pictures.pixels[2])
     assert others.texts == ["top", "left", ".", "red", "circle", "top"]
     assert decoded.prompts == list("aaabbb")
+
+
+@pytest.mark.parametrize("shape", [(48, 80), (80, 48), (20, 20), (33, 32)])
+def test_an_image_of_another_size_is_scaled_and_cut_as_pillow_does_it(shape):
+    pixels = tiny.randn(3, *shape).tanh()
+    scale = 32 / min(shape)
+    height, width = (round(side * scale) for side in shape)
+    top, left = (height - 32) // 2, (width - 32) // 2
+    box = (left, top, left + 32, top + 32)
+    channels = [
+        np.asarray(Image.fromarray(channel.numpy()).resize((width, height), Image.Resampling.BICUBIC).crop(box))
+        for channel in pixels
+    ]
+    expected = torch.from_numpy(np.stack(channels)).clamp(-1, 1)
+    torch.testing.assert_close(fitted(pixels, (32, 32)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_given_images_have_the_size_that_is_asked_for():
+    class Plain:
+        def __init__(self, *shape):
+            self.shape = shape
+
+        def pixels(self):
+            return np.full(self.shape, 0.5, dtype=np.float32)
+
+        def digest(self):
+            return str(self.shape)
+
+    prompts = [
+        Prompt(f"p{k}", "red circle", images=(Plain(3, *shape),)) for k, shape in enumerate([(48, 80), (32, 32)])
+    ]
+    for size in (0, 40):
+        source, _ = PROCESSOR.encode(prompts, size, size)
+        assert source.latents.shape[1:] == PROCESSOR.latent_shape(size, size)
+    whole = Drawn(Scene(()))
+    assert torch.equal(fitted(torch.from_numpy(whole.pixels()), (32, 32)), torch.from_numpy(whole.pixels()))
 
 
 SOURCE = (Drawn(Scene(())),)

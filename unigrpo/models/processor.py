@@ -56,8 +56,8 @@ class Processor(Protocol):
         """(C, h, w) of the latents of such an image."""
         ...
 
-    def encode(self, prompts: Sequence[Prompt]) -> tuple[Segment, ...]:
-        """What the prompts give, one row each, in the order in which it is due."""
+    def encode(self, prompts: Sequence[Prompt], height: int = 0, width: int = 0) -> tuple[Segment, ...]:
+        """What the prompts give, one row each, in the order in which it is due; images in the size asked for."""
         ...
 
     def decode(self, trajectory: Trajectory) -> DecodedEpisodes:
@@ -145,8 +145,13 @@ class StandardProcessor:
         pixels = self.image_size(height, width)
         return (self.grid.channels, pixels[0] // self.autoencoder.factor, pixels[1] // self.autoencoder.factor)
 
-    def encode(self, prompts: Sequence[Prompt]) -> tuple[Segment, ...]:
+    def encode(self, prompts: Sequence[Prompt], height: int = 0, width: int = 0) -> tuple[Segment, ...]:
         """What the prompts give, one row each: their images, if they have any, and their texts in order.
+
+        Args:
+            prompts: of the batch.
+            height: of the images, as of :meth:`image_size`; those of another size are fitted (:func:`fitted`).
+            width: likewise.
 
         Raises:
             ConfigError: not all prompts of the batch have equally many images and texts.
@@ -155,7 +160,8 @@ class StandardProcessor:
         images, texts = [prompt.images for prompt in prompts], [prompt.texts for prompt in prompts]
         _check_alike("the number of their images", keys, list(map(len, images)))
         _check_alike("the number of their texts", keys, list(map(len, texts)))
-        given = map(self._image, zip(*images, strict=True))
+        size = self.image_size(height, width)
+        given = (self._image(column, size) for column in zip(*images, strict=True))
         return (*given, *map(self._text, zip(*texts, strict=True)))
 
     def _text(self, texts: Sequence[str]) -> TextSegment:
@@ -175,8 +181,8 @@ class StandardProcessor:
         return self.tokenizer.padded([row[1:-1] for row in rows])
 
     @torch.no_grad()
-    def _image(self, images: Sequence[ImageSource]) -> ImageSegment:
-        pixels = torch.stack([torch.from_numpy(image.pixels()) for image in images])
+    def _image(self, images: Sequence[ImageSource], size: tuple[int, int]) -> ImageSegment:
+        pixels = torch.stack([fitted(torch.from_numpy(image.pixels()), size) for image in images])
         latents = self.autoencoder.encode(pixels.to(self.device))
         alive = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         return ImageSegment((), latents, alive, given=True)
@@ -209,6 +215,21 @@ class StandardProcessor:
     def _pictures(self, segment: ImageSegment) -> ImagePart:
         pixels = self.autoencoder.decode(segment.latents).float().cpu()
         return ImagePart(pixels, segment.alive.tolist(), segment.given, segment.turn)
+
+
+def fitted(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """An image [3, H, W] in [-1, 1] in another ``size``: scaled until it covers it, and cut evenly at its sides.
+
+    Scaled by antialiased bicubic interpolation; an image of that size already stays as it is.
+    """
+    old, new = pixels.shape[1:], size
+    if tuple(old) == tuple(new):
+        return pixels
+    scale = max(new[0] / old[0], new[1] / old[1])
+    height, width = (max(side, round(length * scale)) for side, length in zip(new, old, strict=True))
+    scaled = torch.nn.functional.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)[0]
+    top, left = (height - new[0]) // 2, (width - new[1]) // 2
+    return scaled[:, top : top + new[0], left : left + new[1]].clamp(-1, 1)
 
 
 def _check_alike(what: str, keys: Sequence[str], found: Sequence[int]) -> None:

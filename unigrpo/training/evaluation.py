@@ -122,7 +122,8 @@ class Evaluator:
             (self.config.evaluation.seed, "evaluation"), [prompt.key for prompt in prompts], images_per_prompt
         )
         rollout = Rollout(policy, spec, len(prompts))
-        self.episode(rollout, self.processor.encode(prompts), images_per_prompt, draw)
+        given = self.processor.encode(prompts, self.config.sampler.height, self.config.sampler.width)
+        self.episode(rollout, given, images_per_prompt, draw)
         return Trajectory(
             tuple(prompts), images_per_prompt, tuple(rollout.segments), tuple(rollout.scores), rollout.cost
         )
