@@ -201,6 +201,8 @@ def _ladders(sweep: Sweep) -> dict[str, tuple[tuple[float, str], ...]]:
 def _equal_proxy(sweep: Sweep, ladders: Mapping[str, tuple[tuple[float, str], ...]]) -> Iterator[EqualProxy]:
     """Gold at equal proxy: each seed's ladder is read at the same levels of the proxy score."""
     rewarded, meant = proxy(sweep), gold(sweep)
+    if rewarded == meant:
+        return
     curves: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
     for name, ladder in ladders.items():
         arms = [sweep.arm(arm) for _, arm in ladder]

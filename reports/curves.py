@@ -11,8 +11,8 @@ import numpy as np
 from reports import statistics
 from reports.drawing import PAPER, Mark, Panel, labelled, marks, sheet
 from reports.metrics import Metric, opening
-from reports.records import Floats, Series, Sweep
-from reports.roles import in_training
+from reports.records import Arm, Floats, Series, Sweep
+from reports.roles import in_training, judge, judged, proxy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +36,8 @@ def learning(sweep: Sweep) -> Iterator[Panel]:
     for name, title in _titles(sweep).items():
         curves = {arm.name: arm.curves(name) for arm in sweep.trained}
         yield from _curves(sweep, curves, name, title, "update", name)
-    for judge in in_training(sweep)[:1]:
-        gold = f"train/{judge.row_field}"
+    for metric in in_training(sweep)[:1]:
+        gold = f"train/{metric.row_field}"
         by_cost = {
             arm.name: _at_equal_steps(
                 {
@@ -48,8 +48,8 @@ def learning(sweep: Sweep) -> Iterator[Panel]:
             )
             for arm in sweep.trained
         }
-        title = f"{opening(judge.in_words)} against its cost"
-        yield from _curves(sweep, by_cost, f"{judge.row_field}_by_nfe", title, "velocity evaluations", gold)
+        title = f"{opening(metric.in_words)} against its cost"
+        yield from _curves(sweep, by_cost, f"{metric.row_field}_by_nfe", title, "velocity evaluations", gold)
 
 
 def _titles(sweep: Sweep) -> dict[str, str]:
@@ -112,35 +112,41 @@ def _by_number(metrics: Mapping[str, float], pattern: str) -> Series:
 
 
 def hacking(sweep: Sweep) -> Iterator[Panel]:
-    """Training reward against the judge: the gap over time, and the path in the plane of both."""
-    for judge in in_training(sweep)[:1]:
-        judged, words = f"train/{judge.row_field}", judge.in_words
+    """Training reward against the judge: the gap over time, and the path in the plane of both.
+
+    Nothing where the rollouts were measured by the reward alone, which says nothing about itself; and of arms that
+    were rewarded with the judge's score.
+    """
+    metric = judge(sweep)
+    if metric is None:
+        return
+    arms, logged = judged(sweep, metric), f"train/{metric.row_field}"
+    if _on_one_scale(sweep, metric):
         gaps: dict[str, dict[int, Series]] = {}
-        for arm in sweep.trained:
-            reward, gold = arm.curves("train/reward"), arm.curves(judged)
+        for arm in arms:
+            reward, gold = arm.curves("train/reward"), arm.curves(logged)
             gaps[arm.name] = {
                 seed: Series(reward[seed].steps, reward[seed].values - gold[seed].values)
                 for seed in reward.keys() & gold.keys()
                 if reward[seed].steps.shape == gold[seed].steps.shape
             }
-        if judge.better == "higher" and _shares(sweep, "train/reward") and _shares(sweep, judged):
-            label = f"reward − {judge.row_field}"
-            yield from _curves(sweep, gaps, "reward_gap", f"Gap: training reward − {words}", "update", label)
-        yield from _paths(sweep, judged, words)
+        title, label = f"Gap: training reward − {metric.in_words}", f"reward − {metric.row_field}"
+        yield from _curves(sweep, gaps, "reward_gap", title, "update", label)
+    yield from _paths(sweep, arms, logged, metric.in_words)
 
 
-def _shares(sweep: Sweep, name: str) -> bool:
-    """Whether all logged values of ``name`` lie in [0, 1]: only what is on one scale is subtracted."""
-    curves = [series.values for arm in sweep.trained for series in arm.curves(name).values()]
-    return all(values.min() >= 0 and values.max() <= 1 for values in curves)
+def _on_one_scale(sweep: Sweep, metric: Metric) -> bool:
+    """Whether the reward minus ``metric`` means something: both are declared to have the same bounds."""
+    rewarded = sweep.schema.metric(proxy(sweep))
+    return metric.better == "higher" and metric.bounds is not None and metric.bounds == rewarded.bounds
 
 
-def _paths(sweep: Sweep, judged: str, words: str) -> Iterator[Panel]:
+def _paths(sweep: Sweep, arms: Sequence[Arm], logged: str, words: str) -> Iterator[Panel]:
     style, empty = marks(sweep.arms), True
     with sheet("proxy_gold_path", "Training reward against gold (hollow: start, filled: end)") as drawn:
         axes = drawn.axes
-        for arm in sweep.trained:
-            reward, gold = (_mean_curve(arm.curves(name)) for name in ("train/reward", judged))
+        for arm in arms:
+            reward, gold = (_mean_curve(arm.curves(name)) for name in ("train/reward", logged))
             if reward is None or gold is None or reward.values.shape != gold.values.shape:
                 continue
             x, y = (np.array([b.mean() for b in _blocks(series.values)]) for series in (reward, gold))

@@ -116,7 +116,7 @@ def drift(analysis: Analysis) -> Iterator[Panel]:
     for name in ("drift/latent_kl", "drift/velocity_mse"):
         label = f"drift from the start, {schema.metric(name).label}"
         yield from _scatter(analysis, name, label, f"{opening(schema.phrase(primary))} against {label}", log=True)
-    if analysis.ladders and (rewarded := proxy(analysis.sweep)):
+    if analysis.ladders and (rewarded := proxy(analysis.sweep)) not in ("", primary):
         title = "Gold against proxy along the ladder"
         yield from _scatter(analysis, rewarded, f"{schema.phrase(rewarded)} of the evaluation", title, log=False)
 

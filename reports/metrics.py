@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from reports.files import is_number
+
 Better = Literal["higher", "lower", "neither"]
 
 
@@ -22,6 +24,7 @@ class Metric:
         headline: whether it is among the few that say most.
         row_field: the field that it is a mean of: of rows by prompt, of a sample's scores, of training rollouts.
         phrase: its name inside a sentence, if label and group do not make one.
+        bounds: the lowest and the highest value that there can be; None if there are none, or nobody declared them.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Metric:
     headline: bool = False
     row_field: str = ""
     phrase: str = ""
+    bounds: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Metric:
@@ -47,7 +51,7 @@ class Metric:
         headline = entry.get("headline", False)
         if better not in get_args(Better) or not isinstance(headline, bool):
             raise ValueError(f"{name}: expected better: {' | '.join(get_args(Better))} and headline: true or false")
-        return cls(name, label, group, better, headline, row_field, phrase)
+        return cls(name, label, group, better, headline, row_field, phrase, _bounds(name, entry.get("bounds")))
 
     @property
     def arrow(self) -> str:
@@ -64,6 +68,14 @@ class Metric:
         """Its name inside a sentence."""
         group = self.group[:1].lower() + self.group[1:]
         return self.phrase or (f"{self.label} ({group})" if group else self.label)
+
+
+def _bounds(name: str, given: Any) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    if not isinstance(given, list | tuple) or len(given) != 2 or not all(map(is_number, given)) or given[0] >= given[1]:
+        raise ValueError(f"{name}: expected bounds: null or two ascending numbers, got {given!r:.80}")
+    return float(given[0]), float(given[1])
 
 
 COSTS: tuple[Metric, ...] = (

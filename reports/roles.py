@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from reports.metrics import Metric
-from reports.records import Sweep
+from reports.records import Arm, Series, Sweep
+
+#: Single precision: what curves that are one and the same may differ by, relative to their largest value.
+_ROUNDING = 1e-5
 
 
 def proxy(sweep: Sweep) -> str:
@@ -36,3 +43,39 @@ def in_training(sweep: Sweep) -> list[Metric]:
             by_field.setdefault(metric.row_field, metric)
     said = [metric for metric in by_field.values() if metric.headline or metric.name == sweep.primary]
     return said or [*by_field.values()]
+
+
+def judge(sweep: Sweep) -> Metric | None:
+    """What was measured of the training rollouts beside the reward: the primary measure, or the first headline.
+
+    None if nothing was measured but the reward itself and its components.
+    """
+    candidates = (metric for metric in in_training(sweep) if metric.headline or metric.name == sweep.primary)
+    return next((metric for metric in candidates if judged(sweep, metric)), None)
+
+
+def judged(sweep: Sweep, metric: Metric) -> list[Arm]:
+    """The trained arms whose rollouts were measured by ``metric``, and whose reward is another quantity."""
+    name = f"train/{metric.row_field}"
+    return [arm for arm in sweep.trained if arm.curves(name) and not _is_rewarded(arm, metric.row_field)]
+
+
+def _is_rewarded(arm: Arm, field: str) -> bool:
+    """Whether ``train/<field>`` is the arm's reward or a component of it: by name, or because the curves agree."""
+    if field in ("reward", arm.config.get("reward", {}).get("name")) or arm.curves(f"train/reward/{field}"):
+        return True
+    rewards = {name for cell in arm.done for name in cell.history if f"{name}/".startswith("train/reward/")}
+    return any(_proportional(arm.curves(name), arm.curves(f"train/{field}")) for name in rewards)
+
+
+def _proportional(reward: Mapping[int, Series], measure: Mapping[int, Series]) -> bool:
+    """Whether the curves of all seeds are one multiple of the others, as a score on 0-10 is of a reward on 0-1."""
+    if not measure.keys() <= reward.keys():
+        return False
+    pairs = [(reward[seed], series) for seed, series in measure.items()]
+    if any(x.steps.tolist() != y.steps.tolist() for x, y in pairs):
+        return False
+    x, y = (np.concatenate([pair[i].values for pair in pairs]) for i in (0, 1))
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return False  # of what never moved, nothing tells whether it is the same
+    return np.allclose(x / np.abs(x).max(), y / np.abs(y).max(), rtol=0, atol=_ROUNDING)

@@ -45,12 +45,16 @@ def test_every_metric_says_how_its_values_are_shown(name):
     assert any(quantity.group for quantity in metric.quantities), "what has none has no column"
 
 
+def test_bounds_are_the_same_under_other_circumstances():
+    assert Quantity("a", "a", "A", bounds=(0, 5)).under("guided", "Guided").bounds == (0, 5)
+
+
 def test_what_is_measured_under_other_circumstances_has_no_rows():
     quantity = Quantity("geneval/strict", "strict", "Overall", "higher", True, "strict", "strict score")
     assert quantity.under("guided", "Guided") == Quantity("guided/geneval/strict", "strict", "Guided", "higher")
     assert quantity.to_dict() == {
         "name": "geneval/strict", "label": "strict", "group": "Overall", "better": "higher", "headline": True,
-        "row_field": "strict", "phrase": "strict score",
+        "row_field": "strict", "phrase": "strict score", "bounds": None,
     }  # fmt: skip
 
 

@@ -34,6 +34,13 @@ REPORT_BUGS = (
         nodes("reports/test_metrics", "test_unknown_metrics_keep_their_name_and_have_no_better_direction"),
     ),
     Bug(
+        "the reward drawn against itself",
+        "reports/roles.py",
+        "if arm.curves(name) and not _is_rewarded(arm, metric.row_field)]",
+        "if arm.curves(name)]",
+        nodes("reports/test_figures", "test_the_reward_alone_is_no_judge_of_itself"),
+    ),
+    Bug(
         "a refusal taken for an outage",
         "ablations/store_faults.py",
         'return "" if any(_passes(part) for part in chain) else _lasting(chain)',

@@ -8,6 +8,7 @@ import pytest
 from reports import curves, figures
 from reports.analysis import analyse
 from reports.collect import Series, read
+from reports.metrics import Metric, Schema
 from reports.roles import gold, proxy
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -112,6 +113,74 @@ def test_reward_and_judge_are_subtracted_on_one_scale_only(finished, stories):
     assert "mean of the five aspects" in path["proxy_gold_path"].alt
 
 
+def test_a_score_that_stays_low_is_on_its_declared_scale_all_the_same(stories):
+    sweep = read(stories)
+    for cell in sweep.arm("none").done + sweep.arm("velocity_mse").done:
+        cell.history["train/mean"].values[:] /= 10  # 0 to 5, and never above 1
+    assert set(panels(curves.hacking(sweep))) == {"proxy_gold_path"}
+
+
+def test_nothing_is_subtracted_whose_scale_nobody_declared(finished):
+    sweep = read(finished)
+    entries = {name: dataclasses.replace(m, bounds=None) for name, m in sweep.schema.entries.items()}
+    sweep = dataclasses.replace(sweep, schema=Schema(entries))
+    assert set(panels(curves.hacking(sweep))) == {"proxy_gold_path"}
+
+
+def rewarded_alone(sweep, field):
+    """The sweep, as if ``field`` were the reward, measured under that name or its own and nothing else."""
+    for cell in sweep.cells:
+        for name in ("train/strict", "train/official", "train/proxy"):
+            cell.history.pop(name, None)
+        if cell.history:
+            cell.history.setdefault(f"train/{field}", cell.history["train/reward"])
+    own = Metric("reward/total", "total", "Reward", "higher", headline=True, row_field=field)
+    return dataclasses.replace(sweep, primary="reward/total", schema=Schema({own.name: own}))
+
+
+@pytest.mark.parametrize("field", ["reward", "proxy", "of_another_name"])
+def test_the_reward_alone_is_no_judge_of_itself(finished, field):
+    sweep = rewarded_alone(read(finished), field)
+    assert panels(curves.hacking(sweep)) == {}
+    assert "train_reward" in panels(curves.learning(sweep))
+
+
+def test_a_multiple_or_a_component_of_the_reward_is_no_judge_of_it(finished):
+    sweep = rewarded_alone(read(finished), "mine")
+    for cell in sweep.cells:
+        if cell.history:
+            reward = cell.history["train/reward"]
+            cell.history["train/mine"] = Series(reward.steps, 10 * reward.values)
+    assert panels(curves.hacking(sweep)) == {}
+    for cell in sweep.cells:
+        if cell.history:
+            cell.history["train/mine"] = Series(reward.steps, reward.values + np.arange(len(reward.steps)))
+    assert set(panels(curves.hacking(sweep))) == {"proxy_gold_path"}
+    for cell in sweep.cells:
+        if cell.history:
+            cell.history["train/reward/mine"] = Series(reward.steps, 2 * reward.values)
+    assert panels(curves.hacking(sweep)) == {}
+
+
+def test_a_judge_that_never_moves_is_not_taken_for_a_part_of_the_reward_that_does_not_either(finished):
+    sweep = read(finished)
+    for cell in sweep.cells:
+        if cell.history:
+            nothing = Series((reward := cell.history["train/reward"]).steps, 0 * reward.values)
+            cell.history.update({"train/strict": nothing, "train/reward/form": nothing})
+    assert set(panels(curves.hacking(sweep))) == {"reward_gap", "proxy_gold_path"}
+
+
+def test_arms_that_are_rewarded_with_the_judge_are_not_drawn_against_it(finished):
+    sweep = read(finished)
+    for cell in sweep.arm("none").done:
+        cell.history["train/strict"] = cell.history["train/reward"]
+    drawn = panels(curves.hacking(sweep))
+    assert set(drawn) == {"reward_gap", "proxy_gold_path"}
+    assert "none from" not in drawn["reward_gap"].alt
+    assert "latent_kl from" in drawn["reward_gap"].alt
+
+
 def test_no_axis_of_velocity_evaluations_without_any(stories):
     sweep = read(stories)
     for cell in sweep.cells:
@@ -142,7 +211,13 @@ def test_what_was_not_measured_in_training_is_not_drawn_against_the_reward(finis
 def test_the_proxy_is_the_measure_that_is_called_as_the_reward(ladder):
     sweep = read(ladder)
     assert (proxy(sweep), gold(sweep)) == ("heldout/proxy", "geneval/strict")
-    assert gold(dataclasses.replace(sweep, primary="heldout/proxy")) == "geneval/strict"
+    of_itself = dataclasses.replace(sweep, primary="heldout/proxy")
+    assert gold(of_itself) == "geneval/strict"
+    assert "scatter_heldout_proxy" in panels(figures.drift(analyse(sweep)))
+    assert "scatter_heldout_proxy" not in panels(figures.drift(analyse(of_itself)))
+    alone = Schema({"heldout/proxy": sweep.schema.metric("heldout/proxy")})
+    assert analyse(dataclasses.replace(of_itself, schema=alone)).equal_proxy == ()
+    assert analyse(sweep).equal_proxy
     for cell in sweep.arm("none").cells:
         cell.config["reward"]["name"] = "of another name"
     assert proxy(sweep) == ""

@@ -91,6 +91,10 @@ WHOLE = dataclasses.asdict(Metric("a", "b", "c"))
         (WHOLE | {"group": None}, "expected texts"),
         (WHOLE | {"better": "up"}, "a: expected better: higher | lower | neither"),
         (WHOLE | {"headline": 1}, "headline: true or false"),
+        (WHOLE | {"bounds": [0]}, r"a: expected bounds: null or two ascending numbers, got \[0\]"),
+        (WHOLE | {"bounds": [1, 1]}, "expected bounds"),
+        (WHOLE | {"bounds": [0, "1"]}, "expected bounds"),
+        (WHOLE | {"bounds": 1}, "expected bounds"),
     ],
 )
 def test_an_entry_that_says_too_little_is_refused(entry, said):
@@ -100,3 +104,8 @@ def test_an_entry_that_says_too_little_is_refused(entry, said):
 
 def test_keys_for_others_are_passed_over():
     assert Metric.of(WHOLE | {"digits": 3}) == Metric("a", "b", "c")
+
+
+def test_bounds_are_read_and_may_be_left_out_as_older_runs_do():
+    assert Metric.of(WHOLE | {"bounds": [0, 5]}).bounds == (0, 5)
+    assert Metric.of({key: value for key, value in WHOLE.items() if key != "bounds"}).bounds is None

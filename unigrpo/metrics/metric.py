@@ -30,6 +30,7 @@ class Quantity:
         headline: whether it is one of the few main values; those are measured under guidance and of kept skills too.
         row_field: the field of a row that the value is a mean of; empty if it is no mean over rows.
         phrase: its name inside a sentence, if label and group do not make one.
+        bounds: the lowest and the highest value that there can be, such as (0, 1) of a share; None if there are none.
     """
 
     name: str
@@ -39,10 +40,11 @@ class Quantity:
     headline: bool = False
     row_field: str = ""
     phrase: str = ""
+    bounds: tuple[float, float] | None = None
 
     def under(self, prefix: str, group: str) -> Quantity:
         """The same under other circumstances, such as ``guided``; it has no rows then."""
-        return Quantity(f"{prefix}/{self.name}", self.label, group, self.better)
+        return Quantity(f"{prefix}/{self.name}", self.label, group, self.better, bounds=self.bounds)
 
     def to_dict(self) -> JsonObject:
         """As ``metrics_schema.json`` has it."""

@@ -17,6 +17,7 @@ _SCORES = ("O", "SC", "PQ")
 _FIELDS = (*_SCORES, "success", "preserved")
 _TYPES = ("add", "remove", "replace", "recolour", "move", "count")
 _TURNS = (1, 2, 3)
+_GROUP = "Editing, 0–10"
 
 
 @register("metric", "shapes_edit", source="VIEScore (arXiv 2312.14867), by the exact judge")
@@ -27,9 +28,9 @@ class EditMetric:
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"edits"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
-        Quantity("editing/O", "O", "Editing, 0–10", headline=True, row_field="O", phrase="editing score O"),
-        Quantity("editing/SC", "SC", "Editing, 0–10", row_field="SC", phrase="SC (edit made, the rest kept)"),
-        Quantity("editing/PQ", "PQ", "Editing, 0–10", row_field="PQ", phrase="PQ (perceptual quality)"),
+        Quantity("editing/O", "O", _GROUP, headline=True, row_field="O", phrase="editing score O", bounds=(0, 10)),
+        Quantity("editing/SC", "SC", _GROUP, row_field="SC", phrase="SC (edit made, the rest kept)", bounds=(0, 10)),
+        Quantity("editing/PQ", "PQ", _GROUP, row_field="PQ", phrase="PQ (perceptual quality)", bounds=(0, 10)),
         *(Quantity(f"editing/O/{kind}", kind, "Editing O by type") for kind in _TYPES),
         *(Quantity(f"editing/turn/{turn}/O", f"turn {turn}", "Editing O by turn") for turn in _TURNS),
         *(

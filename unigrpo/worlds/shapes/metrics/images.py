@@ -28,7 +28,13 @@ class ImageMetric:
     needs: ClassVar[frozenset[str]] = frozenset({"include"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
         Quantity(
-            "geneval/strict", "strict", "Overall", headline=True, row_field="strict", phrase="strict overall score"
+            "geneval/strict",
+            "strict",
+            "Overall",
+            headline=True,
+            row_field="strict",
+            phrase="strict overall score",
+            bounds=(0, 1),
         ),
         Quantity(
             "geneval/official",
@@ -37,6 +43,7 @@ class ImageMetric:
             headline=True,
             row_field="official",
             phrase="official overall score",
+            bounds=(0, 1),
         ),
         *(Quantity(f"geneval/strict/{task}", task.replace("_", " "), "Strict, by task") for task in _TASKS),
         *(Quantity(f"geneval/official/{task}", f"official, {task.replace('_', ' ')}", "") for task in _TASKS),
@@ -57,7 +64,7 @@ class ImageMetric:
             row_field="distance_to_clean",
             phrase=_CLEAN_PHRASE,
         ),
-        Quantity("heldout/proxy", "proxy", "Held out", "neither", row_field="proxy"),
+        Quantity("heldout/proxy", "proxy", "Held out", "neither", row_field="proxy", bounds=(0, 1)),
         Quantity("heldout/extra_objects", "extra objects", "Held out", "lower", row_field="extra"),
         Quantity("thinking/faithful", "faithful", "Thinking", row_field="faithful"),
         Quantity("thinking/length", "length", "Thinking", "neither", row_field="length"),

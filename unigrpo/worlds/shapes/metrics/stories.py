@@ -40,8 +40,11 @@ class StoryMetric:
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"story"})
     quantities: ClassVar[tuple[Quantity, ...]] = (
-        Quantity("interleaved/mean", "mean", _GROUP, headline=True, row_field="mean", phrase=_MEAN),
-        *(Quantity(f"interleaved/{name}", label, _GROUP, row_field=name) for name, label in ASPECTS.items()),
+        Quantity("interleaved/mean", "mean", _GROUP, headline=True, row_field="mean", phrase=_MEAN, bounds=(0, 5)),
+        *(
+            Quantity(f"interleaved/{name}", label, _GROUP, row_field=name, bounds=(0, 5))
+            for name, label in ASPECTS.items()
+        ),
         Quantity("interleaved/structure", "structure", "Form", row_field="structure"),
         Quantity("interleaved/pictures", "pictures", "Form", "neither", row_field="pictures"),
         *(Quantity(f"interleaved/step/{step}/{name}", _STEP[name], "") for name in _STEP for step in _STEPS),
