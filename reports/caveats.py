@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,10 +11,21 @@ from reports import statistics
 from reports.findings import Family
 from reports.gaps import first, gaps, machines, name
 from reports.metrics import p_value
-from reports.records import Sweep
+from reports.records import Arm, Sweep
 
 #: Relative difference in velocity evaluations or CPU time from the baseline that is worth a warning.
 _UNEQUAL_COMPUTE = 0.1
+
+#: Half-width of a 95 % interval that the prompts alone may leave to a pass-or-fail score. It is about as large as the
+#: differences that arms are compared for, and the score of such a prompt has a standard deviation of 0.5 at most.
+_HALF_WIDTH = 0.1
+#: With fewer prompts that half-width can be larger.
+_ENOUGH_PROMPTS = math.ceil((1.96 * 0.5 / _HALF_WIDTH) ** 2)
+
+#: Share of texts that may be cut off at their limit without a warning.
+_CUT = 0.1
+#: Ends of the names of an episode's limits (``max_...``) on other things than the length of a text.
+_NOT_OF_TEXTS = ("pictures", "images", "turns", "rounds")
 
 #: What a recorded commit ends with when files differed from it.
 _DIRTY = ("+", "dirty")
@@ -24,6 +36,8 @@ def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[
     yield from _cell_warnings(sweep)
     yield from gaps(sweep)
     yield from machines(sweep, families)
+    yield from _prompt_warnings(sweep)
+    yield from _cut_warnings(sweep)
     if shown is not sweep:
         scored = sweep.schema.phrase(sweep.primary)
         yield (
@@ -66,6 +80,54 @@ def _cell_warnings(sweep: Sweep) -> Iterator[str]:
             yield f"{arm.name} is unstable (more than one seed failed): not averaged over its survivors."
     if sweep.untouched is None or not sweep.untouched.done:
         yield "The untouched model has no result: nothing says what training changed."
+
+
+def _prompt_warnings(sweep: Sweep) -> Iterator[str]:
+    size = sweep.evaluated
+    if not 0 < size.prompts < _ENOUGH_PROMPTS:
+        return
+    worst = 1.96 * 0.5 / size.prompts**0.5
+    spread = ""
+    for arm in sweep.arms:  # the baseline first
+        half = _half_width_over_prompts(arm)
+        if half is not None:
+            spread = f"; of {sweep.schema.phrase(sweep.primary)} they leave ±{half:.2g} ({arm.name})"
+            break
+    yield (
+        f"Few prompts: scores rest on {size.in_words}. Of a pass-or-fail score, so few prompts alone leave a 95 %"
+        f" half-width of up to {worst:.2f} ({_HALF_WIDTH:g} with {_ENOUGH_PROMPTS} prompts){spread}. Intervals over"
+        " seeds do not include this, and more seeds do not make it smaller."
+    )
+
+
+def _half_width_over_prompts(arm: Arm) -> float | None:
+    """Half-width of the primary measure's 95 % interval over prompts, of the mean over seeds; None if it is unknown."""
+    tables = [cell.prompts for cell in arm.done if cell.prompts]
+    keys = [key for key in (tables[0] if tables else {}) if all(key in table for table in tables)]
+    if len(keys) < 2:
+        return None
+    scores = np.array([[table[key].score for key in keys] for table in tables]).mean(axis=0)
+    weights = statistics.prompt_weights([tables[0][key].tag for key in keys])
+    # Of the deviations, as unequal weights would spread the scores themselves.
+    return statistics.mean_interval((scores - scores @ weights) * weights * len(keys)).half_width
+
+
+def _cut_warnings(sweep: Sweep) -> Iterator[str]:
+    shares = [(arm, float(np.mean([*cut.values()]))) for arm in sweep.arms if (cut := arm.values("text/cut"))]
+    many = [(arm, share) for arm, share in shares if share > _CUT]
+    if not many:
+        return
+    limits = dict.fromkeys(
+        f"episode.{key} ({value})"
+        for arm, _ in many
+        for key, value in arm.config.get("episode", {}).items()
+        if key.startswith("max_") and not key.endswith(_NOT_OF_TEXTS)
+    )
+    listed = first([f"{arm.name} {100 * share:.0f} %" for arm, share in many])
+    yield (
+        f"Texts cut off at their limit before they ended: {listed}. Rewards and scores are of unfinished texts; raise"
+        f" {' or '.join(limits) or 'the limit that the episode sets to texts'}."
+    )
 
 
 def _compute_warnings(sweep: Sweep) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
 from reports.metrics import Metric, Schema
-from reports.records import Arm, Cell, Failure, Picture, Piece, PromptScore, Sample, Series, Sweep
+from reports.records import Arm, Cell, EvaluationSize, Failure, Picture, Piece, PromptScore, Sample, Series, Sweep
 from reports.text import names
 
 __all__ = [
@@ -194,7 +194,8 @@ def _finished(folder: Path, arm: str, seed: int, identity: str, scored: str) -> 
     _vouch(folder, config, seed)
     costs = result["cost"] | read_object(folder / "cost.json")
     history, history_faults = _history(folder / "metrics.jsonl", int(result["updates"]))
-    prompts, prompt_faults = _prompt_scores(folder / "per_prompt.jsonl", scored)
+    rows, prompt_faults = _prompt_rows(folder / "per_prompt.jsonl")
+    prompts, score_faults = _prompt_scores(rows, scored)
     return Cell(
         arm=arm,
         seed=seed,
@@ -206,10 +207,16 @@ def _finished(folder: Path, arm: str, seed: int, identity: str, scored: str) -> 
         updates=int(result["updates"]),
         history=history,
         prompts=prompts,
+        evaluated=_size(rows),
         samples=tuple(_samples(folder / "samples")),
         eval_set_hash=str(evaluation["eval_set_hash"]),
         guidance_scale=evaluation.get("guidance_scale"),
-        faults=(*_metric_faults(evaluation["metrics"], result["metrics"], costs), *history_faults, *prompt_faults),
+        faults=(
+            *_metric_faults(evaluation["metrics"], result["metrics"], costs),
+            *history_faults,
+            *prompt_faults,
+            *score_faults,
+        ),
     )
 
 
@@ -256,19 +263,35 @@ def _history(path: Path, updates: int) -> tuple[dict[str, Series], list[str]]:
     return series, faults
 
 
-def _prompt_scores(path: Path, scored: str) -> tuple[dict[str, PromptScore], list[str]]:
-    """Prompt -> score, and what is wrong with the file.
+def _prompt_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows by prompt, and what is wrong with the file."""
+    rows, cut = read_rows(path)
+    faults = ["per_prompt.jsonl: the last line is cut off"] if cut else []
+    if not rows:
+        faults.append("per_prompt.jsonl holds no row: it has no part in intervals over prompts")
+    return rows, faults
+
+
+def _size(rows: Sequence[Mapping[str, Any]]) -> EvaluationSize:
+    images: dict[str, set[Any]] = {}
+    prompts: dict[str, set[str]] = {}
+    for row in (row for row in rows if "prompt" in row):
+        key = str(row["prompt"])
+        images.setdefault(key, set()).add(row.get("image", 0))
+        prompts.setdefault(str(row.get("tag", "")), set()).add(key)
+    by_tag = {tag: len(keys) for tag, keys in prompts.items()}
+    return EvaluationSize(len(images), tuple(sorted({len(found) for found in images.values()})), by_tag)
+
+
+def _prompt_scores(whole: Sequence[Mapping[str, Any]], scored: str) -> tuple[dict[str, PromptScore], list[str]]:
+    """Prompt -> score, and what is wrong with the rows.
 
     A score is by the rows' field ``scored``; rows without it, and all where it is empty, say nothing about the primary
     metric.
     A metric is the unweighted mean of its tags' means over rows. A prompt counts under the tag of its first row, but
     its rows, which are of several tags where edits are chained, keep the weight that they have in the metric.
     """
-    whole, cut = read_rows(path)
-    faults = ["per_prompt.jsonl: the last line is cut off"] if cut else []
-    if not whole:
-        faults.append("per_prompt.jsonl holds no row: it has no part in intervals over prompts")
-    rows = [row for row in whole if scored in row]
+    rows, faults = [row for row in whole if scored in row], []
     odd = sum(not math.isfinite(float(row[scored])) for row in rows)
     if odd:
         faults.append(

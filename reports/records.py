@@ -36,6 +36,31 @@ class PromptScore:
     score: float
 
 
+@dataclass(frozen=True)
+class EvaluationSize:
+    """How much a cell was evaluated on, by its rows in ``per_prompt.jsonl``."""
+
+    prompts: int = 0
+    images: tuple[int, ...] = ()
+    """The different numbers of images that a prompt has, ascending: one number where all prompts have as many."""
+    by_tag: Mapping[str, int] = field(default_factory=dict)
+    """Tag -> number of prompts with a row of that tag; a chain of edits may be of several."""
+
+    @property
+    def in_words(self) -> str:
+        """Such as ``2 prompts, 4 images each``; empty where nothing is known."""
+        if not self.prompts:
+            return ""
+        images = " to ".join(str(count) for count in dict.fromkeys((self.images[0], self.images[-1])))
+        counted = f"{images} image{'s' if images != '1' else ''}"
+        return f"1 prompt, {counted}" if self.prompts == 1 else f"{self.prompts} prompts, {counted} each"
+
+    @property
+    def tags_in_words(self) -> str:
+        """Such as ``animal 1, thing 1``; empty where there is one tag or none."""
+        return ", ".join(f"{tag} {count}" for tag, count in self.by_tag.items()) if len(self.by_tag) > 1 else ""
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A PNG file, read when it is looked at: a report shows few of all that there are.  Equal bytes are one picture."""
@@ -106,6 +131,7 @@ class Cell:
     updates: int = 0
     history: Mapping[str, Series] = field(default_factory=dict)
     prompts: Mapping[str, PromptScore] = field(default_factory=dict)
+    evaluated: EvaluationSize = EvaluationSize()
     samples: tuple[Sample, ...] = ()
     eval_set_hash: str = ""
     guidance_scale: float | None = None
@@ -207,6 +233,12 @@ class Sweep:
         """Kind of machine -> the finished cells that ran on it."""
         done = [cell for cell in self.cells if cell.state == "done"]
         return {kind: [cell for cell in done if cell.kind == kind] for kind in sorted({cell.kind for cell in done})}
+
+    @property
+    def evaluated(self) -> EvaluationSize:
+        """How much the counted cells were evaluated on: what most of them have, as their evaluation set is the same."""
+        sizes = [cell.evaluated for cell in self.cells if cell.state == "done" and cell.evaluated.prompts]
+        return max(sizes, key=sizes.count, default=EvaluationSize())
 
     @property
     def eval_set_hash(self) -> str:

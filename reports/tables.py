@@ -247,6 +247,7 @@ def summary_json(analysis: Analysis) -> str:
         "primary": {"metric": sweep.primary, "higher_is_better": sweep.higher_is_better},
         "alpha": sweep.alpha,
         "eval_set_hash": sweep.eval_set_hash,
+        "evaluated": dataclasses.asdict(sweep.evaluated),
         "kinds": {kind: [{"arm": c.arm, "seed": c.seed} for c in cells] for kind, cells in sweep.kinds.items()},
         "verdict": dataclasses.asdict(analysis.verdict),
         "warnings": list(analysis.warnings),

@@ -3,8 +3,11 @@
 import hashlib
 import json
 import shutil
+from statistics import fmean
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from reports.analysis import analyse
 from reports.collect import BrokenSweepError, read
@@ -125,6 +128,79 @@ def test_prompts_that_are_not_there_are_named(sweep, content, said):
     path = cell(sweep, "none0") / "per_prompt.jsonl"
     path.unlink() if content is None else path.write_text(content)
     assert f"none/0: {said}" in warnings(sweep)
+
+
+def rows_of(path, keep=lambda row: True, **values):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | values) + "\n" for row in rows if keep(row)))
+
+
+def every(sweep, file):
+    return (sweep.parents[1] / "cells").glob(f"*/{file}")
+
+
+def test_the_page_says_on_how_many_prompts_and_images_its_scores_rest(sweep):
+    tags = "single_object 6, two_object 6, counting 6, colors 6, position 6, color_attr 6"
+    files = written(sweep)
+    assert files["report.html"].count(f"36 prompts, 2 images each ({tags})") == 2  # beside the scores, and in Methods
+    assert "<dt>Evaluated on</dt><dd>36 prompts, 2 images each</dd>" in files["report.html"]
+    assert "Evaluated on 36 prompts, 2 images each (" in files["report.md"]
+    assert ", on 36 prompts, 2 images each (" in files["table.tex"].split("\n")[0]
+    size = json.loads(files["summary.json"])["evaluated"]
+    assert (size["prompts"], size["images"], size["by_tag"]["counting"]) == (36, [2], 6)
+
+
+def test_one_prompt_of_one_tag_is_one_prompt(sweep):
+    for path in every(sweep, "per_prompt.jsonl"):
+        rows_of(path, lambda row: row["prompt"] == "counting-1" and row["image"] == 0)
+    files = written(sweep)
+    assert "Evaluated on 1 prompt, 1 image.\n" in files["report.md"]
+    assert "Few prompts: scores rest on 1 prompt, 1 image." in warnings(sweep)
+    assert "they leave" not in warnings(sweep)  # one prompt does not tell how prompts differ
+
+
+def test_prompts_with_unequal_numbers_of_images_and_rows_without_any(sweep):
+    for path in every(sweep, "per_prompt.jsonl"):
+        rows_of(path, lambda row: row["tag"] in ("counting", "colors") and (row["tag"], row["image"]) != ("colors", 1))
+    assert "Evaluated on 12 prompts, 1 to 2 images each (counting 6, colors 6).\n" in written(sweep)["report.md"]
+    for path in every(sweep, "per_prompt.jsonl"):
+        path.unlink()
+    files = written(sweep)
+    assert not any("Evaluated on" in content for content in files.values())
+    assert "Few prompts" not in warnings(sweep)
+
+
+def test_few_prompts_are_warned_of_with_what_they_alone_leave_open(sweep):
+    (line,) = [line for line in warnings(sweep).split("\n") if line.startswith("Few prompts")]
+    assert "so few prompts alone leave a 95 % half-width of up to 0.16 (0.1 with 97 prompts)" in line
+    # Tags of equal size: the plain t interval over the prompts' means.
+    tables = [cell.prompts for cell in read(sweep).arm("none").done]
+    scores = [fmean(table[key].score for table in tables) for key in tables[0]]
+    half = stats.t.ppf(0.975, 35) * np.std(scores, ddof=1) / 6
+    assert f"; of strict overall score they leave ±{half:.2g} (none)" in line
+
+
+def test_prompts_that_are_enough_are_not_warned_of(sweep):
+    for path in every(sweep, "per_prompt.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        more = [row | {"prompt": f"{row['prompt']}-{i}"} for i in range(3) for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in more[: 2 * 97]))
+    assert "Few prompts" not in warnings(sweep)
+    for path in every(sweep, "per_prompt.jsonl"):
+        path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:-2]))
+    assert "Few prompts: scores rest on 96 prompts, 2 images each." in warnings(sweep)
+
+
+def test_texts_that_are_cut_off_are_warned_of_with_the_key_to_raise(sweep):
+    for path in every(sweep, "result.json"):
+        share = {"none0": 0.9, "none1": 0.9, "none2": 0.9, "latentkl0": 0.4}.get(path.parent.name, 0.05)
+        metrics = json.loads(path.read_text())["metrics"] | {"text/cut": share}
+        change(path, metrics=metrics)
+        change(path.with_name("evaluation.json"), metrics=metrics)
+        change(path.with_name("config.json"), episode={"name": "x", "max_text": 24, "max_pictures": 3, "turns": 2})
+    (line,) = [line for line in warnings(sweep).split("\n") if line.startswith("Texts cut off")]
+    assert "before they ended: none 90 %, latent_kl 17 %." in line
+    assert line.endswith("raise episode.max_text (24).")
 
 
 def test_costs_that_are_not_there_are_named_and_no_zero(sweep):
