@@ -12,7 +12,7 @@ import numpy as np
 from reports import statistics
 from reports.caveats import caveats
 from reports.findings import Analysis, EqualProxy, Family, Pair, Status, Verdict
-from reports.metrics import Better, digits, number, opening, p_value
+from reports.metrics import Better, capitalize_first, digits, number, p_value
 from reports.records import Arm, Sweep
 from reports.roles import gold, proxy
 from reports.statistics import Interval
@@ -259,7 +259,9 @@ def _verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
             f" correction)"
         )
     )
-    return Verdict(status, f"{opening(sweep.schema.phrase(sweep.primary))}: {'; '.join(clauses)}{more}.")
+    return Verdict(
+        status, f"{capitalize_first(sweep.schema.metric_phrase(sweep.primary))}: {'; '.join(clauses)}{more}."
+    )
 
 
 def _clause(pair: Pair, sweep: Sweep) -> str:

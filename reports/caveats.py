@@ -39,7 +39,7 @@ def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[
     yield from _prompt_warnings(sweep)
     yield from _cut_warnings(sweep)
     if shown is not sweep:
-        scored = sweep.schema.phrase(sweep.primary)
+        scored = sweep.schema.metric_phrase(sweep.primary)
         yield (
             f"{len(sweep.trained)} arms trained: figures, samples, configurations and exploratory measures are of the"
             f" baseline and the {len(shown.trained) - 1} best others on {scored}; scores are of all."
@@ -91,7 +91,7 @@ def _prompt_warnings(sweep: Sweep) -> Iterator[str]:
     for arm in sweep.arms:  # the baseline first
         half = _half_width_over_prompts(arm)
         if half is not None:
-            spread = f"; of {sweep.schema.phrase(sweep.primary)} they leave ±{half:.2g} ({arm.name})"
+            spread = f"; of {sweep.schema.metric_phrase(sweep.primary)} they leave ±{half:.2g} ({arm.name})"
             break
     yield (
         f"Few prompts: scores rest on {size.in_words}. Of a pass-or-fail score, so few prompts alone leave a 95 %"

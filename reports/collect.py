@@ -14,7 +14,7 @@ import numpy as np
 
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
 from reports.metrics import Metric, Schema
-from reports.records import Arm, Cell, EvaluationSize, Failure, Picture, Piece, PromptScore, Sample, Series, Sweep
+from reports.records import Arm, Cell, EvaluationSize, Failure, Picture, PromptScore, Sample, Segment, Series, Sweep
 from reports.text import names
 
 __all__ = [
@@ -23,9 +23,9 @@ __all__ = [
     "Cell",
     "Failure",
     "Picture",
-    "Piece",
     "PromptScore",
     "Sample",
+    "Segment",
     "Series",
     "Sweep",
     "read",
@@ -320,15 +320,15 @@ def _samples(folder: Path) -> Iterator[Sample]:
             tag=entry["tag"],
             scores={name: float(score) for name, score in entry["scores"].items()},
             reason=entry.get("reason") or "",
-            strip=tuple(_piece(folder, piece) for piece in entry["strip"]),
+            segments=tuple(_segment(folder, part) for part in entry["strip"]),
         )
 
 
-def _piece(folder: Path, entry: Mapping[str, Any]) -> Piece:
+def _segment(folder: Path, entry: Mapping[str, Any]) -> Segment:
     place = int(entry["turn"]), bool(entry["given"])
     if "picture" in entry:
         path = folder / Path(entry["picture"]).name
         if not path.is_file():
             raise BrokenSweepError(f"{path}: no such file")
-        return Piece(*place, picture=Picture(path))
-    return Piece(*place, text=entry["text"])
+        return Segment(*place, picture=Picture(path))
+    return Segment(*place, text=entry["text"])

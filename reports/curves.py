@@ -10,7 +10,7 @@ import numpy as np
 
 from reports import statistics
 from reports.drawing import PAPER, Mark, Panel, labelled, marks, sheet
-from reports.metrics import Metric, opening
+from reports.metrics import Metric, capitalize_first
 from reports.records import Arm, Floats, Series, Sweep
 from reports.roles import in_training, judge, judged, proxy
 
@@ -48,7 +48,7 @@ def learning(sweep: Sweep) -> Iterator[Panel]:
             )
             for arm in sweep.trained
         }
-        title = f"{opening(metric.in_words)} against its cost"
+        title = f"{capitalize_first(metric.in_words)} against its cost"
         yield from _curves(sweep, by_cost, f"{metric.row_field}_by_nfe", title, "velocity evaluations", gold)
 
 
@@ -62,10 +62,10 @@ def _titles(sweep: Sweep) -> dict[str, str]:
             continue  # the only part is the whole
         found |= {match[0]: title.format(*match.groups()) for match in matches}
     for metric in in_training(sweep):
-        found[f"train/{metric.row_field}"] = f"{opening(metric.in_words)} of the training rollouts"
+        found[f"train/{metric.row_field}"] = f"{capitalize_first(metric.in_words)} of the training rollouts"
     for name in dict.fromkeys((sweep.primary, *(metric.name for metric in sweep.schema.headlines))):
         if f"eval/{name}" in logged:
-            found[f"eval/{name}"] = f"{opening(sweep.schema.phrase(name))}, evaluated in the loop"
+            found[f"eval/{name}"] = f"{capitalize_first(sweep.schema.metric_phrase(name))}, evaluated in the loop"
     return found
 
 
@@ -101,7 +101,7 @@ def turns(sweep: Sweep) -> Iterator[Panel]:
         curves = {arm.name: {cell.seed: _by_number(cell.metrics, pattern) for cell in arm.done} for arm in sweep.arms}
         curves = {arm: {seed: s for seed, s in by_seed.items() if s.steps.size} for arm, by_seed in curves.items()}
         whole = sweep.schema.entries.get(f"{of}/{last}")
-        title = opening(whole.in_words if whole else first.label)
+        title = capitalize_first(whole.in_words if whole else first.label)
         yield from _curves(sweep, curves, f"by_{unit}/{of}/{unit}/{last}", title, unit, last)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from reports.drawing import INK, PAPER, RULE, Mark, Panel, labelled, marks, sheet
 from reports.findings import Analysis, Family
-from reports.metrics import Metric, opening
+from reports.metrics import Metric, capitalize_first
 from reports.penalties import Profile, profiles
 from reports.records import Floats, Sweep
 from reports.roles import proxy
@@ -60,7 +60,9 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
                 fontsize=8,
                 va="center",
             )
-        axes.set(ylim=(rows - 0.5, -0.55), yticks=[], xlabel=f"difference in {sweep.schema.phrase(sweep.primary)}")
+        axes.set(
+            ylim=(rows - 0.5, -0.55), yticks=[], xlabel=f"difference in {sweep.schema.metric_phrase(sweep.primary)}"
+        )
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.difference.mean:+.3f}" for p in family.pairs)
@@ -115,10 +117,12 @@ def drift(analysis: Analysis) -> Iterator[Panel]:
     schema, primary = analysis.sweep.schema, analysis.sweep.primary
     for name in ("drift/latent_kl", "drift/velocity_mse"):
         label = f"drift from the start, {schema.metric(name).label}"
-        yield from _scatter(analysis, name, label, f"{opening(schema.phrase(primary))} against {label}", log=True)
+        yield from _scatter(
+            analysis, name, label, f"{capitalize_first(schema.metric_phrase(primary))} against {label}", log=True
+        )
     if analysis.ladders and (rewarded := proxy(analysis.sweep)) not in ("", primary):
         title = "Gold against proxy along the ladder"
-        yield from _scatter(analysis, rewarded, f"{schema.phrase(rewarded)} of the evaluation", title, log=False)
+        yield from _scatter(analysis, rewarded, f"{schema.metric_phrase(rewarded)} of the evaluation", title, log=False)
 
 
 def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool) -> Iterator[Panel]:
@@ -156,7 +160,7 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
         if log:
             axes.set_xscale("log")
             _log_ticks(axes.xaxis)
-        scored = sweep.schema.phrase(sweep.primary)
+        scored = sweep.schema.metric_phrase(sweep.primary)
         axes.set(xlabel=label, ylabel=scored)
         drawn.finish(f"Scatter of {scored} against {label}, a small mark per seed and a large one per arm.")
     yield from drawn.panels

@@ -16,7 +16,7 @@ def gaps(sweep: Sweep) -> Iterator[str]:
     done = [cell for cell in sweep.cells if cell.state == "done"]
     without = [name(cell) for cell in done if sweep.primary not in cell.metrics]
     if without:
-        scored = sweep.schema.phrase(sweep.primary)
+        scored = sweep.schema.metric_phrase(sweep.primary)
         yield (
             f"{len(without)} of {len(done)} finished cells have no {scored} and no part in its means and"
             f" pairs: {first(without)}."

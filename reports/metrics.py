@@ -121,7 +121,7 @@ class Schema:
         """The metric called ``name``; one without an entry keeps its name, and nobody knows which way is better."""
         return self.entries.get(name) or _COSTS.get(name) or Metric(name, name, "Other", "neither", phrase=name)
 
-    def phrase(self, name: str) -> str:
+    def metric_phrase(self, name: str) -> str:
         """The metric's name inside a sentence."""
         return self.metric(name).in_words
 
@@ -140,8 +140,8 @@ class Schema:
         return tuple(metric for metric in self.entries.values() if metric.headline)
 
 
-def opening(words: str) -> str:
-    """``words`` as they open a sentence or a title: unlike ``str.capitalize``, with all later capitals kept."""
+def capitalize_first(words: str) -> str:
+    """``words`` with a capital first letter; unlike ``str.capitalize``, the other letters stay as they are."""
     return words[:1].upper() + words[1:]
 
 

@@ -18,10 +18,10 @@ from reports.analysis import analyse, drawn, leading
 from reports.collect import read
 from reports.drawing import Mark, Panel, failed, inline, marks
 from reports.findings import Analysis
-from reports.metrics import number, opening, p_value
+from reports.metrics import capitalize_first, number, p_value
 from reports.penalties import profiles
 from reports.records import Sweep
-from reports.strips import data_uri, reel
+from reports.samples import data_uri, sample_grid
 from reports.text import distinct, markdown, one_line, printable, tex
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
     return {
         "analysis": analysis,
         "sweep": sweep,
-        "primary": sweep.schema.phrase(sweep.primary),
+        "primary": sweep.schema.metric_phrase(sweep.primary),
         "correction_names": _CORRECTIONS,
         "marks": key,
         "trained_marks": [(name, mark) for name, mark in key if sweep.arm(name).trained],
@@ -171,7 +171,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "exploratory": [tables.pair_row(p, sweep) for p in analysis.exploratory.pairs],
         "forests": _forests(analysis, sections["differences"]),
         "equal_proxy": _equal_proxy_rows(analysis),
-        "reel": reel(shown),
+        "samples": sample_grid(shown),
         "failures": [cell for cell in sweep.cells if cell.failure is not None],
         "excluded": [cell for cell in sweep.cells if cell.state == "excluded"],
         "config_arms": arms,
@@ -221,7 +221,10 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("Failed", str(count["failed"])),
         ("CPU-hours", f"{hours:.2f}"),
         *([("Evaluated on", sweep.evaluated.in_words)] if sweep.evaluated.prompts else []),
-        ("Primary measure", f"{sweep.schema.phrase(sweep.primary)}\u00a0{'↑' if sweep.higher_is_better else '↓'}"),
+        (
+            "Primary measure",
+            f"{sweep.schema.metric_phrase(sweep.primary)}\u00a0{'↑' if sweep.higher_is_better else '↓'}",
+        ),
         ("Baseline", sweep.baseline),
         ("Kind of machine", next(iter(sweep.kinds), "–") if len(sweep.kinds) < 2 else f"{len(sweep.kinds)} kinds"),
     ]
@@ -288,7 +291,7 @@ def _template(name: str, *, escape: bool) -> Any:
         "md": markdown,
         "one_line": one_line,
         "picture": lambda panel: Markup(inline(panel)),
-        "opening": opening,
+        "capitalize_first": capitalize_first,
         "data_uri": data_uri,
         "score": lambda value: f"{value:.3g}".replace("-", "−"),
     }

@@ -26,7 +26,7 @@ def test_finished_sweep(finished):
     assert cell.metrics["cost/nfe_train"] == 96 * 2 * 12
     assert len(cell.prompts) == 36
     assert {p.tag for p in cell.prompts.values()} >= {"counting", "colors"}
-    prompt, thinking, picture = cell.samples[0].strip
+    prompt, thinking, picture = cell.samples[0].segments
     assert prompt.given
     assert prompt.text == cell.samples[0].prompt
     assert not thinking.given

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from reports.metrics import Metric, Schema, digits, number, opening, p_value
+from reports.metrics import Metric, Schema, capitalize_first, digits, number, p_value
 from tests.reports.families import EDITING, PICTURES
 
 PICTURE, EDIT = (
@@ -46,13 +46,13 @@ def test_p_value(p, text):
 def test_unknown_metrics_keep_their_name_and_have_no_better_direction():
     found = PICTURE.metric("my/score")
     assert (found.label, found.group, found.better) == ("my/score", "Other", "neither")
-    assert (PICTURE.phrase("my/score"), PICTURE.row_field("my/score")) == ("my/score", "")
+    assert (PICTURE.metric_phrase("my/score"), PICTURE.row_field("my/score")) == ("my/score", "")
 
 
 def test_a_metric_in_words():
-    assert PICTURE.phrase("heldout/distance_to_clean") == "distance to clean pictures (lower is cleaner)"
+    assert PICTURE.metric_phrase("heldout/distance_to_clean") == "distance to clean pictures (lower is cleaner)"
     assert PICTURE.metric("geneval/strict/counting").full_label == "Strict, by task: counting"
-    assert EDIT.phrase("editing/turn/3/O") == "turn 3 (editing O by turn)"
+    assert EDIT.metric_phrase("editing/turn/3/O") == "turn 3 (editing O by turn)"
     assert PICTURE.metric("cost/nfe_rollout").full_label == "Cost: NFE rollout"
 
 
@@ -63,8 +63,8 @@ def test_a_metric_without_a_group_has_a_label_and_no_column():
 
 
 def test_names_keep_their_capitals():
-    assert opening(EDIT.phrase("editing/O")) == "Editing score O"
-    assert opening("") == ""
+    assert capitalize_first(EDIT.metric_phrase("editing/O")) == "Editing score O"
+    assert capitalize_first("") == ""
 
 
 def test_of_two_descriptions_of_one_name_the_first_counts_and_the_name_is_kept():
