@@ -17,7 +17,7 @@ from ablations.display import duration
 from ablations.launchers import Launcher
 from ablations.launchers.batches import Batches
 from ablations.launchers.queue import Queue, SlurmDown
-from ablations.launchers.slurm_session import withdraw
+from ablations.launchers.slurm_session import cancel_jobs
 from ablations.plan import Cell, Plan, flat
 from ablations.record import planned, sweep_folder
 from ablations.worker import RUNNER, Job
@@ -87,25 +87,25 @@ def cancel(plan: Plan, cells: Sequence[Cell], root: Path) -> str:
     write_text(folder / "cancel", f"{time.time_ns()}\n")
     batches = Batches.of(root)
     tickets = [ticket for cell in cells if (ticket := batches.last(cell.id))]
-    withdrawn = 0
+    cancelled = 0
     if tickets:
         queue = Queue()
         queue.look([])
-        withdrawn = withdraw({ticket for ticket in tickets if queue.alive(ticket.job, ticket.submitted)})
-    return f"commands that run this sweep are told to end; {withdrawn} Slurm jobs cancelled"
+        cancelled = cancel_jobs({ticket for ticket in tickets if queue.alive(ticket.job, ticket.submitted)})
+    return f"commands that run this sweep are told to end; {cancelled} Slurm jobs cancelled"
 
 
-def rubbish(root: Path) -> list[tuple[Path, str]]:
+def stale_paths(root: Path) -> list[tuple[Path, str]]:
     """What nothing needs any more, with the reason: cells of no sweep, old copies of the code, logs of old jobs."""
     wanted = set[str]().union(*map(planned, root.glob("sweeps/*/")))
-    strange = (path for path in sorted(root.glob("cells/*")) if path.name not in wanted)
-    found = [(path, "a cell of no sweep") for path in strange if not CellFolder(path).claimed()]
+    unwanted = (path for path in sorted(root.glob("cells/*")) if path.name not in wanted)
+    found = [(path, "a cell of no sweep") for path in unwanted if not CellFolder(path).claimed()]
     for pattern in ("cells/*/*.tmp", "sweeps/*/*.tmp", "code/*.tmp"):
         found += [(path, "left by a killed process") for path in root.glob(pattern) if _age(path) > STALE]
-    return found + _rubbish_of_slurm(root, wanted)
+    return found + _stale_of_slurm(root, wanted)
 
 
-def _rubbish_of_slurm(root: Path, wanted: set[str]) -> list[tuple[Path, str]]:
+def _stale_of_slurm(root: Path, wanted: set[str]) -> list[tuple[Path, str]]:
     batches = Batches.of(root)
     latest = {ticket.folder for cell_id in wanted if (ticket := batches.last(cell_id))}
     tickets = [ticket for tickets in batches.tickets.values() for ticket in tickets]
@@ -125,12 +125,12 @@ def _rubbish_of_slurm(root: Path, wanted: set[str]) -> list[tuple[Path, str]]:
 
 
 def remove(found: Sequence[tuple[Path, str]]) -> None:
-    """Delete rubbish."""
+    """Delete what :func:`stale_paths` found."""
     for path, _ in found:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def rubbish_text(found: Sequence[tuple[Path, str]], removed: bool) -> str:
+def stale_text(found: Sequence[tuple[Path, str]], removed: bool) -> str:
     """A line for each, and their size."""
     size = sum(file.stat().st_size for path, _ in found for file in [path, *path.rglob("*")] if file.is_file())
     lines = [f"  {path}: {reason}" for path, reason in found]

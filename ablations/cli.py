@@ -59,7 +59,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[list[str]], int]]] = {
     "report": ("write the report of a sweep again: FOLDER | GRID", _report),
     "sft": ("fine-tune on prompts with answers: FOLDER dataset=jsonl dataset.path=FILE [key=value ...]", _sft),
     "registry": ("list slots, strategies, fields and sources", _registry),
-    "doctor": ("say what is to be mended before a sweep can run here: [launcher=slurm ...]", _doctor),
+    "doctor": ("say what has to be fixed before a sweep can run here: [launcher=slurm ...]", _doctor),
 }
 
 

@@ -48,7 +48,7 @@ class Controller:
     view: View
     interrupted: Callable[[], bool]
     """Whether the user goes: what can outlive the command goes on."""
-    recalled: Callable[[], bool] = lambda: False
+    cancelled: Callable[[], bool] = lambda: False
     """Whether the sweep is to end, with all that runs of it."""
     on_end: Callable[[str], None] = lambda _: None
     """Called with the id of a cell that reached its end."""
@@ -116,10 +116,10 @@ class Controller:
         """Whether the end is asked for; passes it on to the workers."""
         late = time.monotonic() > self._deadline
         self.over_budget = self.over_budget or late
-        if late or self.recalled():
+        if late or self.cancelled():
             session.stop()
         elif self.interrupted() or self.storage_fault:
-            if where := session.leave():
+            if where := session.detach():
                 self.view.say(where)
         else:
             return False
@@ -129,7 +129,7 @@ class Controller:
         """Start cells in free places; note what other controllers did with the rest."""
         self.over_budget = False
         for cell_id in self._due():
-            startable = session.free() > 0 and not self.over_budget
+            startable = session.free_slots() > 0 and not self.over_budget
             if startable and not self.ledger.affords(cell_id):
                 self.over_budget, startable = True, False
             if startable or self.states[cell_id] is State.RUNNING:
@@ -166,7 +166,7 @@ class Controller:
             self._ended_jobs[cell_id] = end.job
         if end.outcome is Outcome.STORAGE:
             self.storage_fault = True
-        if not (stopping or self.interrupted() or self.recalled()) and self._in_vain(cell_id, end):
+        if not (stopping or self.interrupted() or self.cancelled()) and self._in_vain(cell_id, end):
             self._died(cell_id, end)
         state = self._state(cell_id)
         if state is State.DONE:

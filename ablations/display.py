@@ -32,25 +32,25 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def time_left(controller: Controller, places: int) -> str:
+def time_left(controller: Controller, capacity: int) -> str:
     """How long the rest will take, from the cells that finished here; empty before the first.
 
-    ``places`` is how many run at a time, 0 if nobody knows.
+    ``capacity`` is how many run at a time, 0 if nobody knows.
     """
-    if not controller.seconds or not places:
+    if not controller.seconds or not capacity:
         return ""
     each = sum(controller.seconds) / len(controller.seconds)
     now = time.monotonic()
     begun = sum(min(each, now - controller.started[cell_id]) for cell_id in controller.mine)
-    return f"about {duration((each * len(controller.pending()) - begun) / places)} left"
+    return f"about {duration((each * len(controller.pending()) - begun) / capacity)} left"
 
 
 class PlainView:
     """One line for each cell that ends, and now and then one about those that run."""
 
-    def __init__(self, metric: str, places: int) -> None:
+    def __init__(self, metric: str, capacity: int) -> None:
         self.metric = metric
-        self.places = places
+        self.capacity = capacity
         self._spoke = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -67,7 +67,7 @@ class PlainView:
         """Print what runs, if nothing was printed for a while."""
         if time.monotonic() - self._spoke > QUIET:
             running = _running(controller.mine, controller) or ("queued" if controller.mine else "waiting for others")
-            self.say("; ".join(filter(None, [running, time_left(controller, self.places)])))
+            self.say("; ".join(filter(None, [running, time_left(controller, self.capacity)])))
 
     def __enter__(self) -> PlainView:
         return self
@@ -79,9 +79,9 @@ class PlainView:
 class LiveView:
     """A table of arms and states that stays in place, with failures printed above it."""
 
-    def __init__(self, metric: str, places: int) -> None:
+    def __init__(self, metric: str, capacity: int) -> None:
         self.metric = metric
-        self.places = places
+        self.capacity = capacity
         self._live: Live | None = None
         self._drawn = 0.0
         self._controller: Controller | None = None
@@ -112,7 +112,7 @@ class LiveView:
         from rich.table import Table
 
         ended = len(controller.states) - len(controller.pending())
-        left = time_left(controller, self.places)
+        left = time_left(controller, self.capacity)
         table = Table("arm", *(state.value for state in State), self.metric, "running now")
         table.caption = f"{ended} of {len(controller.states)} cells" + (f", {left}" if left else "")
         for arm, cells in _by_arm(controller):
@@ -192,9 +192,9 @@ class _Unfailing:
         return getattr(self._stream, name)
 
 
-def make_view(metric: str, places: int) -> PlainView | LiveView:
+def make_view(metric: str, capacity: int) -> PlainView | LiveView:
     """The live table if someone watches, plain lines otherwise."""
-    return LiveView(metric, places) if sys.stdout.isatty() else PlainView(metric, places)
+    return LiveView(metric, capacity) if sys.stdout.isatty() else PlainView(metric, capacity)
 
 
 def _by_arm(controller: Controller) -> Iterator[tuple[str, list[Cell]]]:

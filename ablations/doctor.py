@@ -1,4 +1,4 @@
-"""``action=doctor``: whether a sweep can run here, and what to mend."""
+"""``action=doctor``: whether a sweep can run here, and what to fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Check:
 
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
     """What to do; empty if all is well."""
 
 
@@ -59,9 +59,9 @@ def report(checks: Iterable[Check]) -> bool:
     """Print the checks as they are made; whether all is well."""
     well = True
     for check in checks:
-        print(f"{'mend' if check.mend else 'ok':<5} {check.what:<11} {check.found}", flush=True)
-        if check.mend:
+        print(f"{'fix' if check.fix else 'ok':<5} {check.what:<11} {check.found}", flush=True)
+        if check.fix:
             well = False
-            print(f"      -> {check.mend}", flush=True)
-    print("all is well" if well else "something is to be mended")
+            print(f"      -> {check.fix}", flush=True)
+    print("all is well" if well else "something has to be fixed")
     return well

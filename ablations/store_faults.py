@@ -30,8 +30,8 @@ _WORDS = {
     r"failed with error code (401|407)": _SIGN_IN,
     r"failed with error code 403": _RIGHTS,
     r"failed with error code (?!408|425|429)[34]\d\d": _SERVER,
-    r"(password )?authentication failed|[Aa]ccess denied": "mend user and password in MLFLOW_TRACKING_URI",
-    r"database .* does not exist|[Uu]nknown database": "make that database, or mend MLFLOW_TRACKING_URI",
+    r"(password )?authentication failed|[Aa]ccess denied": "correct user and password in MLFLOW_TRACKING_URI",
+    r"database .* does not exist|[Uu]nknown database": "make that database, or correct MLFLOW_TRACKING_URI",
 }
 _SQLITE = {
     "SQLITE_READONLY": "make the database writable, or set MLFLOW_TRACKING_URI to another store",

@@ -67,7 +67,7 @@ class Interrupt:
             signal.signal(number, handler)
 
 
-class Recall:
+class CancelFlag:
     """Whether ``action=cancel`` was given for a sweep since this command began."""
 
     def __init__(self, folder: Path) -> None:
@@ -165,13 +165,13 @@ def _act(request: Request, plan: Plan, cells: list[Cell], command: str, runner: 
         return MISTAKE
     for note in (*plan.notes, *request.launcher.notes()):
         print(f"note: {note}")
-    recall = Recall(folder)
+    cancelled = CancelFlag(folder)
     rerun = Rerun(folder, request.rerun)
     with Interrupt(request.launcher.on_interrupt()) as interrupt:
-        controller, mirror = _run(request, plan, cells, folder, runner, interrupt, recall, rerun.since)
+        controller, mirror = _run(request, plan, cells, folder, runner, interrupt, cancelled, rerun.since)
     if not controller.pending():
         rerun.end()
-    if interrupt.asked or recall():
+    if interrupt.asked or cancelled():
         print(f"interrupted: {controller.counts()}; to go on:\n  {command}")
         print(f"to look:\n  {command} action=status\nto end what still runs:\n  {command} action=cancel")
         return INTERRUPTED
@@ -185,10 +185,10 @@ def _look(request: Request, plan: Plan, cells: list[Cell], command: str, runner:
         checks = [checks_of_folder(root), request.launcher.checks(root, runner)]
         return DONE if report_checks(itertools.chain.from_iterable(checks)) else INCOMPLETE
     if action == "gc":
-        found = actions.rubbish(root)
+        found = actions.stale_paths(root)
         if not request.dry_run:
             actions.remove(found)
-        print(actions.rubbish_text(found, not request.dry_run))
+        print(actions.stale_text(found, not request.dry_run))
     elif action == "status":
         print(actions.status_text(plan, cells, root, request.launcher))
     elif action == "explain":
@@ -211,12 +211,12 @@ def _run(
     folder: Path,
     runner: str,
     interrupt: Interrupt,
-    recall: Recall,
+    cancelled: CancelFlag,
     since: float,
 ) -> tuple[Controller, Mirror | None]:
     """Run what is missing, to the end or to the second Ctrl-C."""
-    places = request.launcher.places()
-    view = make_view(request.grid.primary["metric"], places)
+    capacity = request.launcher.capacity()
+    view = make_view(request.grid.primary["metric"], capacity)
     mirror = Mirror(request.root, folder, plan, view.say) if request.tracker == "mlflow" else None
     on_end = mirror.wake if mirror else lambda _: None
     controller = Controller(
@@ -224,7 +224,7 @@ def _run(
         request.root / "cells",
         view,
         interrupted=interrupt,
-        recalled=recall,
+        cancelled=cancelled,
         on_end=on_end,
         rerun=request.rerun,
         since=since,
@@ -239,7 +239,7 @@ def _run(
                 session.kill()
             except (Refused, SlurmDown) as error:
                 print(f"error: {error}", file=sys.stderr)
-                if where := session.leave():
+                if where := session.detach():
                     print(where)
     return controller, mirror
 

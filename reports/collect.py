@@ -96,7 +96,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         correction=plan["correction"],
         command=tuple(plan["command"]),
         seeds=tuple(plan["seeds"]),
-        arms=tuple(_without_strangers(arms)),
+        arms=tuple(_exclude_other_eval_sets(arms)),
         refused=tuple((called[name], reason) for name, reason in refused),
         created=plan["created"],
         git_sha=plan.get("git_sha") or "",
@@ -156,7 +156,7 @@ def _higher_is_better(direction: str) -> bool:
     return direction.startswith("max")
 
 
-def _without_strangers(arms: list[Arm]) -> Iterator[Arm]:
+def _exclude_other_eval_sets(arms: list[Arm]) -> Iterator[Arm]:
     """Exclude cells evaluated on another set than most: their scores cannot be paired with the others'."""
     hashes = Counter(cell.eval_set_hash for arm in arms for cell in arm.done)
     usual = hashes.most_common(1)[0][0] if hashes else ""

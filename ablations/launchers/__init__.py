@@ -23,7 +23,7 @@ __all__ = ["End", "Inline", "Launcher", "Local", "Session", "Slurm"]
 class Session(Protocol):
     """Workers at work; used as a context manager, whose end leaves none behind but those of a cluster."""
 
-    def free(self) -> int:
+    def free_slots(self) -> int:
         """How many more jobs can start now."""
 
     def start(self, job: Job) -> None:
@@ -35,7 +35,7 @@ class Session(Protocol):
     def poll(self, seconds: float) -> list[tuple[Job, End]]:
         """Jobs that ended; waits for the first one up to ``seconds``."""
 
-    def leave(self) -> str:
+    def detach(self) -> str:
         """The user goes: what cannot outlive the command writes a checkpoint and ends; says where the rest is."""
 
     def stop(self) -> None:
@@ -61,7 +61,7 @@ class Launcher(Protocol):
             interrupted: whether the user asked for the end.
         """
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         """How many cells run at a time."""
 
     def describe(self) -> str:

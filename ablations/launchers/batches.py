@@ -23,7 +23,7 @@ class Ticket:
     """When this process knew of it, by its monotonic clock: Slurm had it by then, whatever other clocks say."""
 
     @property
-    def withdrawn(self) -> bool:
+    def cancelled(self) -> bool:
         """Whether its end was asked for by a command of the sweeper, so that it says nothing about the cell."""
         try:
             return self.job in (self.folder / "withdrawn").read_text(encoding="utf-8").split()

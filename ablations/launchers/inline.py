@@ -25,7 +25,7 @@ class Inline:
         """Open a session."""
         return InlineSession(interrupted)
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         """One."""
         return 1
 
@@ -60,7 +60,7 @@ class InlineSession:
     interrupted: Callable[[], bool]
     ended: list[tuple[Job, End]] = field(default_factory=list)
 
-    def free(self) -> int:
+    def free_slots(self) -> int:
         """One place, unless a job waits to be collected."""
         return 0 if self.ended else 1
 
@@ -81,7 +81,7 @@ class InlineSession:
         ended, self.ended = self.ended, []
         return ended
 
-    def leave(self) -> str:
+    def detach(self) -> str:
         """Nothing to do: the running job polls ``interrupted``."""
         return ""
 

@@ -52,18 +52,18 @@ class Local:
         context.set_forkserver_preload([runner.partition(":")[0], "ablations.worker"])
         _start_server()
         gpus: list[str | None] = [*visible_gpus()] or [None]
-        places = self.places()
-        share = min(1.0, len(visible_gpus()) / places)
-        return LocalSession(context, [gpus[i % len(gpus)] for i in range(places)], share)
+        capacity = self.capacity()
+        share = min(1.0, len(visible_gpus()) / capacity)
+        return LocalSession(context, [gpus[i % len(gpus)] for i in range(capacity)], share)
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         """How many cells run at a time."""
         return self.workers or len(visible_gpus()) or usable_cores()
 
     def describe(self) -> str:
         """Say how many cells run at a time, and on what."""
         gpus = len(visible_gpus())
-        return f"local: {self.places()} at a time, {f'{gpus} GPUs' if gpus else 'on CPU'}"
+        return f"local: {self.capacity()} at a time, {f'{gpus} GPUs' if gpus else 'on CPU'}"
 
     def check(self, root: Path, names: Sequence[str]) -> None:
         """Nothing can be amiss."""
@@ -90,19 +90,19 @@ class LocalSession:
     """``places`` holds the GPU of every free place (None on a CPU)."""
 
     context: multiprocessing.context.ForkServerContext
-    places: list[str | None]
+    slots: list[str | None]
     share: float = 0.0
     """GPUs per place."""
     jobs: dict[ForkServerProcess, tuple[Job, str | None]] = field(default_factory=dict)
     stopping: bool = False
 
-    def free(self) -> int:
+    def free_slots(self) -> int:
         """Places without a worker."""
-        return len(self.places)
+        return len(self.slots)
 
     def start(self, job: Job) -> None:
         """Fork a worker for the job."""
-        gpu = self.places.pop(0)
+        gpu = self.slots.pop(0)
         variables = of_worker(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         job = replace(job, gpus=self.share)
         process = self.context.Process(target=run_in_process, args=(job, variables), name=job.cell_id)
@@ -125,12 +125,12 @@ class LocalSession:
         ended = []
         for process in [process for process in self.jobs if process.exitcode is not None]:
             job, gpu = self.jobs.pop(process)
-            self.places.append(gpu)
+            self.slots.append(gpu)
             ended.append((job, End.of_exit(process.exitcode or 0, process.pid or 0)))
             process.close()
         return ended
 
-    def leave(self) -> str:
+    def detach(self) -> str:
         """Nothing here outlives the command."""
         self.stop()
         return ""

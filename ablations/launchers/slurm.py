@@ -25,7 +25,7 @@ class Slurm(SlurmJobs):
         """Open a session; nothing is submitted yet."""
         return SlurmSession(self, root, runner)
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         """How many cells run at a time, 0 where that is for the cluster to say."""
         return self.max_parallel * self.pack
 

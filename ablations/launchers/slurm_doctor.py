@@ -89,8 +89,8 @@ def _probe(launcher: SlurmJobs, root: Path, runner: str) -> Iterator[Check]:
             state = ask("squeue", "--noheader", f"--jobs={job}", "--states=all", "--Format=State:20,Reason:60").split()
             ended = "see the logs in " + str(folder)
             waits = "wait, or ask for less; the sweep itself can wait in the queue"
-            mend = waits if state[:1] == ["PENDING"] else f"share {root} with the nodes; {ended}"
-            yield Check("folder", f"nothing from job {job} after {PATIENCE:.0f} s, it is {' '.join(state)}", mend)
+            fix = waits if state[:1] == ["PENDING"] else f"share {root} with the nodes; {ended}"
+            yield Check("folder", f"nothing from job {job} after {PATIENCE:.0f} s, it is {' '.join(state)}", fix)
             return
         yield Check("folder", f"a job can write in {root}, and imports the code")
         if not (folder / "scontrol").exists():

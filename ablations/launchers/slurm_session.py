@@ -56,7 +56,7 @@ class SlurmSession:
         self._looked = float("-inf")
         self._code: Path | None = None
 
-    def free(self) -> int:
+    def free_slots(self) -> int:
         """Cells for as many jobs as may be submitted; otherwise no limit, since the cluster has the queue."""
         most, pack = self.launcher.max_queued, self.launcher.pack
         return (most - len(self._mine)) * pack - len(self._waiting) if most else sys.maxsize
@@ -84,7 +84,7 @@ class SlurmSession:
         self._looked = time.monotonic()
         return [*self._results(), *(self._deaths() if asked else ())]
 
-    def leave(self) -> str:
+    def detach(self) -> str:
         """Let Slurm have the jobs; cells that were not submitted stay as they are."""
         count, jobs = sum(map(len, self._mine.values())), sorted({t.job.partition("_")[0] for t in self._mine})
         self._waiting.clear()
@@ -95,7 +95,7 @@ class SlurmSession:
         """Cancel the jobs; running cells write a checkpoint."""
         self._stopping = True
         self._waiting.clear()
-        withdraw(self._mine)
+        cancel_jobs(self._mine)
 
     def kill(self) -> None:
         """Nothing here ends with the command."""
@@ -245,7 +245,7 @@ class SlurmSession:
             for job in self._mine.pop(ticket):
                 self._spent.add((ticket, job.cell_id))
                 stopped = job.cell_id in ends and End.of_json(ends[job.cell_id]).outcome is Outcome.STOPPED
-                if ticket.withdrawn or (stopped and status.cause != "cancelled"):
+                if ticket.cancelled or (stopped and status.cause != "cancelled"):
                     yield job, End(Outcome.STOPPED, job=ticket.job)
                 else:
                     message = f"its Slurm job {ticket.job} ended as {status}"
@@ -270,7 +270,7 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(came)
 
 
-def withdraw(tickets: Iterable[Ticket]) -> int:
+def cancel_jobs(tickets: Iterable[Ticket]) -> int:
     """Cancel jobs, so that their ends say nothing about their cells; how many they were.
 
     Raises:

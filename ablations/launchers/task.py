@@ -62,7 +62,7 @@ class Task:
         # What this very job left before Slurm started it again says nothing about how it will end.
         _ends().unlink(missing_ok=True)
         for job in self.jobs:
-            _outlive_predecessor(CellFolder(job.folder, job.ended_job))
+            _wait_for_predecessor(CellFolder(job.folder, job.ended_job))
         ends = {job.cell_id: end for job in self.jobs if (end := _given_up(job))}
         ends |= self._run([job for job in self.jobs if job.cell_id not in ends], notice)
         if any(end.outcome is Outcome.FAILED for end in ends.values()) and not alone:
@@ -186,7 +186,7 @@ def _given_up(job: Job) -> End | None:
     return None
 
 
-def _outlive_predecessor(cell: CellFolder) -> None:
+def _wait_for_predecessor(cell: CellFolder) -> None:
     """Wait until a worker that this very job had before Slurm started it again has fallen silent.
 
     On another node, whose connection to Slurm broke, it may still be alive.

@@ -98,7 +98,7 @@ def test_the_doctor_finds_a_folder_that_cannot_be_used(sandbox, capsys):
     sandbox.root.write_text("a file")
     assert sandbox.inline("action=doctor") == 1
     output = capsys.readouterr().out
-    assert "mend  folder      cannot write in" in output
+    assert "fix   folder      cannot write in" in output
     assert "-> choose another root=" in output
 
 

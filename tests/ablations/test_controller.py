@@ -25,11 +25,11 @@ class Places:
     """A session that starts jobs and never ends them."""
 
     def __init__(self, free: int):
-        self.places = free
+        self.slots = free
         self.started = []
 
-    def free(self):
-        return self.places - len(self.started)
+    def free_slots(self):
+        return self.slots - len(self.started)
 
     def start(self, job):
         self.started.append(job.cell_id)

@@ -190,17 +190,17 @@ def test_what_a_job_left_is_read_when_it_can_be(fake):
 
 def test_only_so_many_jobs_are_submitted_as_the_user_says(fake):
     session = fake.session(max_queued=2, pack=2)
-    assert session.free() == 4
+    assert session.free_slots() == 4
     for name in "abcd":
         session.start(fake.job(name))
-    assert session.free() == 0
+    assert session.free_slots() == 0
     session.poll(0.0)
-    assert session.free() == 0
+    assert session.free_slots() == 0
     fake.leave("1_0", a=End(Outcome.DONE), b=End(Outcome.DONE))
     fake.show(j1_1="RUNNING")
     session.poll(0.0)
-    assert session.free() == 2
-    assert fake.session().free() > 10_000
+    assert session.free_slots() == 2
+    assert fake.session().free_slots() > 10_000
 
 
 def test_no_more_jobs_than_allowed_are_submitted_of_cells_that_pack_less_well(fake):
@@ -285,7 +285,7 @@ def test_a_refusal_on_the_way_is_no_mistake_of_the_command(fake):
     session.start(fake.job("b"))
     with pytest.raises(Refused, match="invalid partition"):
         session.poll(0.0)
-    assert "1 cells stay with Slurm: squeue --jobs=1" in session.leave()
+    assert "1 cells stay with Slurm: squeue --jobs=1" in session.detach()
 
 
 @pytest.mark.parametrize(("state", "jobs"), [("FAILED", 3), ("NODE_FAIL", 3), ("TIMEOUT", 1), ("OUT_OF_MEMORY", 1)])
@@ -317,7 +317,7 @@ def test_ctrl_c_while_a_job_is_submitted_ends_neither_sbatch_nor_what_is_known_o
     with Interrupt("stopping") as interrupt:
         session.poll(0.0)
         assert interrupt.asked
-    assert "1 cells stay with Slurm" in session.leave()
+    assert "1 cells stay with Slurm" in session.detach()
 
 
 def test_a_second_ctrl_c_waits_for_a_submission_even_if_another_thread_takes_it(fake, monkeypatch):
@@ -395,7 +395,7 @@ def test_gc_leaves_the_code_and_the_probes_alone_that_somebody_may_need(fake):
         (fake.root / name).mkdir(parents=True)
         if name.endswith("old"):
             os.utime(fake.root / name, (0, time.time() - 8 * 86400))
-    found = {f"{path.parent.name}/{path.name}" for path, _ in actions.rubbish(fake.root)}
+    found = {f"{path.parent.name}/{path.name}" for path, _ in actions.stale_paths(fake.root)}
     assert {name for name in found if name.startswith(("code/", "slurm/doctor"))} == {"code/old", "slurm/doctor-old"}
 
 
@@ -430,7 +430,7 @@ def test_the_doctor_waits_until_its_job_has_written_all_before_it_tidies_up(fake
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     # The limit of the probe has nothing to do with that of the cells.
     *_, last = checks_of_slurm(Slurm(signal_s=600), fake.root, "runner:run")
-    assert (last.what, last.mend) == ("signals", "")
+    assert (last.what, last.fix) == ("signals", "")
     assert "1_0_result.pkl" in left
     assert not list(fake.root.glob("slurm/doctor-*"))
 
@@ -439,7 +439,7 @@ def test_the_doctor_finds_a_container_in_which_a_job_cannot_queue_itself_again(f
     fake.shim("scancel", "true")
     fake.shim("sbatch", "touch $(dirname $1)/started; echo Submitted batch job 1")
     *_, last = checks_of_slurm(Slurm(), fake.root, "runner:run")
-    assert (last.what, last.mend) == ("container", "put Slurm's commands into launcher.container")
+    assert (last.what, last.fix) == ("container", "put Slurm's commands into launcher.container")
 
 
 def test_the_doctor_finds_a_folder_whose_files_cannot_be_locked(tmp_path, monkeypatch):
@@ -447,6 +447,6 @@ def test_the_doctor_finds_a_folder_whose_files_cannot_be_locked(tmp_path, monkey
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    mends = {check.what: check.mend for check in doctor.checks_of_folder(tmp_path / "runs")}
-    assert "Lustre: mount -o flock" in mends["locks"]
-    assert mends["claims"] == ""
+    fixes = {check.what: check.fix for check in doctor.checks_of_folder(tmp_path / "runs")}
+    assert "Lustre: mount -o flock" in fixes["locks"]
+    assert fixes["claims"] == ""
