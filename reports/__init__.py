@@ -1,6 +1,7 @@
-"""From a sweep's folder to a report: statistics, figures and pages that are a pure function of the files in it.
+"""Turns a sweep's folder into a report; the same files always give the same report.
 
-``python -m reports SWEEP`` or :func:`write`.  Stands on the run folders alone: it knows nothing of how they were made.
+Use ``python -m reports SWEEP`` or :func:`write`.  Only the files of the runs are read; nothing is imported from the
+packages that made them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ __all__ = ["write"]
 
 
 def write(sweep_folder: Path) -> Path:
-    """Write ``<sweep_folder>/report/`` anew: HTML, Markdown, LaTeX, CSV, JSON and figures.
+    """Write ``<sweep_folder>/report/``: HTML, Markdown, LaTeX, CSV, JSON and figures. An older report is replaced.
 
-    The same files in give the same bytes out, and a sweep that is still running gives a report of what is there.
-    A figure that cannot be drawn is logged as an error and leaves a note in its place.
+    The same files always give the same bytes. A sweep that is still running gives a report of the cells that are done.
+    A figure that cannot be drawn is logged as an error, and the pages have a note in its place.
 
     Args:
         sweep_folder: the folder that holds ``sweep.json``.

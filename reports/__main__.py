@@ -13,7 +13,7 @@ SWEEPS = Path("runs/sweeps")
 
 
 def find(name: str) -> Path | None:
-    """The folder meant by ``name``: a path, a folder under ``runs/sweeps``, or the newest sweep of a grid there."""
+    """The folder that ``name`` means: a path, a folder under ``runs/sweeps``, or a grid's newest sweep there."""
     for folder in (Path(name), SWEEPS / name):
         if (folder / "sweep.json").is_file():
             return folder
@@ -32,7 +32,7 @@ def _created(folder: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 on success, 2 where there is no such sweep, 1 where it or a figure of it cannot be made."""
+    """Run the command. Returns 0 on success, 1 if the report or a figure failed, 2 if there is no such sweep."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         getattr(stream, "reconfigure", dict)(errors="backslashreplace")  # whatever the terminal can show
     parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)

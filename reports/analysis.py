@@ -1,4 +1,4 @@
-"""From the records of a sweep to everything that the pages state: intervals, comparisons, warnings, the verdict."""
+"""Computes what the pages state: intervals, comparisons, warnings and the verdict."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from reports.statistics import Interval
 
 T = TypeVar("T")
 
-#: A sweep of more trained arms than this is too large to be compared in all pairs and on all measures, or drawn whole.
+#: With more trained arms than this, not all pairs and measures are compared, and not all arms are drawn.
 LARGE = 16
 
-#: Rounding between a metric and the mean of its rows.
+#: A metric and the mean of its rows may differ by this much, by rounding.
 _SAME = 1e-6
 
-#: In the verdict's sentence, more comparisons than this are counted instead of listed.
+#: With more comparisons than this, the verdict gives their number instead of listing them.
 _LISTED = 3
 
 
 def analyse(sweep: Sweep) -> Analysis:
-    """Compute everything; deterministic."""
+    """Compute everything that the pages state. Deterministic."""
     families = tuple(family for family in _families(sweep) if family.pairs)
     ladders = _ladders(sweep)
     return Analysis(
@@ -46,7 +46,7 @@ def analyse(sweep: Sweep) -> Analysis:
 
 
 def leading(sweep: Sweep) -> Sweep:
-    """The sweep itself; if it is large, with its baseline, the untouched model and the best of its other arms alone."""
+    """The sweep itself. A large one is reduced to its baseline, the untouched model and the best other arms."""
     if len(sweep.trained) <= LARGE:
         return sweep
     sign = 1 if sweep.higher_is_better else -1
@@ -57,7 +57,7 @@ def leading(sweep: Sweep) -> Sweep:
 
 
 def drawn(analysis: Analysis) -> Analysis:
-    """What figures show of an analysis: all of it, or what is about the leading arms of a large sweep."""
+    """The part of an analysis that is drawn: all of it, or only the leading arms of a large sweep."""
     sweep = leading(analysis.sweep)
     if sweep is analysis.sweep:
         return analysis
@@ -74,7 +74,7 @@ def drawn(analysis: Analysis) -> Analysis:
 
 
 def better(sweep: Sweep, name: str) -> Better:
-    """Which way is better: as declared for the primary metric, else as known."""
+    """Which direction is better: for the primary metric as the grid says, for others as the schema says."""
     return (
         ("higher" if sweep.higher_is_better else "lower") if name == sweep.primary else sweep.schema.metric(name).better
     )
@@ -110,12 +110,12 @@ def _families(sweep: Sweep) -> Iterator[Family]:
 
 
 def _checkpoint(arm: Arm) -> object:
-    """What an arm starts from."""
+    """The checkpoint that an arm starts from."""
     return arm.config.get("model", {}).get("checkpoint")
 
 
 def _by_seed(arm: Arm, table: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, T]:
-    """What ``table`` holds of an arm; of one that did not train, the same for every seed."""
+    """``table`` by seed. An arm that does not train has one entry, which is repeated for every seed."""
     return table if arm.trained or not table else dict.fromkeys(seeds, next(iter(table.values())))
 
 
@@ -147,7 +147,7 @@ def _corrected(pairs: Sequence[Pair], correction: str) -> list[Pair]:
 
 
 def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
-    """Add the intervals that resample prompts, where the rows by prompt add up to the metric itself."""
+    """Add the intervals over prompts, if the mean of the scores by prompt is the metric itself."""
     arm, other = sweep.arm(pair.arm), sweep.arm(pair.other)
     mine, theirs = (_by_seed(one, {cell.seed: cell.prompts for cell in one.done}, pair.seeds) for one in (arm, other))
     tables = [(mine[seed], theirs[seed]) for seed in pair.seeds]
@@ -167,7 +167,7 @@ def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
 
 
 def _exploratory(sweep: Sweep) -> Family:
-    """All other measures of the leading arms against the baseline, under one false-discovery correction."""
+    """All other measures of the leading arms against the baseline, corrected together for false discoveries."""
     baseline = sweep.arm(sweep.baseline)
     names = dict.fromkeys((*sweep.secondary, *(metric.name for metric in sweep.schema.columns)))
     names.pop(sweep.primary, None)
@@ -184,7 +184,7 @@ def _exploratory(sweep: Sweep) -> Family:
 
 
 def _ladders(sweep: Sweep) -> dict[str, tuple[tuple[float, str], ...]]:
-    """Arms by weight of their regularizer, for each regularizer that comes with two weights or more."""
+    """Regularizer -> (weight, arm) by weight, for every regularizer that has two weights or more."""
     points: dict[str, dict[float, str]] = {}
     free: list[str] = []
     for arm in sweep.trained:
@@ -193,13 +193,13 @@ def _ladders(sweep: Sweep) -> dict[str, tuple[tuple[float, str], ...]]:
             points.setdefault(regularizer["name"], {}).setdefault(weight, arm.name)
         elif regularizer:
             free.append(arm.name)
-    # The arm without a penalty is the common end of every ladder.
+    # The arm without a penalty has weight 0 in every ladder.
     common = {0.0: free[0]} if len(free) == 1 else {}
     return {name: tuple(sorted((common | ladder).items())) for name, ladder in points.items() if len(ladder) > 1}
 
 
 def _equal_proxy(sweep: Sweep, ladders: Mapping[str, tuple[tuple[float, str], ...]]) -> Iterator[EqualProxy]:
-    """Gold at equal proxy: each seed's ladder is read at the same levels of the proxy score."""
+    """The gold score that each ladder has at the same proxy score, by linear interpolation within each seed."""
     rewarded, meant = proxy(sweep), gold(sweep)
     if rewarded == meant:
         return
@@ -240,7 +240,7 @@ def _verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
     if family is None:
         return Verdict("nothing to compare", "No arm can be compared with the baseline yet.")
     pairs = family.pairs
-    # Tests without a correction allow one claim: that all differ.
+    # Uncorrected tests support one claim only: that all comparisons differ.
     enough = all if sweep.correction == "none" else any
     if enough(_shown(pair, sweep.alpha) for pair in pairs):
         status: Status = "difference shown"

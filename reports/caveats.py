@@ -1,4 +1,4 @@
-"""What a reader should know before believing a report: cells that are missing, too few seeds, unequal compute."""
+"""The warnings of a report: missing cells, too few seeds or prompts, texts cut off, unequal compute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reports.gaps import first, gaps, machines, name
 from reports.metrics import p_value
 from reports.records import Arm, Sweep
 
-#: Relative difference in velocity evaluations or CPU time from the baseline that is worth a warning.
+#: Velocity evaluations or CPU time may differ from the baseline's by this share without a warning.
 _UNEQUAL_COMPUTE = 0.1
 
 #: Half-width of a 95 % interval that the prompts alone may leave to a pass-or-fail score. It is about as large as the
@@ -27,12 +27,12 @@ _CUT = 0.1
 #: Ends of the names of an episode's limits (``max_...``) on other things than the length of a text.
 _NOT_OF_TEXTS = ("pictures", "images", "turns", "rounds")
 
-#: What a recorded commit ends with when files differed from it.
+#: A recorded commit ends so if there were uncommitted changes.
 _DIRTY = ("+", "dirty")
 
 
 def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[str]:
-    """The warnings of a report, a sentence each; ``shown`` is what figures show of the sweep."""
+    """The warnings of a report, one sentence each; ``shown`` is the part of the sweep that is drawn."""
     yield from _cell_warnings(sweep)
     yield from gaps(sweep)
     yield from machines(sweep, families)

@@ -1,4 +1,4 @@
-"""Read a sweep's folder into records; everything after this module is a function of them."""
+"""Reads a sweep's folder into records. All other modules work on these records."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         raise ValueError(f"arms: {twice[0]!r} is there twice, and its seeds would count twice")
     for arm in plan["arms"]:
         _check_cells(arm)
-    # From here on, arms are called as they can be read.
+    # From here on arms have printable names.
     called = names([*(arm["name"] for arm in plan["arms"]), *(entry["arm"] for entry in plan["refused"])])
     baseline = called.get(plan["baseline"])
     schema, unnamed = _schema(root, plan["arms"])
@@ -110,8 +110,8 @@ def _by_seed(arm: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _schema(root: Path, arms: Sequence[Mapping[str, Any]]) -> tuple[Schema, dict[str, str]]:
-    """What the finished cells call their measures, and cell -> why one does not tell."""
-    parsed: dict[str, list[Metric]] = {}  # most cells of a sweep say the very same
+    """The descriptions of measures that the finished cells give, and cell -> why one gives none."""
+    parsed: dict[str, list[Metric]] = {}  # most cells have equal files
     found, unnamed = [], {}
     for identity in (str(identity) for arm in arms for _, identity in _by_seed(arm)):
         path = root / identity / "metrics_schema.json"
@@ -140,7 +140,7 @@ def _entries(path: Path) -> list[Metric]:
 
 
 def _check_cells(arm: Mapping[str, Any]) -> None:
-    """Refuse an arm one of whose runs would count twice."""
+    """Refuse an arm in which a run would count twice."""
     seeds = Counter(int(seed) for seed in arm["cells"])
     for seed, times in seeds.items():
         if times > 1:
@@ -157,7 +157,7 @@ def _higher_is_better(direction: str) -> bool:
 
 
 def _exclude_other_eval_sets(arms: list[Arm]) -> Iterator[Arm]:
-    """Exclude cells evaluated on another set than most: their scores cannot be paired with the others'."""
+    """Mark cells as excluded that were evaluated on another set than most: their scores cannot be compared."""
     hashes = Counter(cell.eval_set_hash for arm in arms for cell in arm.done)
     usual = hashes.most_common(1)[0][0] if hashes else ""
     for arm in arms:
@@ -174,7 +174,7 @@ def _cell(root: Path, arm: str, seed: int, identity: str, scored: str, unnamed: 
             cell = _finished(folder, arm, seed, identity, scored)
             return replace(cell, faults=(unnamed[identity], *cell.faults)) if identity in unnamed else cell
         except (BrokenSweepError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            # Kept as a record: one damaged cell must not cost the report of all others.
+            # One damaged cell must not stop the report, so it becomes a record of its own.
             message = str(error) if isinstance(error, BrokenSweepError) else f"{type(error).__name__}: {error}"
             return Cell(arm, seed, identity, "broken", failure=Failure("broken files", message, None, ""))
     if (folder / "failure.json").exists():
@@ -221,7 +221,7 @@ def _finished(folder: Path, arm: str, seed: int, identity: str, scored: str) -> 
 
 
 def _vouch(folder: Path, config: Mapping[str, Any], seed: int) -> None:
-    """Refuse a result that is not the one that ``DONE`` was written for, or of another seed than the plan's."""
+    """Refuse a result that changed after ``DONE`` was written, or whose seed is not the planned one."""
     vouched = (folder / "DONE").read_text(encoding="utf-8").strip()
     if vouched and vouched != hashlib.sha256((folder / "result.json").read_bytes()).hexdigest():
         raise BrokenSweepError(f"{folder / 'result.json'}: changed since DONE was written for it")
@@ -240,7 +240,7 @@ def _metric_faults(evaluated: Mapping[str, Any], final: Mapping[str, Any], costs
 
 
 def _history(path: Path, updates: int) -> tuple[dict[str, Series], list[str]]:
-    """Name -> what was logged by update; and what is wrong with the file."""
+    """Name -> logged series, and what is wrong with the file."""
     found, cut = read_rows(path)
     faults = ["metrics.jsonl: the last line is cut off"] if cut else []
     if not found and updates:
@@ -250,7 +250,7 @@ def _history(path: Path, updates: int) -> tuple[dict[str, Series], list[str]]:
     for row in found:
         step = int(row.pop("step"))
         for name, value in numbers(row).items():
-            # After a resume a step may come twice: the later row is the one that the run went on from.
+            # After a resume a step may be there twice: the run continued from the later row.
             points = rows.setdefault(name, {})
             changed += points.get(step, value) != value
             points[step] = value
@@ -264,7 +264,7 @@ def _history(path: Path, updates: int) -> tuple[dict[str, Series], list[str]]:
 
 
 def _prompt_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows by prompt, and what is wrong with the file."""
+    """The rows of ``per_prompt.jsonl``, and what is wrong with the file."""
     rows, cut = read_rows(path)
     faults = ["per_prompt.jsonl: the last line is cut off"] if cut else []
     if not rows:
@@ -286,10 +286,10 @@ def _size(rows: Sequence[Mapping[str, Any]]) -> EvaluationSize:
 def _prompt_scores(whole: Sequence[Mapping[str, Any]], scored: str) -> tuple[dict[str, PromptScore], list[str]]:
     """Prompt -> score, and what is wrong with the rows.
 
-    A score is by the rows' field ``scored``; rows without it, and all where it is empty, say nothing about the primary
-    metric.
-    A metric is the unweighted mean of its tags' means over rows. A prompt counts under the tag of its first row, but
-    its rows, which are of several tags where edits are chained, keep the weight that they have in the metric.
+    Scores are read from the field ``scored``; rows without it are skipped, and all are if ``scored`` is empty.
+    A metric is the unweighted mean over tags of the means over a tag's rows. In a chain of edits the rows of one prompt
+    have several tags. Such a prompt is listed under the tag of its first row, and each of its rows keeps the weight
+    that it has in the metric.
     """
     rows, faults = [row for row in whole if scored in row], []
     odd = sum(not math.isfinite(float(row[scored])) for row in rows)
@@ -314,7 +314,7 @@ def _samples(folder: Path) -> Iterator[Sample]:
     index = folder / "index.json"
     for number, entry in enumerate(read_json(index) if index.exists() else ()):
         yield Sample(
-            # Cells of one evaluation set list the same prompts in the same order; the words alone may come twice.
+            # All cells of an evaluation set list its prompts in one order; two prompts may have the same text.
             key=f"{number} {entry['prompt']}",
             prompt=entry["prompt"],
             tag=entry["tag"],

@@ -1,4 +1,4 @@
-"""Figures of what changes with the updates, the denoising step or the turn; one function a section."""
+"""Figures by update, by denoising step and by turn; one function for each section."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from reports.roles import in_training, judge, judged, proxy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Learning curves of what was rewarded: pattern of the logged name -> title, which takes up the pattern's group.
+#: Learning curves of the reward: pattern of the logged name -> title, filled in with the pattern's group.
 _REWARDS = {
     "train/reward": "Training reward",
     "train/reward/(.+)": "Training reward: {}",
     r"train/turn/(\d+)/reward": "Training reward of turn {}",
 }
 
-#: Final measures by the number of a part of the episode: what comes before, what is counted, the number, the rest.
+#: A final measure of one turn or step, such as ``editing/turn/2/O``: prefix, unit, number, rest.
 _NUMBERED = re.compile(r"(.+)/(\w+)/(\d+)/(.+)")
 
-#: Blocks of updates whose means make the points of a proxy-against-gold path.
+#: Points of a proxy-against-gold path; each is the mean of a block of updates.
 PATH_BLOCKS = 10
 
 
 def learning(sweep: Sweep) -> Iterator[Panel]:
-    """Training reward, its components and turns, measures by update, and one by velocity evaluations."""
+    """Reward, its components and turns, and measures by update; one measure also by velocity evaluations."""
     for name, title in _titles(sweep).items():
         curves = {arm.name: arm.curves(name) for arm in sweep.trained}
         yield from _curves(sweep, curves, name, title, "update", name)
@@ -53,13 +53,13 @@ def learning(sweep: Sweep) -> Iterator[Panel]:
 
 
 def _titles(sweep: Sweep) -> dict[str, str]:
-    """Logged name -> title, of what is drawn by update."""
+    """Logged name -> title of its curve by update."""
     logged = sorted({name for cell in sweep.cells for name in cell.history})
     found: dict[str, str] = {}
     for pattern, title in _REWARDS.items():
         matches = [match for name in logged if (match := re.fullmatch(pattern, name))]
         if len(matches) == 1 and matches[0].groups():
-            continue  # the only part is the whole
+            continue  # a single component is the reward itself
         found |= {match[0]: title.format(*match.groups()) for match in matches}
     for metric in in_training(sweep):
         found[f"train/{metric.row_field}"] = f"{capitalize_first(metric.in_words)} of the training rollouts"
@@ -70,7 +70,7 @@ def _titles(sweep: Sweep) -> dict[str, str]:
 
 
 def _evaluations(history: Mapping[str, Series], gold: str) -> Floats | None:
-    """Velocity evaluations so far, of rollout, training and reference, at the steps of ``gold``; None without any."""
+    """Velocity evaluations so far (rollout, training, reference) at the steps of ``gold``; None if there were none."""
     kinds = ("cost/nfe_rollout", "cost/nfe_train", "cost/nfe_reference")
     spent = [history[name] for name in kinds if name in history]
     steps = history[gold].steps
@@ -81,7 +81,7 @@ def _evaluations(history: Mapping[str, Series], gold: str) -> Floats | None:
 
 
 def _at_equal_steps(by_seed: Mapping[int, Series]) -> dict[int, Series]:
-    """Curves with steps of their own, as episodes of any length have, interpolated at steps that all of them cover."""
+    """Curves whose steps differ, interpolated at equal steps within the range that all of them cover."""
     first = max((series.steps[0] for series in by_seed.values()), default=0)
     last = min((series.steps[-1] for series in by_seed.values()), default=0)
     if last <= first:
@@ -91,7 +91,7 @@ def _at_equal_steps(by_seed: Mapping[int, Series]) -> dict[int, Series]:
 
 
 def turns(sweep: Sweep) -> Iterator[Panel]:
-    """Quality of the final evaluation by turn or step, the untouched model's too."""
+    """Final scores by turn or step, with those of the untouched model."""
     series: dict[tuple[str, str, str], Metric] = {}
     for metric in sweep.schema.entries.values():
         if match := _NUMBERED.fullmatch(metric.name):
@@ -106,16 +106,16 @@ def turns(sweep: Sweep) -> Iterator[Panel]:
 
 
 def _by_number(metrics: Mapping[str, float], pattern: str) -> Series:
-    """The values of the metrics that match ``pattern``, in order of the number in its group."""
+    """The values of the metrics that match ``pattern``, ordered by the number in its group."""
     found = sorted((int(m[1]), value) for name, value in metrics.items() if (m := re.fullmatch(pattern, name)))
     return Series(*np.array(found, dtype=np.float64).reshape(-1, 2).T)
 
 
 def hacking(sweep: Sweep) -> Iterator[Panel]:
-    """Training reward against the judge: the gap over time, and the path in the plane of both.
+    """Training reward against the judge: the gap by update, and the path of one against the other.
 
-    Nothing where the rollouts were measured by the reward alone, which says nothing about itself; and of arms that
-    were rewarded with the judge's score.
+    There is no figure if the rollouts were measured by the reward alone. Arms whose reward is the judge's score, or
+    contains it, are not drawn.
     """
     metric = judge(sweep)
     if metric is None:
@@ -136,7 +136,7 @@ def hacking(sweep: Sweep) -> Iterator[Panel]:
 
 
 def _on_one_scale(sweep: Sweep, metric: Metric) -> bool:
-    """Whether the reward minus ``metric`` means something: both are declared to have the same bounds."""
+    """Whether ``metric`` may be subtracted from the reward: both are declared to have the same bounds."""
     rewarded = sweep.schema.metric(proxy(sweep))
     return metric.better == "higher" and metric.bounds is not None and metric.bounds == rewarded.bounds
 
@@ -217,7 +217,7 @@ def _by_step(sweep: Sweep, name: str, title: str) -> Iterator[Panel]:
 def _curves(
     sweep: Sweep, curves: Mapping[str, Mapping[int, Series]], name: str, title: str, xlabel: str, ylabel: str
 ) -> Iterator[Panel]:
-    """Mean over seeds with a pointwise 95 % band and a thin line per seed; nothing if no arm logged it."""
+    """Mean over seeds with a pointwise 95 % band, and a thin line for each seed; no panel if no arm logged it."""
     if not any(curves.values()):
         return
     style, ends = marks(sweep.arms), []

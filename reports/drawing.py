@@ -1,4 +1,4 @@
-"""How figures look: colour-blind-safe marks, quiet axes, and SVG whose bytes depend on the data alone."""
+"""The style of all figures: colour-blind-safe marks, plain axes, and SVG whose bytes depend on the data alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Ink, rules and paper; the page swaps them for its own so that one SVG serves light and dark.
+#: Text, grid lines and background; pages replace them by variables, so that one SVG fits light and dark.
 INK, RULE, PAPER = "#1b1f24", "#d5d9df", "#fefefe"
 
 #: Okabe and Ito's colour-blind-safe palette without its yellow, which is too faint for lines.
@@ -77,13 +77,13 @@ _RC: dict[Any, Any] = {
 }
 
 
-#: Characters of a name in a figure's key, and of an axis's label; of longer ones the middle is left out.
+#: Most characters of a name in a legend, and of an axis label; longer ones lose their middle.
 _KEY, _LABEL = 40, 44
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How one arm is drawn, everywhere."""
+    """Colour, marker and line style of an arm, the same in all figures."""
 
     colour: str
     marker: str
@@ -102,7 +102,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Panel:
-    """One finished picture: a file of its own and a part of the page."""
+    """A finished figure; it becomes a file and a part of the page."""
 
     name: str
     title: str
@@ -110,7 +110,7 @@ class Panel:
     svg: str
     png: bytes
     fault: str = ""
-    """Why it could not be drawn; then there is neither SVG nor PNG."""
+    """Why it could not be drawn; ``svg`` and ``png`` are empty then."""
     missing: frozenset[str] = frozenset()
     """Characters that no font on this machine has; the PNG shows boxes for them."""
 
@@ -121,7 +121,7 @@ def themed(colour: str) -> str:
 
 
 def marks(arms: Sequence[Arm]) -> dict[str, Mark]:
-    """A mark for every arm: colour and marker change together, so that neither is needed to tell arms apart."""
+    """A mark for every arm. Neighbours differ in colour and in marker, so that either is enough to tell them apart."""
     trained = [arm.name for arm in arms if not arm.untouched]
     shapes, dashes = list(MARKERS), ("-", "--", ":", "-.")
     found = {arm.name: Mark(UNTOUCHED, "X", ":") for arm in arms if arm.untouched}
@@ -132,7 +132,7 @@ def marks(arms: Sequence[Arm]) -> dict[str, Mark]:
 
 
 class Sheet:
-    """A figure that is being drawn by :func:`sheet`; ``panel`` is what became of it, None where nothing was drawn."""
+    """A figure that :func:`sheet` is drawing; ``panel`` is the result, None if nothing was drawn."""
 
     def __init__(self, name: str, title: str, figure: Figure, axes: Axes) -> None:
         self.name = name
@@ -151,9 +151,9 @@ class Sheet:
         """Render the figure once as SVG and once as PNG.
 
         Args:
-            alt: what there is to see, for those who cannot.
-            legend: draw a key of the artists that were :func:`labelled`; files carry it, pages hide it in favour of a
-                common one.
+            alt: what the figure shows, for screen readers.
+            legend: draw a legend of all that is :func:`labelled`. It is shown in the files; pages hide it, as they
+                have one legend for all figures of a section.
         """
         import matplotlib
 
@@ -180,18 +180,17 @@ class Sheet:
 
 @contextmanager
 def sheet(name: str, title: str, width: float = 4.3, height: float = 3.0, left: float = 0.78) -> Iterator[Sheet]:
-    """A figure of ``width`` x ``height`` inches in the house style, without pyplot and its global state.
+    """A figure of ``width`` x ``height`` inches in the style of all reports, without pyplot and its global state.
 
-    Margins are fixed, ``left`` inches beside the axes: panels line up with each other, and layout engines, which draw
-    every figure three times over, are not needed.  Nothing of matplotlib's settings outside decides how it looks.  A
-    fault while it is drawn is the panel's ``fault`` and goes no further.
+    Margins are fixed, so that panels line up; layout engines would draw every figure three times.  matplotlib's
+    settings outside of this function have no effect.  An error while drawing becomes the panel's ``fault``.
 
     Args:
-        name: of what is drawn, for the file's name; also the salt of the SVG's ids, so that pages can hold many.
+        name: of the file; also the salt of the SVG's ids, so that ids of several figures on a page differ.
         title: shown above the panel on the page.
-        width: of the figure.
-        height: of the figure.
-        left: margin.
+        width: of the figure, inches.
+        height: of the figure, inches.
+        left: margin beside the axes, inches.
     """
     matplotlib = _matplotlib()
     from matplotlib.figure import Figure
@@ -204,17 +203,17 @@ def sheet(name: str, title: str, width: float = 4.3, height: float = 3.0, left: 
         drawn = Sheet(name, title, figure, figure.add_axes(box))
         try:
             yield drawn
-        except Exception as error:  # whatever matplotlib, its fonts or an odd number comes up with
+        except Exception as error:  # from matplotlib, its fonts or odd numbers
             drawn.panel = failed(name, title, error)
 
 
 def failed(name: str, title: str, error: Exception) -> Panel:
-    """What stands in the place of a figure that cannot be drawn."""
+    """The panel in place of a figure that cannot be drawn."""
     return Panel(file_name(name), title, "", "", b"", fault=f"{type(error).__name__}: {error}")
 
 
 def _matplotlib() -> ModuleType:
-    """matplotlib, imported without the environment's backend and settings, of which a wrong one would stop it."""
+    """matplotlib, imported without the environment's backend and settings: wrong ones would make the import fail."""
     names = ("MPLBACKEND", "MATPLOTLIBRC")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
@@ -225,12 +224,12 @@ def _matplotlib() -> ModuleType:
 
 
 def labelled(name: str) -> str:
-    """The ``label=`` of what is drawn for ``name``: matplotlib would hide one that is empty or begins with "_"."""
+    """The ``label=`` for ``name``, with a space in front: matplotlib hides labels that are empty or begin with "_"."""
     return f" {name}"
 
 
 def _fit_text(figure: Figure) -> frozenset[str]:
-    """Make all text of ``figure`` printable and give it fonts that have its glyphs; the characters that none has."""
+    """Make all text of ``figure`` printable and choose fonts that have its glyphs; returns characters that none has."""
     from matplotlib.text import Text
 
     missing: frozenset[str] = frozenset()
@@ -245,7 +244,7 @@ def _fit_text(figure: Figure) -> frozenset[str]:
 
 
 def inline(panel: Panel) -> str:
-    """The panel's SVG as a part of an HTML page: themed by the page's variables, free of ids that would clash."""
+    """The panel's SVG for an HTML page: with the page's colours, and without ids that would clash."""
     from markupsafe import escape
 
     body = panel.svg[panel.svg.index("<svg") :]

@@ -1,4 +1,4 @@
-"""Figures of final results; one function a section, each giving its panels."""
+"""Figures of final results; one function for each section, which yields its panels."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from reports.text import shorten
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-#: Characters of either name in a comparison's label.
+#: Most characters of each of the two names in a comparison's label.
 _NAME = 26
 
-#: Measures of a group that is drawn side by side: of fewer the table says as much, more do not fit.
+#: How many measures a group must have to be drawn: fewer are easily read in the table, more do not fit.
 _FEWEST, _MOST = 4, 16
 
 
 def forests(analysis: Analysis) -> Iterator[Panel]:
-    """Paired differences on the primary metric: a dot per seed, mean and interval per comparison."""
+    """Paired differences of the primary metric: a dot for each seed, mean and interval for each comparison."""
     style = marks(analysis.sweep.arms)
     for family in analysis.families:
         yield from _forest(family, style, analysis.sweep)
@@ -71,7 +71,7 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
 
 
 def parts(analysis: Analysis) -> Iterator[Panel]:
-    """Final measures of one group, arms side by side, where all have one better direction, hence one axis."""
+    """Final measures by group, arms side by side; only groups with one better direction, as they share an axis."""
     known = {name for found in analysis.intervals.values() for name in found}
     groups: dict[str, list[Metric]] = {}
     for measure in analysis.sweep.schema.columns:
@@ -84,7 +84,7 @@ def parts(analysis: Analysis) -> Iterator[Panel]:
 
 
 def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) -> Iterator[Panel]:
-    """A column per measure, in it a mark per arm with its interval over seeds."""
+    """A column for each measure, with a mark and an interval over seeds for each arm."""
     style, arms, words = marks(analysis.sweep.arms), analysis.intervals, []
     step = min(0.8 / len(arms), 0.16)
     with sheet(f"parts/{measures[0].name}", title, 6.5, 2.9) as drawn:
@@ -113,7 +113,7 @@ def _side_by_side(analysis: Analysis, measures: Sequence[Metric], title: str) ->
 
 
 def drift(analysis: Analysis) -> Iterator[Panel]:
-    """Final score against drift from the reference by both measures; along ladders, joined in order of weight."""
+    """Final score against both measures of drift from the reference; the arms of a ladder are joined by a line."""
     schema, primary = analysis.sweep.schema, analysis.sweep.primary
     for name in ("drift/latent_kl", "drift/velocity_mse"):
         label = f"drift from the start, {schema.metric(name).label}"
@@ -135,7 +135,7 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
             seeds = [seed for seed in xs if seed in ys and (xs[seed] > 0 or not log)]
             mark = style[arm.name]
             if not arm.trained and log and ys:
-                # It has not drifted, but for rounding, which a logarithmic axis would blow up.
+                # Its drift is 0 but for rounding, which cannot be shown on a logarithmic axis.
                 axes.axhline(
                     next(iter(ys.values())), color=mark.colour, linestyle=":", linewidth=1, label=labelled(arm.name)
                 )
@@ -167,7 +167,7 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
 
 
 def _log_ticks(axis: Axis) -> None:
-    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis."""
+    """Label a logarithmic axis with plain numbers at 1, 2 and 5 of each decade."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

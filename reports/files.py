@@ -1,4 +1,4 @@
-"""Reading JSON that runs have left behind, where a fault is named and never passed over."""
+"""Reads the JSON files of runs; every fault is reported with the name of the file."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    r"""The objects of a JSON-lines file, and whether its last line was cut off; none if there is no such file.
+    r"""The objects of a JSON-lines file, and whether its last line is cut off; no objects if there is no such file.
 
-    Lines end at ``\n`` alone: words may hold the other characters that end lines elsewhere, such as U+2028.
+    Only ``\n`` ends a line: texts may hold other line separators, such as U+2028.
 
     Raises:
         BrokenSweepError: the file cannot be read, or a line before the last is not an object.
@@ -74,12 +74,12 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def not_numbers(row: Mapping[str, Any]) -> list[str]:
-    """``key is value`` for what is no finite number in ``row``."""
+    """``key is value`` for every value of ``row`` that is no finite number."""
     return [f"{key} is {json.dumps(value)[:40]}" for key, value in row.items() if not is_number(value)]
 
 
 def is_number(value: object) -> bool:
-    """Whether ``value`` is a finite number, and no truth value."""
+    """Whether ``value`` is a finite number; True and False are not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

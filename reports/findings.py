@@ -1,4 +1,4 @@
-"""What was found in a sweep: the records that the analysis fills and that caveats, figures, tables and pages read."""
+"""Records of results: the analysis makes them; caveats, figures, tables and pages read them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Pair:
     seeds: tuple[int, ...]
     comparison: Comparison
     floor: float
-    """The smallest corrected p within reach with this many pairs."""
+    """The smallest corrected p that is possible with this many pairs."""
     decimals: int | None
-    """Digits that the metric is printed with."""
+    """Decimals that the metric is printed with; None for scientific notation."""
     p_adjusted: float = 1.0
     crossed: Interval | None = None
-    """Bootstrap over seeds and prompts."""
+    """Bootstrap interval over seeds and prompts."""
     new_prompts: Interval | None = None
-    """These checkpoints on new prompts: clustered by prompt, nothing said about new training runs."""
+    """Interval for these checkpoints on new prompts, clustered by prompt; it says nothing about new training runs."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Comparisons that are corrected together."""
+    """Comparisons whose p-values are corrected together."""
 
     key: str
     title: str
@@ -44,7 +44,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The one-sentence answer."""
+    """The answer in one sentence."""
 
     status: Status
     sentence: str
@@ -52,7 +52,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class EqualProxy:
-    """One level of the proxy: gold score by ladder, and the paired difference of the first two ladders."""
+    """At one proxy score: the gold score of each ladder, and the paired difference of the first two ladders."""
 
     level: float
     gold: Mapping[str, Interval]
@@ -65,11 +65,11 @@ class Analysis:
 
     sweep: Sweep
     intervals: Mapping[str, Mapping[str, Interval]]
-    """Arm -> metric -> mean and interval over seeds; unstable arms are left out."""
+    """Arm -> metric -> mean and interval over seeds; without unstable arms."""
     families: tuple[Family, ...]
     exploratory: Family
     ladders: Mapping[str, tuple[tuple[float, str], ...]]
-    """Regularizer -> (weight, arm) in order of weight, where a grid has a ladder of weights."""
+    """Regularizer -> (weight, arm) by weight, if the grid has a ladder of weights."""
     equal_proxy: tuple[EqualProxy, ...]
     verdict: Verdict
     warnings: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Which fonts of this machine have the glyphs that the figures' own font lacks."""
+"""Finds installed fonts for glyphs that the figures' own font lacks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font
 
-#: The font of all figures, which comes with matplotlib.
+#: The font of all figures; it comes with matplotlib.
 FONT = "DejaVu Sans"
 
-#: Shown by no glyph of their own: joiners, and selectors of a variant of the character before.
+#: Characters without a glyph of their own: joiners, and variation selectors.
 _WITHOUT_GLYPH = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xFE00, 0xFE10)))
 
 
 def fallback(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Families that have those of ``characters`` which :data:`FONT` has not, and the characters that no font has."""
+    """Font families for those of ``characters`` that :data:`FONT` lacks, and the characters that no font has."""
     own = _own()
     wanted = frozenset(c for c in characters if not (c.isspace() or c in _WITHOUT_GLYPH or own.get_char_index(ord(c))))
     return _search(wanted) if wanted else ((), wanted)
@@ -44,13 +44,13 @@ def _search(wanted: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
 
 @cache
 def _installed() -> tuple[tuple[str, str], ...]:
-    """(family, file) of upright fonts of usual weight, those without serifs first."""
+    """(family, file) of the installed upright fonts of regular weight, sans-serif ones first."""
     from matplotlib.font_manager import fontManager
 
     found = {
         font.name: font.fname
         for font in sorted(fontManager.ttflist, key=lambda font: str(font.fname), reverse=True)
-        # One of them has a box for every character, and is there to have no other boxes.
+        # "Last Resort" has a box for every character.
         if font.style == "normal" and font.weight in (400, "normal", "regular") and "Last Resort" not in font.name
     }
     return tuple(sorted(found.items(), key=lambda item: ("Sans" not in item[0], item)))
@@ -62,5 +62,5 @@ def _has(path: str, character: str) -> bool:
     try:
         font = get_font(path)
         return bool(font.scalable and font.get_char_index(ord(character)))
-    except (OSError, RuntimeError, ValueError):  # taken away since it was listed, or of a kind that cannot be drawn
+    except (OSError, RuntimeError, ValueError):  # removed since it was listed, or of a format that cannot be drawn
         return False

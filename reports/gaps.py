@@ -1,4 +1,4 @@
-"""What finished cells lack and how they differ: said, so that no mean is over other runs than its reader thinks."""
+"""Warnings about incomplete cells and differing machines: which runs a mean is really over."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from reports.findings import Family
 from reports.records import Arm, Cell, Sweep
 
-#: In a warning, more names than this are cut off.
+#: Most names in a warning.
 _NAMED = 6
 
 
 def gaps(sweep: Sweep) -> Iterator[str]:
-    """A sentence for each way in which the means of a report are not over all of its cells."""
+    """A sentence for each reason why a mean is not over all cells."""
     done = [cell for cell in sweep.cells if cell.state == "done"]
     without = [name(cell) for cell in done if sweep.primary not in cell.metrics]
     if without:
@@ -42,7 +42,7 @@ def gaps(sweep: Sweep) -> Iterator[str]:
 
 
 def machines(sweep: Sweep, families: Sequence[Family]) -> Iterator[str]:
-    """What a reader should know where cells ran on several kinds of machine."""
+    """Warnings if cells ran on several kinds of machine."""
     kinds = sweep.kinds
     if len(kinds) < 2:
         return
@@ -64,12 +64,12 @@ def machines(sweep: Sweep, families: Sequence[Family]) -> Iterator[str]:
 
 
 def name(cell: Cell) -> str:
-    """What a cell is called in a warning."""
+    """The name of a cell in a warning, ``arm/seed``."""
     return f"{cell.arm}/{cell.seed}"
 
 
 def first(names: Sequence[str], separator: str = ", ") -> str:
-    """A few of ``names``."""
+    """The first few of ``names``."""
     return separator.join(names[:_NAMED]) + (f"{separator}…" if len(names) > _NAMED else "")
 
 
@@ -100,7 +100,7 @@ def _without(arm: Arm, seeds: Sequence[int]) -> str:
 
 
 def _shared(sweep: Sweep) -> Iterator[str]:
-    """Arms that are one and the same runs."""
+    """Arms that consist of the same runs."""
     arms: dict[str, list[str]] = {}
     for cell in sweep.cells:
         arms.setdefault(cell.identity, []).append(cell.arm)

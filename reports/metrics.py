@@ -1,4 +1,4 @@
-"""What the measures are called and which way is better, as the runs themselves say; and numbers as they are printed."""
+"""Names of measures and their better direction, as the runs describe them; and the formatting of numbers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Better = Literal["higher", "lower", "neither"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A final quantity, as an entry of ``metrics_schema.json`` describes it.
+    """A final value, as an entry of ``metrics_schema.json`` describes it.
 
     Attributes:
         label: within its group.
-        group: of columns; one without has no column.
-        better: which way is.
-        headline: whether it is among the few that say most.
-        row_field: the field that it is a mean of: of rows by prompt, of a sample's scores, of training rollouts.
-        phrase: its name inside a sentence, if label and group do not make one.
-        bounds: the lowest and the highest value that there can be; None if there are none, or nobody declared them.
+        group: heading over its column; a value without a group has no column.
+        better: the better direction.
+        headline: whether it is one of the few most important values.
+        row_field: the field that it is a mean of, in rows by prompt, in a sample's scores and in training rollouts.
+        phrase: its name inside a sentence; by default made of label and group.
+        bounds: the lowest and highest possible value; None if it has none, or if they are not declared.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Metric:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Metric:
-        """Read an entry; keys that are not named here are for others.
+        """Read an entry; other keys are ignored.
 
         Raises:
             ValueError: a key is missing or of another kind.
@@ -55,12 +55,12 @@ class Metric:
 
     @property
     def arrow(self) -> str:
-        """An arrow in the better direction, empty if there is none."""
+        """An arrow in the better direction; empty if there is none."""
         return {"higher": "↑", "lower": "↓", "neither": ""}[self.better]
 
     @property
     def full_label(self) -> str:
-        """Group and label in one."""
+        """Group and label together."""
         return f"{self.group}: {self.label}" if self.group else self.label
 
     @property
@@ -94,11 +94,11 @@ _COSTS = {metric.name: metric for metric in COSTS}
 
 @dataclass(frozen=True)
 class Schema:
-    """What the cells of a sweep say of their measures.
+    """The descriptions of measures in all cells of a sweep.
 
     Attributes:
-        entries: name -> description, in the order of columns, the groups in the order in which they first come.
-        conflicts: names of which cells say different things; the first description counts.
+        entries: name -> description, in the order of columns; groups are ordered by their first entry.
+        conflicts: names that cells describe differently; the first description counts.
     """
 
     entries: Mapping[str, Metric] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Schema:
 
     @classmethod
     def union(cls, schemas: Iterable[Sequence[Metric]]) -> Schema:
-        """Of the schemas of several cells, in order; of two descriptions of one name the first counts."""
+        """Merge the schemas of several cells in order; of two descriptions of one name the first counts."""
         found: dict[str, Metric] = {}
         conflicts: dict[str, None] = {}
         for schema in schemas:
@@ -118,7 +118,7 @@ class Schema:
         return cls({metric.name: metric for metric in ordered}, tuple(conflicts))
 
     def metric(self, name: str) -> Metric:
-        """The metric called ``name``; one without an entry keeps its name, and nobody knows which way is better."""
+        """The metric called ``name``; without an entry it is shown by its name and has no better direction."""
         return self.entries.get(name) or _COSTS.get(name) or Metric(name, name, "Other", "neither", phrase=name)
 
     def metric_phrase(self, name: str) -> str:
@@ -126,17 +126,17 @@ class Schema:
         return self.metric(name).in_words
 
     def row_field(self, name: str) -> str:
-        """The field of rows, of scores of a sample and of training rollouts that a metric is a mean of, if any."""
+        """The field that the metric is a mean of (:attr:`Metric.row_field`); empty if there is none."""
         return self.metric(name).row_field
 
     @cached_property
     def columns(self) -> tuple[Metric, ...]:
-        """Those that have a column."""
+        """The metrics that have a column."""
         return tuple(metric for metric in self.entries.values() if metric.group)
 
     @cached_property
     def headlines(self) -> tuple[Metric, ...]:
-        """The few that say most."""
+        """The few most important metrics."""
         return tuple(metric for metric in self.entries.values() if metric.headline)
 
 
@@ -146,7 +146,7 @@ def capitalize_first(words: str) -> str:
 
 
 def digits(values: Iterable[float]) -> int | None:
-    """Decimals that suit a column of ``values``; None asks for scientific notation."""
+    """Decimals for a column of ``values``; None means scientific notation."""
     largest = max((abs(value) for value in values), default=1.0)
     if 0 < largest < 0.01:
         return None

@@ -31,10 +31,10 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 _CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "uncorrected"}
 
-#: Families of more comparisons than this are folded.
+#: Tables of more comparisons than this are folded.
 _UNFOLDED = 12
 
-#: Id of a section -> what it is called.
+#: Id of a section -> its title in the contents.
 _SECTIONS = {
     "scores": "Scores",
     "differences": "Differences",
@@ -52,10 +52,10 @@ _SECTIONS = {
     "reproduce": "Reproduce",
 }
 
-#: Characters without a glyph that a warning names.
+#: Most characters that the warning about missing glyphs lists.
 _MISSING = 40
 
-#: States of a cell that the section on failures speaks about.
+#: States of a cell that the section on failures lists.
 _TROUBLE = ("failed", "broken", "excluded")
 
 
@@ -70,7 +70,7 @@ class Written:
 
 
 def write_report(folder: Path) -> Written:
-    """Read the sweep in ``folder`` and replace ``folder/report`` by its report, whole or not at all.
+    """Read the sweep in ``folder`` and write ``folder/report``; an older report is replaced only by a whole new one.
 
     Raises:
         BrokenSweepError: the sweep cannot be read.
@@ -124,7 +124,7 @@ def render(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dict[
 
 
 def _panels(analysis: Analysis) -> dict[str, tuple[Panel, ...]]:
-    """Section -> its figures, named as their files will be."""
+    """Section -> its figures, with the names of their files."""
     sweep = analysis.sweep
     sections = {
         "differences": figures.forests(analysis),
@@ -142,7 +142,7 @@ def _panels(analysis: Analysis) -> dict[str, tuple[Panel, ...]]:
 
 
 def _as_far_as_possible(section: str, panels: Iterator[Panel]) -> Iterator[Panel]:
-    """The figures of a section up to one whose data cannot be made ready: a figure must not cost the page."""
+    """The figures of a section. If preparing one fails, the rest of the section is replaced by a note."""
     try:
         yield from panels
     except Exception as error:
@@ -198,7 +198,7 @@ def _contents(sections: Mapping[str, Sequence[Panel]], sweep: Sweep) -> list[tup
 
 
 def _spread(sweep: Sweep) -> str:
-    """How unevenly latent KL weighs the steps of this sweep's schedule, in words."""
+    """How much more latent KL weighs the last step than the first, as a phrase; empty if it has no such weights."""
     kl = next((p for p in profiles(sweep.trained) if p.kind != "velocity_mse" and p.weights.min() > 0), None)
     if kl is None:
         return ""
@@ -231,7 +231,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
 
 
 def _forests(analysis: Analysis, panels: Sequence[Panel]) -> dict[str, Any]:
-    """Forest plots by size: small ones are shown at once, those of many comparisons unfold with their table."""
+    """Forest plots by size: small ones are shown, large ones are folded with their table."""
     forest = {panel.name.removeprefix("forest_"): panel for panel in panels}
     large = {family.key for family in analysis.families if len(family.pairs) > _UNFOLDED}
     return {
@@ -241,7 +241,7 @@ def _forests(analysis: Analysis, panels: Sequence[Panel]) -> dict[str, Any]:
 
 
 def _equal_proxy_rows(analysis: Analysis) -> list[tuple[str, list[str], str]]:
-    """(proxy level, gold per ladder, difference of the first two) in words."""
+    """(proxy level, gold by ladder, difference of the first two), formatted."""
     rows = []
     for level in analysis.equal_proxy:
         cells = []

@@ -1,4 +1,4 @@
-"""What a drift penalty charges, step by step, for a squared velocity difference."""
+"""The weight that each drift penalty gives to a squared velocity difference, by denoising step."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def latent_kl_weights(times: Floats, a: float, *, constant_sigma: bool = False) 
 
 
 def profiles(arms: Iterable[Arm]) -> list[Profile]:
-    """A profile for every arm whose penalty and dynamics have one; the plain velocity MSE beside any latent KL."""
+    """A profile for every arm whose penalty and dynamics have known weights."""
     found: list[Profile] = []
     for arm in arms:
         config = arm.config

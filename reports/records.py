@@ -1,4 +1,4 @@
-"""What a sweep left behind, as typed, frozen records."""
+"""A sweep's files as typed, frozen records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reports.metrics import Schema
 Floats = NDArray[np.float64]
 State = Literal["done", "failed", "broken", "excluded", "missing"]
 
-#: What cells are called whose environment does not tell the kind of machine that they ran on.
+#: The kind of machine of cells whose ``env.json`` does not name it.
 UNKNOWN = "unknown kind"
 
 
@@ -30,7 +30,7 @@ class Series:
 
 @dataclass(frozen=True)
 class PromptScore:
-    """What one test prompt scored on the primary metric: the mean of its rows if they are of one tag."""
+    """The score of one test prompt on the primary metric: the mean of its rows, if these have one tag."""
 
     tag: str
     score: float
@@ -63,13 +63,13 @@ class EvaluationSize:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A PNG file, read when it is looked at: a report shows few of all that there are.  Equal bytes are one picture."""
+    """A PNG file that is read when it is first needed. Pictures are equal if their bytes are."""
 
     path: Path
 
     @cached_property
     def png(self) -> bytes:
-        """The bytes of the file; none if it cannot be read, which is said where it would stand."""
+        """The bytes of the file; empty if it cannot be read, and the page says so in its place."""
         try:
             return self.path.read_bytes()
         except OSError:
@@ -96,7 +96,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Sample:
-    """One fixed episode of a finished run."""
+    """One sample episode of a finished run."""
 
     key: str
     prompt: str
@@ -118,7 +118,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run; the fields with defaults are empty where it is not done."""
+    """One training run; fields with defaults are filled if it is done."""
 
     arm: str
     seed: int
@@ -137,11 +137,11 @@ class Cell:
     guidance_scale: float | None = None
     failure: Failure | None = None
     faults: tuple[str, ...] = ()
-    """What a finished cell's files lack, or hold that cannot be used."""
+    """What is missing or unusable in the files of a finished cell."""
 
     @property
     def kind(self) -> str:
-        """The kind of machine that it ran on: the same bytes come only of the same kind."""
+        """The kind of machine that it ran on. Only one and the same kind repeats a run byte for byte."""
         return str(self.environment.get("kind") or UNKNOWN)
 
 
@@ -156,12 +156,12 @@ class Arm:
 
     @cached_property
     def done(self) -> tuple[Cell, ...]:
-        """Cells that count, by seed."""
+        """The finished cells, by seed."""
         return tuple(cell for cell in self.cells if cell.state == "done")
 
     @property
     def trained(self) -> bool:
-        """Whether it made updates; else it is a model as it came, which one cell tells all about."""
+        """Whether its cells made updates; an arm without updates is a fixed model and needs one cell only."""
         return not self.untouched and all(cell.updates for cell in self.done)
 
     @property
@@ -175,17 +175,17 @@ class Arm:
         return self.done[0].config if self.done else {}
 
     def values(self, metric: str) -> dict[int, float]:
-        """Seed -> final value, of the cells that have it."""
+        """Seed -> final value, for cells that have it."""
         return {cell.seed: cell.metrics[metric] for cell in self.done if metric in cell.metrics}
 
     def curves(self, metric: str) -> dict[int, Series]:
-        """Seed -> logged series, of the cells that have it."""
+        """Seed -> logged series, for cells that have it."""
         return {cell.seed: cell.history[metric] for cell in self.done if metric in cell.history}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Everything the report is made from."""
+    """Everything that a report is made from."""
 
     name: str
     grid: str
@@ -196,18 +196,18 @@ class Sweep:
     higher_is_better: bool
     secondary: tuple[str, ...]
     planned: tuple[str, ...]
-    """Arms whose comparison with the baseline was declared before the runs; the others are exploratory."""
+    """Arms whose comparison with the baseline was planned; other comparisons are exploratory."""
     alpha: float
     correction: str
     command: tuple[str, ...]
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
-    """Baseline first, the untouched model second, then as declared."""
+    """The baseline first, the untouched model second, then in the order of the grid."""
     refused: tuple[tuple[str, str], ...]
     created: str
     git_sha: str
     schema: Schema
-    """What the measures are called, as the cells say."""
+    """The descriptions of measures."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -236,7 +236,7 @@ class Sweep:
 
     @property
     def evaluated(self) -> EvaluationSize:
-        """How much the counted cells were evaluated on: what most of them have, as their evaluation set is the same."""
+        """How much the finished cells were evaluated on; of several sizes the commonest counts."""
         sizes = [cell.evaluated for cell in self.cells if cell.state == "done" and cell.evaluated.prompts]
         return max(sizes, key=sizes.count, default=EvaluationSize())
 

@@ -1,4 +1,4 @@
-"""Which of a sweep's measures is what was rewarded, and which is what was meant."""
+"""Which measure of a sweep is the reward (proxy), which is the goal (gold), and which judges the training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ROUNDING = 1e-5
 
 
 def proxy(sweep: Sweep) -> str:
-    """The evaluation's measure of what training rewarded: the one whose field is called as the arms' reward is.
+    """The final measure of the quantity that was rewarded: its row field has the name of the arms' reward.
 
-    Empty if arms have several rewards, or evaluations do not measure it.
+    Empty if arms have different rewards, or if evaluations do not measure the reward.
     """
     rewards = {arm.config.get("reward", {}).get("name") for arm in sweep.trained if arm.done}
     if len(rewards) != 1:
@@ -26,7 +26,7 @@ def proxy(sweep: Sweep) -> str:
 
 
 def gold(sweep: Sweep) -> str:
-    """What was meant: the primary measure or, where that is the proxy itself, the first headline that is not."""
+    """The measure of the goal: the primary one, or the first other headline if the primary is the proxy."""
     rewarded = proxy(sweep)
     if sweep.primary != rewarded:
         return sweep.primary
@@ -34,7 +34,7 @@ def gold(sweep: Sweep) -> str:
 
 
 def in_training(sweep: Sweep) -> list[Metric]:
-    """What was measured of the training rollouts, the primary measure first; headlines alone if there are any."""
+    """The measures of the training rollouts, the primary first; only primary and headlines if any was logged."""
     logged = {name for cell in sweep.cells for name in cell.history}
     metrics = sorted(sweep.schema.entries.values(), key=lambda metric: metric.name != sweep.primary)
     by_field: dict[str, Metric] = {}
@@ -46,16 +46,16 @@ def in_training(sweep: Sweep) -> list[Metric]:
 
 
 def judge(sweep: Sweep) -> Metric | None:
-    """What was measured of the training rollouts beside the reward: the primary measure, or the first headline.
+    """The measure of the training rollouts that the reward is held against: the primary, or the first headline.
 
-    None if nothing was measured but the reward itself and its components.
+    None if only the reward itself and its components were measured.
     """
     candidates = (metric for metric in in_training(sweep) if metric.headline or metric.name == sweep.primary)
     return next((metric for metric in candidates if judged(sweep, metric)), None)
 
 
 def judged(sweep: Sweep, metric: Metric) -> list[Arm]:
-    """The trained arms whose rollouts were measured by ``metric``, and whose reward is another quantity."""
+    """The trained arms whose rollouts were measured by ``metric`` and whose reward does not contain it."""
     name = f"train/{metric.row_field}"
     return [arm for arm in sweep.trained if arm.curves(name) and not _is_rewarded(arm, metric.row_field)]
 
@@ -77,5 +77,5 @@ def _proportional(reward: Mapping[int, Series], measure: Mapping[int, Series]) -
         return False
     x, y = (np.concatenate([pair[i].values for pair in pairs]) for i in (0, 1))
     if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return False  # of what never moved, nothing tells whether it is the same
+        return False  # two constants may be equal by chance
     return np.allclose(x / np.abs(x).max(), y / np.abs(y).max(), rtol=0, atol=_ROUNDING)

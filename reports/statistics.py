@@ -1,8 +1,8 @@
-"""Statistics of a handful of paired training runs, as pure functions of arrays.
+"""Statistics of a few paired training runs, as pure functions of arrays.
 
-The unit of inference is the training run: the images and prompts of one checkpoint share everything that training did
-by chance, so that they never count as independent evidence about a method.  Hence t intervals over seeds, exact
-sign-flip tests of paired differences, and a plain "not testable" where the number of seeds cannot reach the level.
+The unit of inference is the training run.  All images of one checkpoint share the random choices of its training, so
+they are no independent evidence about a method.  Therefore: t intervals over seeds, exact sign-flip tests of paired
+differences, and "not testable" if there are too few seeds to reach the level.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-#: Above this many assignments of signs the test samples them instead of listing them all (17 seeds and more).
+#: With more sign assignments than this (17 seeds or more), the test samples them instead of listing all.
 _MAX_SIGN_FLIPS = 2**16
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval; ``low`` and ``high`` are None where one value, or none, leaves the spread unknown."""
+    """A mean with its interval; ``low`` and ``high`` are None for fewer than two values."""
 
     mean: float
     low: float | None
@@ -30,17 +30,17 @@ class Interval:
 
     @property
     def half_width(self) -> float | None:
-        """Half the interval's width, None where there is no interval."""
+        """Half the width of the interval; None if there is none."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def excludes(self, value: float) -> bool:
-        """Whether ``value`` lies outside the interval; False where there is none."""
+        """Whether ``value`` lies outside the interval; False if there is none."""
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against another on one metric, paired by seed (or against a constant, then without correlation)."""
+    """One arm against another on one metric, paired by seed; or against a constant, without a correlation."""
 
     difference: Interval
     p: float
@@ -50,7 +50,7 @@ class Comparison:
     improved: int
     """Seeds in which the arm is strictly better."""
     correlation: float | None
-    """Pearson correlation of the two arms across seeds: pairing pays only where it is clearly positive."""
+    """Pearson correlation of the two arms across seeds: pairing helps only if it is clearly positive."""
     differences: tuple[float, ...]
 
 
@@ -169,13 +169,13 @@ def compare(arm: ArrayLike, other: ArrayLike | float, *, higher_is_better: bool 
     first, second = _sample(arm), np.asarray(other, dtype=np.float64)
     if second.ndim and second.shape != first.shape:
         raise ValueError(f"pairs need equal shapes: got {first.shape} and {second.shape}")
-    # Equal scores that were summed in another order differ by rounding: a tie, not an improvement.
+    # Equal scores summed in another order differ by rounding; they are ties.
     differences = np.where(np.isclose(first, second, rtol=1e-12, atol=0), 0.0, _sample(first - second))
     spread = float(differences.std(ddof=1)) if differences.size > 1 else 0.0
     return Comparison(
         difference=mean_interval(differences),
         p=sign_flip_p(differences),
-        # Of differences that are equal but for rounding, the spread is rounding too.
+        # If all differences are equal but for rounding, their spread is rounding too.
         effect=float(differences.mean()) / spread if spread > 1e-9 * np.abs(differences).max(initial=0) else None,
         improved=int(np.sum(differences > 0 if higher_is_better else differences < 0)),
         correlation=_correlation(first, second) if second.ndim else None,
@@ -184,7 +184,7 @@ def compare(arm: ArrayLike, other: ArrayLike | float, *, higher_is_better: bool 
 
 
 def iqm(values: ArrayLike) -> float:
-    """Interquartile mean: the mean of what is left when a quarter of the values is cut from each end."""
+    """Interquartile mean: the mean without the lowest and the highest quarter of the values."""
     from scipy import stats
 
     return float(stats.trim_mean(_sample(values), 0.25))
@@ -195,8 +195,8 @@ def two_level_bootstrap(
 ) -> Interval:
     """Percentile bootstrap over seeds and prompts of a score that is the unweighted mean of its groups' means.
 
-    All seeds answer the same prompts, so both levels are resampled on their own and crossed; prompts within their
-    group, so that every resample keeps the benchmark's composition.
+    All seeds answer the same prompts, so seeds and prompts are resampled independently and crossed.  Prompts are
+    resampled within their group, so that every resample has as many prompts of each group.
 
     Args:
         differences: [seeds, prompts] of paired differences.

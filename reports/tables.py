@@ -1,4 +1,4 @@
-"""Tables as data, once, for HTML, Markdown and LaTeX; and the machine-readable forms of the results."""
+"""Tables as data, for HTML, Markdown and LaTeX; and the results as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """Header of the header: each group of columns with its width."""
+        """(group, number of columns) for the upper row of the header."""
         found: list[tuple[str, int]] = []
         for column in self.columns:
             if found and found[-1][0] == column.group:
@@ -60,7 +60,7 @@ class Table:
 
 
 def main_table(analysis: Analysis) -> Table:
-    """All arms by all final measures that any of them has, the primary metric among them."""
+    """All arms by all final measures that any arm has; the primary metric is always there."""
     sweep = analysis.sweep
     primary = replace(sweep.schema.metric(sweep.primary), better=better(sweep, sweep.primary))
     known = [*sweep.schema.columns, replace(COSTS[0], better="neither")]
@@ -69,7 +69,7 @@ def main_table(analysis: Analysis) -> Table:
 
 
 def cost_table(analysis: Analysis) -> Table:
-    """All arms by what they cost, with the seconds of whatever phases were timed."""
+    """All arms by their costs, with the seconds of each timed phase."""
     known = {m.name for m in COSTS}
     logged = sorted({name for found in analysis.intervals.values() for name in found if name.endswith("_s")} - known)
     phases = [Metric(name, f"{name[5:-2]} s", "Seconds by phase", "lower") for name in logged if name[:5] == "cost/"]
@@ -130,7 +130,7 @@ def seed_rows(sweep: Sweep) -> list[SeedRow]:
 
 @dataclass(frozen=True)
 class PairRow:
-    """A comparison in words."""
+    """A comparison, formatted."""
 
     name: str
     metric: str
@@ -138,11 +138,11 @@ class PairRow:
     difference: str
     interval: str
     testable: bool
-    """Whether the test can reach the level before any correction; if not, ``p`` says so in words."""
+    """Whether the uncorrected test can reach the level; if not, ``p`` says so in words."""
     p: str
     p_adjusted: str
     floor: str
-    """What the corrected test cannot go below, where that is above the level; else empty."""
+    """The smallest possible corrected p, if that is above the level; else empty."""
     effect: str
     improved: str
     correlation: str
@@ -152,7 +152,7 @@ class PairRow:
 
 
 def pair_row(pair: Pair, sweep: Sweep) -> PairRow:
-    """Format ``pair``; where the floor is above alpha, the smallest possible p stands in for a p-value."""
+    """Format ``pair``; if no p below alpha is possible, the smallest possible p is shown instead of a p-value."""
     comparison, n, decimals = pair.comparison, len(pair.seeds), pair.decimals
     floor = smallest_p(n)
     if floor > sweep.alpha:
@@ -198,7 +198,7 @@ def config_differences(sweep: Sweep) -> tuple[list[str], list[tuple[str, list[st
 
 
 def environment(sweep: Sweep) -> list[tuple[str, str]]:
-    """(dotted key, value) of what the cells recorded of their environment, command lines apart."""
+    """(dotted key, value) of the recorded environments, without command lines."""
     seen: dict[str, set[str]] = {}
     for cell in sweep.cells:
         for key, value in _flatten(cell.environment):

@@ -1,4 +1,4 @@
-"""Text from outside, made fit for where it is written: names and prompts are words there, never markup."""
+"""Escapes names and prompts for each format, so that they are never taken for markup."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-#: Categories of characters that show nothing, or change how others show: controls, marks of direction, surrogates.
+#: Unicode categories of invisible characters: controls, direction marks, surrogates, separators.
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-#: Of these, what scripts and emoji need within words: the zero-width non-joiner and joiner.
+#: Invisible characters that scripts and emoji need: the zero-width non-joiner and joiner.
 _JOINERS = "\u200c\u200d"
 
 _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -21,7 +21,7 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
-    "[": "{[}",  # what follows a line's end in brackets, or a star, would be an argument
+    "[": "{[}",  # after a line break (\\), a bracket or a star would be an argument
     "*": "{*}",
     "−": "$-$",
     "±": r"\,$\pm$\,",
@@ -32,14 +32,14 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def printable(text: str) -> str:
-    r"""``text`` with what cannot be seen written out (``\x00``, ``\u202e``); ends of lines and tabs stay."""
+    r"""``text`` with invisible characters written out (``\x00``, ``\u202e``); line ends and tabs stay."""
     if text.isprintable():
         return text
     return "".join(c if c in "\n\t" or not _unseen(c) else _written_out(c) for c in text)
 
 
 def one_line(text: str) -> str:
-    r""":func:`printable`, and ends of lines and tabs written out too."""
+    r""":func:`printable`, with line ends and tabs written out too."""
     return "".join(_written_out(c) if c in "\n\t" else c for c in printable(text))
 
 
@@ -52,7 +52,7 @@ def _written_out(character: str) -> str:
 
 
 def names(raw: Iterable[str]) -> dict[str, str]:
-    """Each of ``raw`` -> a name that can be read on one line, is not empty, and is like no other."""
+    """Each of ``raw`` -> a unique, printable, non-empty name on one line."""
     shown: dict[str, str] = {}
     for name in dict.fromkeys(raw):
         wanted = one_line(name) if name.strip() else f'"{one_line(name)}"'
@@ -65,22 +65,22 @@ def names(raw: Iterable[str]) -> dict[str, str]:
 
 
 def shorten(text: str, most: int) -> str:
-    """``text`` with its middle left out where it is longer than ``most``: names of arms differ at their ends."""
+    """``text`` without its middle if it is longer than ``most``: names of arms often differ at their ends only."""
     head = most // 2
     return text if len(text) <= most else f"{text[:head]}…{text[head + 1 - most :]}"
 
 
 def shortened(texts: Sequence[str], most: int) -> list[str]:
-    """Each of ``texts`` by :func:`shorten`; those that it would make equal are numbered."""
+    """Each of ``texts`` by :func:`shorten`; texts that become equal are numbered."""
     short = [shorten(text, most) for text in texts]
     times = Counter(short)
     return [f"{text} ({i})" if times[text] > 1 else text for i, text in enumerate(short, start=1)]
 
 
 def file_name(name: str) -> str:
-    """A file name without suffix for ``name``, whose slashes become underscores.
+    """A file name without suffix for ``name``; slashes become underscores.
 
-    Of one with other odd characters, or of more than 80, the start and a hash of the whole.
+    A name with other special characters, or longer than 80, is replaced by its start and a hash.
     """
     plain = name.replace("/", "_")
     safe = re.sub(r"[^\w.\-]", "_", plain, flags=re.ASCII)[:80]
@@ -88,7 +88,7 @@ def file_name(name: str) -> str:
 
 
 def distinct(files: Iterable[str]) -> Iterator[str]:
-    """``files``, numbered where a file system that does not tell cases apart would take one for another before it."""
+    """``files``, with a number added to names that differ from an earlier one by case only, or not at all."""
     taken: set[str] = set()
     for file in files:
         found, number = file, 1
@@ -100,16 +100,16 @@ def distinct(files: Iterable[str]) -> Iterator[str]:
 
 
 def markdown(text: object) -> str:
-    """``text`` within a line of GitHub's Markdown, or a cell of its tables."""
+    """``text`` escaped for a line, or a table cell, of GitHub's Markdown."""
     line = _flat(text)
     line = re.sub(r"([\\`*\[\]|~$])", r"\\\1", line)
-    line = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", line)  # within words it is no emphasis
+    line = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", line)  # inside a word it is no emphasis
     line = re.sub(r"^([-+=#]|\d+[.)](?=\s|$))", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)  # of a block
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def tex(text: object) -> str:
-    """``text`` within a line of LaTeX."""
+    """``text`` escaped for a line of LaTeX."""
     line = "".join(_TEX.get(c, c) for c in _flat(text))
     return re.sub("-(?=-)", "-{}", line)
 
@@ -119,6 +119,6 @@ def _flat(text: object) -> str:
 
 
 def spreadsheet(text: str) -> str:
-    """``text`` as a field of CSV that no spreadsheet takes for a formula: such a one gets an apostrophe in front."""
+    """``text`` as a CSV field; an apostrophe in front keeps a spreadsheet from reading it as a formula."""
     line = one_line(text)
     return f"'{line}" if line.lstrip().startswith(("=", "+", "-", "@")) else line
