@@ -1,4 +1,4 @@
-"""The actions that look, and those that tidy up: plan, status, explain, cancel, gc."""
+"""The actions that run no cell: plan, status, explain, cancel, gc."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from ablations.worker import RUNNER, Job
 from unigrpo.errors import ConfigError
 from unigrpo.io import read_json, write_text
 
-#: Keys of a configuration in which ``explain`` names differences, before it only counts them.
+#: Most differing keys that ``explain`` lists; further ones are counted.
 MOST_KEYS = 12
 
-#: Seconds for which ``gc`` leaves copies of the code, and what the doctor has found, alone.
+#: Seconds for which ``gc`` keeps copies of the code and files of ``action=doctor``.
 KEPT = 7 * 86400.0
 
-#: A configuration as its keys with the values spelled out.
+#: A configuration as pairs of key and value text.
 Traits = frozenset[tuple[str, str]]
 
 
 def plan_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher) -> str:
-    """What would run, with the state of every cell and what the launcher would submit."""
+    """The cells that would run, the state of every cell, and what the launcher would submit."""
     folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
     states = {cell_id: folder.state() for cell_id, folder in folders.items()}
     lines = [
@@ -53,7 +53,7 @@ def plan_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher)
 
 
 def status_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher) -> str:
-    """Where every cell stands, what it has cost, and what is known about those that wait, run or failed."""
+    """The state and cost of every cell, and details of those that wait, run or failed."""
     folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
     states = {cell_id: folder.state() for cell_id, folder in folders.items()}
     queued = _queued(root, [cell_id for cell_id, state in states.items() if state in (State.MISSING, State.RUNNING)])
@@ -68,14 +68,14 @@ def status_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launche
 
 
 def explain_text(cells: Sequence[Cell], root: Path) -> str:
-    """Why each cell is or is not there, with what tells it from the finished cell that is most like it."""
-    finished = functools.cache(lambda: _Finished.of(root))  # read once, and only if it is asked for
+    """Why each cell is done or not, and how it differs from the most similar finished cell."""
+    finished = functools.cache(lambda: _Finished.of(root))  # read once, and only if needed
     folders = ((cell, CellFolder(root / "cells" / cell.id)) for cell in cells)
     return "\n".join(f"{cell.name} ({cell.id}): {_why(cell, folder, finished)}" for cell, folder in folders)
 
 
 def cancel(plan: Plan, cells: Sequence[Cell], root: Path) -> str:
-    """End all that runs of a sweep, on whatever machine: commands are told by a file, Slurm by ``scancel``.
+    """Stop everything of a sweep, on all machines: commands by a file, Slurm jobs by ``scancel``.
 
     Raises:
         SlurmDown: Slurm does not answer.
@@ -83,7 +83,7 @@ def cancel(plan: Plan, cells: Sequence[Cell], root: Path) -> str:
     folder = sweep_folder(root, plan)
     if not folder.is_dir():
         return f"there is no sweep {folder}"
-    # Whatever is in it: a command ends when the file changes under it.
+    # Its content does not matter: a command stops when the file changes.
     write_text(folder / "cancel", f"{time.time_ns()}\n")
     batches = Batches.of(root)
     tickets = [ticket for cell in cells if (ticket := batches.last(cell.id))]
@@ -96,7 +96,7 @@ def cancel(plan: Plan, cells: Sequence[Cell], root: Path) -> str:
 
 
 def stale_paths(root: Path) -> list[tuple[Path, str]]:
-    """What nothing needs any more, with the reason: cells of no sweep, old copies of the code, logs of old jobs."""
+    """Paths that are no longer needed, with the reason: cells of no sweep, old copies of the code, old logs."""
     wanted = set[str]().union(*map(planned, root.glob("sweeps/*/")))
     unwanted = (path for path in sorted(root.glob("cells/*")) if path.name not in wanted)
     found = [(path, "a cell of no sweep") for path in unwanted if not CellFolder(path).claimed()]
@@ -114,7 +114,7 @@ def _stale_of_slurm(root: Path, wanted: set[str]) -> list[tuple[Path, str]]:
         queue.look([])
     alive = {ticket.folder for ticket in tickets if queue.alive(ticket.job, ticket.submitted)}
     old = sorted({ticket.folder for ticket in tickets} - latest - alive)
-    # What is young a command may be about to use, or somebody to read.
+    # A command may be about to use a recent one.
     code = [] if alive else [path for path in root.glob("code/*") if path.suffix != ".tmp" and _age(path) > KEPT]
     probes = [path for path in root.glob("slurm/doctor-*") if _age(path) > KEPT]
     return [
@@ -131,7 +131,7 @@ def remove(found: Sequence[tuple[Path, str]]) -> None:
 
 
 def stale_text(found: Sequence[tuple[Path, str]], removed: bool) -> str:
-    """A line for each, and their size."""
+    """A line for each path, and their total size."""
     size = sum(file.stat().st_size for path, _ in found for file in [path, *path.rglob("*")] if file.is_file())
     lines = [f"  {path}: {reason}" for path, reason in found]
     return "\n".join([*lines, f"{len(found)} {'removed' if removed else 'to remove'}, {size / 2**20:.1f} MiB"])
@@ -151,7 +151,7 @@ def _head(plan: Plan, root: Path, launcher: Launcher) -> list[str]:
 
 
 def _sum(cells: Sequence[Cell], states: Mapping[str, State], costs: Mapping[str, Cost]) -> Iterator[str]:
-    """Counts, costs and what the rest may cost."""
+    """Counts, costs so far and the estimated cost of the rest."""
     counts = ", ".join(f"{number} {state.value}" for state, number in Counter(states.values()).items())
     yield f"{len(cells)} cells: {counts or 'none'}"
     estimates, spent, rest = Estimates(cells), Cost(), Cost()
@@ -175,7 +175,7 @@ def _worth(cost: Cost) -> str:
 
 
 def _queued(root: Path, cell_ids: Sequence[str]) -> dict[str, str]:
-    """Cell id -> what Slurm says of its job, for those that Slurm has."""
+    """Cell id -> the state of its job in Slurm, for cells that have a job."""
     batches = Batches.of(root)
     tickets = {cell_id: ticket for cell_id in cell_ids if (ticket := batches.last(cell_id))}
     if not tickets:
@@ -192,7 +192,7 @@ def _queued(root: Path, cell_ids: Sequence[str]) -> dict[str, str]:
 
 
 def _told(cell: Cell, folder: CellFolder, state: State, queued: Mapping[str, str], metric: str) -> str:
-    """What there is to say of a cell."""
+    """Details of a cell for ``action=status``."""
     if state is State.DONE:
         score = folder.results().get(metric)
         return "" if score is None else f"{metric} {score:.3f}"
@@ -207,7 +207,7 @@ def _told(cell: Cell, folder: CellFolder, state: State, queued: Mapping[str, str
 
 
 def _why(cell: Cell, folder: CellFolder, finished: Callable[[], _Finished]) -> str:
-    """Why a cell is or is not there."""
+    """Why a cell is done or not."""
     state = folder.state()
     if state is State.DONE:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(folder.ended()))
@@ -234,7 +234,7 @@ def _traits(config: Mapping[str, Any]) -> Traits:
 
 @dataclass(frozen=True)
 class _Finished:
-    """The configurations of finished cells; what all share is kept apart, so that thousands are quickly compared."""
+    """The configurations of finished cells; their common part is kept apart, so that thousands compare quickly."""
 
     shared: Traits
     own: Mapping[str, Traits]
@@ -249,7 +249,7 @@ class _Finished:
         return cls(shared, {cell_id: config - shared for cell_id, config in configs.items()})
 
     def nearest(self, wanted: Traits) -> tuple[str, dict[str, tuple[str, str]]]:
-        """The cell most like ``wanted``, and by key what differs: there, and as wanted."""
+        """The cell most similar to ``wanted``, and key -> (its value, the wanted value) where they differ."""
         rest = wanted - self.shared
         cell_id = min(self.own, key=lambda cell_id: len(rest ^ self.own[cell_id]))
         found = self.shared | self.own[cell_id]

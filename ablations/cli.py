@@ -1,6 +1,6 @@
-"""The command ``unigrpo``: a word for each ``python -m`` of the project, with the same arguments.
+"""The command ``unigrpo``: a subcommand for each ``python -m`` of the project, with the same arguments.
 
-It stands in the topmost package, since it starts what is in all of them.
+It is in the topmost package, as it starts commands of all packages.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _registry(words: list[str]) -> int:
 
 
 def _doctor(words: list[str]) -> int:
-    # It looks at the folder and the launcher, whatever the grid.
+    # It checks the folder and the launcher; any grid will do.
     return _sweep(["grid=kl_vs_mse", *words, "action=doctor"])
 
 
@@ -71,7 +71,7 @@ def help_text() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code: that of the subcommand, or 2 for a mistake in the command line."""
+    """Run the command. Returns the exit code of the subcommand, or 2 for a mistake in the command line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     name, rest = (words[0], words[1:]) if words else ("--help", [])
     if name in ("-h", "--help", "help"):
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: unknown command {name!r}{nearest(name, COMMANDS)}", file=sys.stderr)
         return _MISTAKE
-    # Strategies may lie in the present folder.  At the end, where nothing in it can hide a part of the project.
+    # Strategies may be in the current folder. It comes last, so that nothing in it hides a module of the project.
     sys.path.append(os.getcwd())
     try:
         return COMMANDS[name][1](rest)

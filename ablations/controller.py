@@ -1,4 +1,4 @@
-"""The loop of a sweep: starts what is missing, waits for what others run, isolates what fails."""
+"""The main loop of a sweep: starts missing cells, waits for those of other commands, and survives failures."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ablations.launchers import End, Session
 from ablations.plan import Cell
 from ablations.worker import RUNNER, Job, Outcome
 
-#: Seconds between looks at cells that another controller has.
+#: Seconds between two looks at a cell that another controller runs.
 LOOK = 1.0
-#: Such looks in one round, so that thousands of them do not keep the machine busy.
+#: Most such looks in one round; thousands of them would keep the machine busy.
 MOST_LOOKS = 20
 
-#: ``rerun=`` -> the ends that do not count if they are of before it.
+#: ``rerun=`` -> the states that do not count if they were reached before it.
 _REDONE = {"failed": (State.FAILED,), "all": (State.FAILED, State.DONE)}
 
 
 class View(Protocol):
-    """What the controller tells about its progress."""
+    """Shows the controller's progress."""
 
     def refresh(self, controller: Controller) -> None:
         """Called several times a second."""
 
     def settled(self, cell: Cell, controller: Controller) -> None:
-        """Called when a cell reached its end: done, or failed."""
+        """Called when a cell is done or has failed."""
 
     def say(self, text: str) -> None:
         """One line for the user."""
@@ -40,34 +40,34 @@ class View(Protocol):
 
 @dataclass
 class Controller:
-    """Runs cells through a session until each is done or failed, or the user or a full disk puts an end to it."""
+    """Runs cells through a session until each is done or has failed, the user stops it, or the disk is full."""
 
     cells: Sequence[Cell]
     root: Path
     """Folder of the cells' folders."""
     view: View
     interrupted: Callable[[], bool]
-    """Whether the user goes: what can outlive the command goes on."""
+    """Whether the user interrupted the command. Jobs that can outlive it continue."""
     cancelled: Callable[[], bool] = lambda: False
-    """Whether the sweep is to end, with all that runs of it."""
+    """Whether the whole sweep was cancelled, with all its jobs."""
     on_end: Callable[[str], None] = lambda _: None
-    """Called with the id of a cell that reached its end."""
+    """Called with the id of a cell that is done or has failed."""
     rerun: str = "missing"
     """``missing``, ``failed`` (those too), ``all`` (done ones too) or ``none``."""
     since: float = 0.0
-    """When that began: later ends count."""
+    """When the rerun began: cells that ended later count."""
     runner: str = RUNNER
     budget: Budget = field(default_factory=Budget)
     states: dict[str, State] = field(default_factory=dict)
-    """Cell id -> where it stands for this sweep."""
+    """Cell id -> its state for this sweep."""
     over_budget: bool = False
-    """Whether cells were left alone for the budget's sake."""
+    """Whether cells were not started because of the budget."""
     storage_fault: bool = False
     """Whether a worker could not write."""
     started: dict[str, float] = field(default_factory=dict)
     """Cell id -> when this controller started it (monotonic seconds)."""
     seconds: list[float] = field(default_factory=list)
-    """How long the cells took that finished here."""
+    """Durations of the cells that finished here."""
     mine: set[str] = field(default_factory=set)
     """Cells that run in this controller's session."""
 
@@ -88,7 +88,7 @@ class Controller:
         return CellFolder(self.root / cell_id, self._ended_jobs.get(cell_id, ""))
 
     def pending(self) -> list[str]:
-        """Cells that have not reached their end, in order."""
+        """Cells that are neither done nor failed, in order."""
         return [cell_id for cell_id, state in self.states.items() if state in (State.MISSING, State.RUNNING)]
 
     def counts(self) -> str:
@@ -97,7 +97,7 @@ class Controller:
         return f"{len(self.states)} cells: " + ", ".join(f"{number} {state}" for state, number in counted.items())
 
     def run(self, session: Session) -> None:
-        """Work until nothing is pending, or nothing runs and the rest is too dear, or an end that was asked for."""
+        """Work until no cell is pending, nothing runs and the rest is over budget, or a stop was requested."""
         asked = False
         while self.pending():
             asked = asked or self._told(session)
@@ -105,7 +105,7 @@ class Controller:
                 self._start(session)
             if asked and not session.running():
                 return
-            # What runs, here or elsewhere, may yet fail or turn out cheap.
+            # Running cells may still fail or be cheaper than expected, which frees budget.
             if self.over_budget and State.RUNNING not in self.states.values():
                 return
             for job, end in session.poll(0.2):
@@ -113,7 +113,7 @@ class Controller:
             self.view.refresh(self)
 
     def _told(self, session: Session) -> bool:
-        """Whether the end is asked for; passes it on to the workers."""
+        """Whether a stop is requested; if so, tells the workers."""
         late = time.monotonic() > self._deadline
         self.over_budget = self.over_budget or late
         if late or self.cancelled():
@@ -126,7 +126,7 @@ class Controller:
         return True
 
     def _start(self, session: Session) -> None:
-        """Start cells in free places; note what other controllers did with the rest."""
+        """Start cells in free slots; record what other controllers did with the rest."""
         self.over_budget = False
         for cell_id in self._due():
             startable = session.free_slots() > 0 and not self.over_budget
@@ -136,7 +136,7 @@ class Controller:
                 self._look(cell_id, session if startable else None)
 
     def _due(self) -> list[str]:
-        """Cells to look at now, in order; of those that run elsewhere the ones that were looked at longest ago."""
+        """Cells to look at now, in order; of cells that run elsewhere, those not looked at for longest."""
         recent = time.monotonic() - LOOK
         looked = {cell_id: self._looked.get(cell_id, -math.inf) for cell_id in self.pending()}
         due = [cell_id for cell_id, when in looked.items() if cell_id not in self.mine and when <= recent]
@@ -145,7 +145,7 @@ class Controller:
         return [cell_id for cell_id in due if cell_id not in left]
 
     def _look(self, cell_id: str, session: Session | None) -> None:
-        """Settle a cell that another controller ended; start it in ``session`` if it is to be had."""
+        """Settle a cell that another controller ended; start it in ``session`` if it is free."""
         state = self._state(cell_id)
         if state is State.MISSING and session is not None:
             self.mine.add(cell_id)
@@ -159,9 +159,9 @@ class Controller:
         self._settle(cell_id, state)
 
     def _collect(self, cell_id: str, end: End, stopping: bool) -> None:
-        """Note how a worker ended."""
+        """Record how a worker ended."""
         self.mine.discard(cell_id)
-        # A worker that found the cell taken says nothing about whoever has it.
+        # A worker that found the cell taken tells nothing about the worker that has it.
         if end.job and end.outcome is not Outcome.BUSY:
             self._ended_jobs[cell_id] = end.job
         if end.outcome is Outcome.STORAGE:
@@ -174,22 +174,22 @@ class Controller:
         self._settle(cell_id, state)
 
     def _in_vain(self, cell_id: str, end: End) -> bool:
-        """Whether a worker ended that left nothing in its cell's folder, whatever it says: it would end so for ever."""
+        """Whether a worker ended without a trace in its cell's folder: started again and again, it would never end."""
         if end.outcome is None:
             return True
-        if end.outcome is Outcome.STOPPED:  # nobody had asked for it; what a cluster stops is for its jobs to say
+        if end.outcome is Outcome.STOPPED:  # nobody requested it; of jobs of a cluster, the job itself reports why
             return not end.job
         return end.outcome in (Outcome.DONE, Outcome.FAILED) and not self._began(cell_id, end.job)
 
     def _died(self, cell_id: str, end: End) -> None:
-        """A worker ended without gain: the cell is started again, unless that has happened too often in a row."""
+        """Start a cell again whose worker died, unless that has happened too often in a row."""
         if self._state(cell_id) in (State.DONE, State.FAILED):
-            return  # it died after it had said everything
+            return  # it died after it had written its result
         folder, message = self.folder(cell_id), end.message or "it stopped although nobody had asked for that"
         if not folder.died(end.cause, job=end.job, pid=end.pid, after=self._attempts[cell_id]):
             unknown = "its log is empty" if end.job else "what it said is in the output of this command"
             message = f"{message} before the cell began: {end.last_words or unknown}"
-            # It counts as an attempt, so that a cell which can never begin is not started for ever.
+            # It counts as an attempt, so that a cell that cannot begin is given up at some point.
             if attempt := folder.claim({"gpus": 0.0}, self._fresh):
                 attempt.forget(self._fresh)
                 attempt.die(end.cause, time.time())
@@ -203,24 +203,24 @@ class Controller:
             claim.fail(end.cause, message + often, end.log, int(folder.last_row().get("step", 0)))
 
     def _began(self, cell_id: str, job: str) -> bool:
-        """Whether the worker that ended had claimed its cell."""
+        """Whether the worker had claimed its cell before it ended."""
         folder = self.folder(cell_id)
-        if job:  # it may have done so before this command began
+        if job:  # possibly before this command began
             return any(worker.get("job") == job for worker in folder.workers())
         return folder.attempts() > self._attempts[cell_id]
 
     def _state(self, cell_id: str) -> State:
-        """Where a cell stands for this sweep, to which an end that is to be tried again is none."""
+        """A cell's state for this sweep; an end that ``rerun=`` repeats does not count."""
         folder = self.folder(cell_id)
         state = folder.state()
         since = self.since if state in _REDONE.get(self.rerun, ()) else 0.0
-        # Where another command has just taken the end away, there is no time of it.
+        # Another command may just have removed the end; then it has no time.
         if state in (State.DONE, State.FAILED) and folder.ended() <= since:
             return State.RUNNING if folder.claimed() else State.MISSING
         return state
 
     def _stand(self, cell_id: str, state: State) -> None:
-        """Note where a cell stands."""
+        """Record a cell's state."""
         self.states[cell_id] = state
         self.ledger.note(cell_id, self.folder(cell_id), state)
 

@@ -1,4 +1,4 @@
-"""What cells cost, over all their attempts, and what the rest of a sweep may cost."""
+"""The cost of cells over all attempts, and an estimate for the rest of a sweep."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Cost:
 
     attempts: int = 0
     seconds: float = 0.0
-    """Wall time of all attempts, up to their last sign of life where they died."""
+    """Wall time of all attempts; of one that died, up to its last sign of life."""
     gpu_seconds: float = 0.0
     wasted_s: float = 0.0
-    """Seconds after the last checkpoint of attempts that did not finish, which had to be done again."""
+    """Seconds after the last checkpoint of unfinished attempts, which had to be repeated."""
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -42,10 +42,10 @@ def cost_of(cell: CellFolder) -> Cost:
     for i, holder in enumerate(holders):
         if (worker := holder.get("worker")) is None:
             continue
-        # A copied folder may have lost the times of its files: they count only where nothing else tells.
+        # Copying a folder may change the times of its files, so they are used only if nothing else is known.
         begun, end = holder["since"], holder.get("until", holder["last_sign"])
         running = i + 1 == len(holders) and "released" not in holder and cell.claimed()
-        # What the next attempt found, this one had saved; a claim that was cut short does not say what it found.
+        # The checkpoint that the next attempt found was saved by this one; an incomplete claim does not record it.
         saved = next((later["checkpoint"] for later in holders[i + 1 :] if "checkpoint" in later), cell.checkpoint())
         kept = running or holder.get("released") == "done"
         wasted = 0.0 if kept else end - min(max(saved / 1e9, begun), end)
@@ -54,7 +54,7 @@ def cost_of(cell: CellFolder) -> Cost:
 
 
 class Estimates:
-    """Guesses from finished cells: those of the same arm, or else those of all trained arms."""
+    """Cost estimates from finished cells: of the same arm, or else of all arms that train."""
 
     def __init__(self, cells: Iterable[Cell]) -> None:
         self.trained = {cell.arm: cell.config.optim.updates > 0 for cell in cells}
@@ -65,7 +65,7 @@ class Estimates:
         self._known.setdefault(cell.arm, {})[cell.id] = cost
 
     def of(self, cell: Cell) -> Cost | None:
-        """What a cell may cost; None while there is nothing to tell from."""
+        """The estimated cost of a cell; None if no similar cell has finished."""
         alike = self._known.get(cell.arm) or {
             cell_id: cost
             for arm, costs in self._known.items()
@@ -80,12 +80,12 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a sweep may take; infinity is no limit."""
+    """Limits of a sweep; infinity means no limit."""
 
     gpu_hours: float = math.inf
     """GPU-hours of all cells of the sweep, over all commands."""
     cells: float = math.inf
-    """Cells of the sweep that may be done, over all commands."""
+    """Most cells of the sweep that are done, over all commands."""
     wall_s: float = math.inf
     """Seconds of this command."""
 
@@ -111,7 +111,7 @@ def _example(key: str) -> str:
 
 
 class Ledger:
-    """Says whether a sweep can afford its next cell."""
+    """Decides whether the budget allows the next cell."""
 
     def __init__(self, budget: Budget, cells: Iterable[Cell]) -> None:
         self.budget = budget
@@ -123,7 +123,7 @@ class Ledger:
         self._done: set[str] = set()
 
     def note(self, cell_id: str, folder: CellFolder, state: State) -> None:
-        """Take into account where a cell stands, whichever command brought it there."""
+        """Record the state of a cell, whichever command ran it."""
         self._running.discard(cell_id)
         self._done.discard(cell_id)
         if state is State.RUNNING:
@@ -137,8 +137,8 @@ class Ledger:
                 self.estimates.learn(self.cells[cell_id], cost)
 
     def affords(self, cell_id: str) -> bool:
-        """Whether the cell can be started, if those that run cost what similar ones did."""
-        if cell_id in self._running:  # elsewhere: whoever goes on with it, it is counted
+        """Whether the budget allows the cell, if running cells cost as much as similar finished ones."""
+        if cell_id in self._running:  # it runs elsewhere, and is counted already
             return True
         if len(self._done) + len(self._running) >= self.budget.cells:
             return False
@@ -147,7 +147,7 @@ class Ledger:
         cell = self.cells[cell_id]
         estimate = self.estimates.of(cell)
         running = {self.cells[it].arm: self.cells[it] for it in self._running}
-        if estimate is None:  # the first of its kind tells what the others cost
+        if estimate is None:  # wait for the first cell of the arm, which shows what the others cost
             return cell.arm not in running
         guesses = {arm: self.estimates.of(example) or Cost() for arm, example in running.items()}
         ahead = sum(max(guesses[self.cells[it].arm].gpu_seconds - self._spent[it], 0.0) for it in self._running)

@@ -1,4 +1,4 @@
-"""What a running sweep shows: a live table on a terminal, plain lines elsewhere."""
+"""The progress display of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-#: Seconds between two lines about running cells where there is no live table.
+#: Seconds between two lines about running cells, without a live table.
 QUIET = 30.0
 #: Running cells that are shown at a time.
 MOST_SHOWN = 8
@@ -33,9 +33,9 @@ def duration(seconds: float) -> str:
 
 
 def time_left(controller: Controller, capacity: int) -> str:
-    """How long the rest will take, from the cells that finished here; empty before the first.
+    """The estimated time for the rest, from the cells that finished here; empty before the first.
 
-    ``capacity`` is how many run at a time, 0 if nobody knows.
+    ``capacity`` is how many cells run at a time, 0 if it is unknown.
     """
     if not controller.seconds or not capacity:
         return ""
@@ -46,7 +46,7 @@ def time_left(controller: Controller, capacity: int) -> str:
 
 
 class PlainView:
-    """One line for each cell that ends, and now and then one about those that run."""
+    """A line for each cell that ends, and sometimes a line about the running cells."""
 
     def __init__(self, metric: str, capacity: int) -> None:
         self.metric = metric
@@ -64,7 +64,7 @@ class PlainView:
         self.say(f"[{ended}/{len(controller.states)}] {cell.name} {_ending(cell, controller, self.metric)}")
 
     def refresh(self, controller: Controller) -> None:
-        """Print what runs, if nothing was printed for a while."""
+        """Print the running cells, if nothing was printed for a while."""
         if time.monotonic() - self._spoke > QUIET:
             running = _running(controller.mine, controller) or ("queued" if controller.mine else "waiting for others")
             self.say("; ".join(filter(None, [running, time_left(controller, self.capacity)])))
@@ -149,15 +149,15 @@ class LiveView:
 
 @contextmanager
 def unfailing_output() -> Iterator[None]:
-    """Let what is printed go nowhere once it cannot be written any more.
+    """Discard output once it can no longer be written.
 
-    A terminal that was closed, or the end of ``| tee``, is no reason to lose what the running cells have done.
+    A closed terminal, or an ended ``| tee``, must not stop the running cells.
     """
     output, errors = (cast("TextIO", _Unfailing(stream)) for stream in (sys.stdout, sys.stderr))
     with redirect_stdout(output), redirect_stderr(errors):
         try:
             yield
-        finally:  # or Python does it at its end, and complains
+        finally:  # otherwise Python does it at exit, and reports an error
             output.flush()
             errors.flush()
 
@@ -184,7 +184,7 @@ class _Unfailing:
         try:
             yield
         except OSError:
-            # The descriptor, since what the stream has kept back is to go somewhere, too.
+            # By the descriptor, so that what the stream has buffered is discarded too.
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
@@ -193,7 +193,7 @@ class _Unfailing:
 
 
 def make_view(metric: str, capacity: int) -> PlainView | LiveView:
-    """The live table if someone watches, plain lines otherwise."""
+    """The live table on a terminal, plain lines otherwise."""
     return LiveView(metric, capacity) if sys.stdout.isatty() else PlainView(metric, capacity)
 
 
@@ -205,7 +205,7 @@ def _by_arm(controller: Controller) -> Iterator[tuple[str, list[Cell]]]:
 
 
 def _running(cell_ids: Iterable[str], controller: Controller) -> str:
-    """The progress of the cells that have begun; of many, the first."""
+    """The progress of the first few cells that have begun."""
     begun = (cell_id for cell_id in cell_ids if (controller.root / cell_id / "claims").exists())
     shown = [_progress(cell_id, controller) for cell_id in islice(begun, MOST_SHOWN + 1)]
     return ", ".join(shown[:MOST_SHOWN] + ["..."] * (len(shown) > MOST_SHOWN))

@@ -16,7 +16,7 @@ LEAST_GIB = 2.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     found: str
@@ -46,7 +46,7 @@ def checks_of_folder(root: Path) -> Iterator[Check]:
 
 
 def _locks(path: Path) -> Check:
-    """Whether the file ``path`` can be locked: those who submit jobs, or mirror, do it one at a time."""
+    """Whether the file ``path`` can be locked: submitting jobs and mirroring need a lock."""
     try:
         with path.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,7 +56,7 @@ def _locks(path: Path) -> Check:
 
 
 def report(checks: Iterable[Check]) -> bool:
-    """Print the checks as they are made; whether all is well."""
+    """Print each check when it is made; returns whether nothing has to be fixed."""
     well = True
     for check in checks:
         print(f"{'fix' if check.fix else 'ok':<5} {check.what:<11} {check.found}", flush=True)

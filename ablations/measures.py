@@ -1,4 +1,4 @@
-"""What the arms of a plan will measure, told before any of them runs."""
+"""What the arms of a plan will measure, known before any of them runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from unigrpo.errors import ConfigError
 from unigrpo.metrics import schema
 from unigrpo.registry import is_shipped, nearest
 
-#: Of a name that is nearly another, how much is equal.
+#: Names at least this similar are taken for misspellings.
 _NEARLY = 0.85
 
 
 def check_primary(configs: Sequence[RunConfig], primary: str) -> None:
-    """Refuse a primary metric that no arm measures, where all metrics are shipped: of those all values are known.
+    """Refuse a primary metric that no arm measures. Metrics that are not shipped may measure any name.
 
     Raises:
-        ConfigError: it is measured by none; the message names the nearest that is.
+        ConfigError: no arm measures it; the message names the most similar metric that is measured.
     """
     known = _names(configs)
     by_tag = any(primary.startswith(f"{name}/") for name in known)  # tags are the dataset's own
@@ -30,7 +30,7 @@ def check_primary(configs: Sequence[RunConfig], primary: str) -> None:
 
 
 def unmeasured(configs: Sequence[RunConfig], names: Sequence[str]) -> Iterator[str]:
-    """A sentence for each of ``names`` that no arm measures and that is nearly one that is measured."""
+    """A sentence for each of ``names`` that no arm measures but that resembles a measured one."""
     known = _names(configs)
     for name in names:
         close = difflib.get_close_matches(name, known, n=1, cutoff=_NEARLY)
@@ -39,11 +39,11 @@ def unmeasured(configs: Sequence[RunConfig], names: Sequence[str]) -> Iterator[s
 
 
 def _names(configs: Sequence[RunConfig]) -> set[str]:
-    # Arms differ in few of these, and a plan may have thousands.
+    # A plan may have thousands of arms, with few different settings of these.
     distinct = {repr((each.dataset, each.metrics, each.evaluation.retention)): each for each in configs}
     return {metric.name for metric in COSTS}.union(*map(schema.names, distinct.values()))
 
 
 def _is_measured(name: str, known: set[str]) -> bool:
-    """Whether ``name`` is known, or may be the seconds of a phase."""
+    """Whether ``name`` is known, or can be the duration of a phase."""
     return name in known or (name.startswith("cost/") and name.endswith("_s"))

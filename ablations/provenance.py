@@ -1,4 +1,4 @@
-"""When, and by which code, something was made."""
+"""The time, and the commit of the code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def now() -> str:
 
 
 def git_sha() -> str:
-    """Commit of the code, with ``+`` when files differ from it; empty if no repository has the code."""
+    """Commit of the code, with ``+`` if there are uncommitted changes; empty outside of a repository."""
     here = Path(__file__).parent
-    if copied := read_json(here.parent / "snapshot.json"):  # a copy of the code remembers what it was made from
+    if copied := read_json(here.parent / "snapshot.json"):  # a snapshot of the code records its commit
         return str(copied["git_sha"])
     try:
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # an environment may lie in another project's
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # the code may be inside another repository
         sha = _git(here, "rev-parse", "HEAD").strip()
         return sha + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no").strip() else "")
     except (OSError, subprocess.CalledProcessError):

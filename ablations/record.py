@@ -1,4 +1,4 @@
-"""The sweep's own folder: ``sweep.json``, what the report and the mirror read, and every cell it ever had."""
+"""The sweep's own folder: ``sweep.json`` for the report and the mirror, and the list of all its cells so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAYOUT = 1
 
 
 def sweep_folder(root: Path, plan: Plan) -> Path:
-    """Where the sweep's own files are."""
+    """The folder of the sweep's own files."""
     return root / "sweeps" / plan.sweep_id
 
 
@@ -58,7 +58,7 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
         "refused": [{"arm": arm.name, "reason": "; ".join(arm.refused)} for arm in plan.arms if arm.refused],
         "root": os.path.relpath(root / "cells", folder),
     }
-    # A sweep keeps its first date and command while it stays what it is, so that nothing downstream is made again.
+    # An unchanged sweep keeps its first date and command, so that its report is not made again.
     same = {key: value for key, value in before.items() if key not in _OCCASION} == record
     occasion = before if same else {"command": shlex.split(command), "created": now(), "git_sha": git_sha()}
     record |= {key: occasion[key] for key in _OCCASION}
@@ -72,12 +72,12 @@ _OCCASION = ("command", "created", "git_sha")
 
 
 def planned(folder: Path) -> set[str]:
-    """Ids of all cells that the sweep in ``folder`` ever had: a command for fewer seeds gives up none of them."""
+    """Ids of all cells that the sweep in ``folder`` ever had; a later command for fewer seeds removes none."""
     return _remembered(folder) | _cells_in(read_json(folder / "sweep.json") or {})
 
 
 def _remember(folder: Path, cell_ids: set[str]) -> None:
-    # Added to, never replaced, so that commands at the same time lose nothing of each other's.
+    # Append only, so that commands that run at the same time do not overwrite each other.
     if new := cell_ids - _remembered(folder):
         append_row(folder / "cells.jsonl", {"cells": sorted(new)})
 
@@ -91,5 +91,5 @@ def _cells_in(record: Mapping[str, Any]) -> set[str]:
 
 
 def state_digest(folder: Path, cells: Sequence[CellFolder]) -> str:
-    """Changes whenever the sweep, or the end of any of its cells, does."""
+    """A digest that changes whenever the sweep or the result of one of its cells does."""
     return digest({"sweep": read_json(folder / "sweep.json"), "cells": [cell.signature() for cell in cells]}, 16)

@@ -1,4 +1,4 @@
-"""Why a tracking store did not take something: will that pass by waiting, and if not, what is the way out?"""
+"""Tells outages of a tracking store, which pass by waiting, from refusals, and what to do about a refusal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-#: MLflow's codes of what passes: a server that is down, overloaded, or busy with somebody else's transaction.
+#: MLflow's error codes for outages: a server that is down, overloaded, or busy with another transaction.
 _PASSING_CODES = {
     "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED",
     "ABORTED", "RESOURCE_CONFLICT", "CANCELLED",
 }  # fmt: skip
-#: Faults of the network and of databases that pass, by class and package; classes, since neither is imported here.
+#: Outages of networks and databases, by name of class and package, as these packages are not imported here.
 _PASSING_CLASSES = {"OperationalError", "InterfaceError", "DisconnectionError", "TimeoutError"}
 _PASSING_PACKAGES = {"requests", "urllib3"}
 
@@ -22,7 +22,7 @@ _RIGHTS = "get the right to write there, or set MLFLOW_TRACKING_URI to another s
 _PATH = "make that path a folder or file that can be written, or set MLFLOW_TRACKING_URI to another store"
 _OTHER = "no outage: see MLFLOW_TRACKING_URI and the versions of MLflow and of its database"
 
-#: Words of a message -> the way out.  They are looked for where neither a code nor a class tells.
+#: Pattern in a message -> what to do.
 _WORDS = {
     r"database schema": "run `mlflow db upgrade` on the store with the newer of the two versions of MLflow",
     r"not in a valid JSON format": _SERVER,
@@ -54,7 +54,7 @@ _LASTING_ERRNO = {
 
 
 def way_out(error: BaseException) -> str:
-    """What ends a refusal that lasts; empty for an outage, which ends by itself."""
+    """What to do about a refusal; empty for an outage, which passes by itself."""
     chain = list(_chain(error))
     for part in chain:
         if isinstance(part, ImportError):
@@ -85,7 +85,7 @@ def _passes(part: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """``error`` and what it came from, with what a database's driver said."""
+    """``error`` and its causes, with the errors of database drivers."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -97,7 +97,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def try_database(uri: str) -> None:
-    """Open a database once: MLflow would try one that cannot be opened for minutes before it says so."""
+    """Open a database once: MLflow would retry for minutes before it reports that it cannot be opened."""
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
     if uri.startswith(("sqlite:", "postgresql", "mysql", "mssql")):

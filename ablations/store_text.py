@@ -1,4 +1,4 @@
-"""Words of a sweep as a tracking store takes them, and of a store as a terminal may show them."""
+"""Makes names and texts fit for a tracking store, and hides secrets of its address."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Iterable
 
 
 def public(text: str) -> str:
-    """``text`` without the user names and passwords of its addresses."""
+    """``text`` with user names, passwords and tokens removed from its URLs."""
     text = re.sub(r"//[^/\s]*@", "//", text)
     return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s]*", r"\1...", text)
 
 
 def text_of(text: str, most: int) -> str:
-    """``text`` as a database holds it: without control characters and halves of characters, and not too long."""
+    """``text`` for a database: without control characters and surrogates, and at most ``most`` characters."""
     text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", "_", text)
     half = most // 2
     return text if len(text) <= most else f"{text[:half]}…{text[half + 1 - most :]}"
 
 
 def keys(names: Iterable[str]) -> dict[str, str]:
-    """Each of ``names`` -> a key that MLflow takes; where two would share one, what was changed ends in its hash."""
+    """Each of ``names`` -> a key that MLflow accepts; a changed name gets a hash if its key would not be unique."""
     plain = {name: safe(name) for name in names}
     times = Counter(plain.values())
     return {
@@ -35,6 +35,6 @@ def _hash(text: str) -> str:
 
 
 def safe(name: str) -> str:
-    """``name`` with what MLflow does not allow in names replaced, which may not be paths to elsewhere either."""
+    """``name`` without characters that MLflow refuses, and without parts that would make it a path elsewhere."""
     parts = re.sub(r"[^\w\-./: ]", "_", name)[:250].split("/")
     return "/".join("_" if part in ("", ".", "..") else part for part in parts)

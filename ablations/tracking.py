@@ -1,11 +1,11 @@
-"""MLflow as a mirror of the files: one writer, whole cells at a time, never a point twice, never a reason to fail.
+"""Mirrors the files of a sweep to MLflow: one writer, whole cells at a time, no point twice; a fault stops no sweep.
 
-A cell is mirrored when it has ended, into a run of its own; ``mlflow.json`` in the sweep's folder remembers it only
-after its last point was written.  A run that is found in MLflow without being remembered was cut short: it is deleted
-and written again, so a chart can never hold a point twice.  A store that is down is tried again now and then; one that
-refuses is told of at once; what either missed waits in the files.  MLflow is imported only when there is something to
-mirror.  On a store that several roots share, each root knows its own runs by a random name that it keeps in
-``mlflow.id``.  No words of a grid are ever part of a query.
+A cell is mirrored into a run of its own when it has ended.  It is recorded in ``mlflow.json`` of the sweep's folder
+after its last point was written.  A run in MLflow without such a record is incomplete: it is deleted and written again,
+so no chart has a point twice.  A store that is down is tried again later.  A store that refuses is reported at once.
+What a store missed stays in the files, and the next command mirrors it.  MLflow is imported only if there is something to
+mirror.  If several roots share a store, each root finds its own runs by the random id in its ``mlflow.id``.  Texts of a
+grid are never part of a query.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ from unigrpo.io import read_json, read_rows, write_json, write_text
 
 #: Seconds between two batches.
 PAUSE = 3.0
-#: Seconds after which a store that failed is tried again: at first, and at most.
+#: Seconds until a failed store is tried again: the first time, and at most.
 RETRY, MOST_RETRY = 5.0, 60.0
 #: Seconds to wait at the end for a store that has worked before.
 PATIENCE = 90.0
-#: Seconds between two notes of what was mirrored.
+#: Seconds between two writes of ``mlflow.json``.
 NOTE = 2.0
 #: Configuration keys that every run shows as parameters, whether or not the arms differ in them.
 HEADLINES = (
     "recipe", "optim.updates", "optim.text_lr", "optim.image_lr", "rollout.prompts", "rollout.group_size",
     "sampler.steps", "reward.name", "guidance.name", "dynamics.name", "window.name", "model.checkpoint",
 )  # fmt: skip
-#: The page of an experiment with its cells side by side.  In its usual order MLflow folds them under the sweep's run;
-#: and of this order the ten runs that it draws at first are of all arms.
+#: The page of an experiment with its cells side by side.  By default MLflow folds them under the sweep's run.  Ordered
+#: by seed, the ten runs that it draws at first are from all arms.
 VIEW = "/#/experiments/{}/runs?searchFilter=params.arm%20!%3D%20%22%22&orderByKey=tags.%60seed%60&orderByAsc=true"
-#: What one request may hold: by number, and parameters also by what their values may add up to.
+#: Most metrics and parameters in one request; the total size of parameters is limited too.
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 25
-#: Characters that MLflow, or a database under it, takes of an experiment's or run's name, a parameter, a tag.
+#: Most characters of a name, a parameter and a tag in MLflow or its database.
 _NAME, _VALUE, _TAG = 250, 6000, 5000
-#: Cells that are looked up one by one; of more, all runs of the sweep are listed.
+#: Up to this many cells are looked up one by one; for more, all runs of the sweep are listed.
 _MOST_ASKED = 20
 
 
 class Mirror:
-    """Mirrors the cells of one sweep from a background thread; every outage ends in one line of warning."""
+    """Mirrors the cells of one sweep in a background thread; each outage is reported in one line."""
 
     def __init__(self, root: Path, folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
         self.root = root
@@ -69,19 +69,19 @@ class Mirror:
         self._cells = {cell.id: cell for cell in plan.cells()}
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._due: set[str] = set(self._cells)
-        """Cells that may have something new; at first, all of them."""
+        """Cells that may have to be mirrored; at first all of them."""
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._writer: _Writer | None = None
         self._worked = False
-        """Whether the store has ever answered this command."""
+        """Whether the store has answered in this command."""
         self._down = False
         self._refused = False
-        """Whether waiting is of no use."""
+        """Whether the store refuses, so that waiting does not help."""
 
     def wake(self, cell_id: str) -> None:
-        """Say that a cell has ended; returns at once."""
+        """Report that a cell has ended; returns at once."""
         self._ended.put(cell_id)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
@@ -89,12 +89,12 @@ class Mirror:
         self._wake.set()
 
     def finish(self, report: Path | None = None) -> None:
-        """Mirror what is left, and the report, before returning."""
+        """Mirror the remaining cells and the report; returns when that is done or has failed."""
         self._closed.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
-        self._due |= set(self._cells)  # what other commands have ended, too
+        self._due |= set(self._cells)  # cells that other commands have ended too
         done = self._sync(report)
         end = time.monotonic() + (PATIENCE if self._worked else 0.0)
         while not done and not self._refused and time.monotonic() < end:
@@ -102,7 +102,7 @@ class Mirror:
             done = self._sync(report)
 
     def how_to_look(self) -> str:
-        """The command that opens the store, and the address at which all cells show at once."""
+        """The command that opens the store, and the address of a page with all cells."""
         experiment = _Memory(self.folder / "mlflow.json", self.uri).experiment
         if not experiment:
             return f"nothing was written to {public(self.uri)}"
@@ -121,25 +121,25 @@ class Mirror:
                 pause = RETRY
                 self._closed.wait(PAUSE)
             elif self._refused:
-                return  # the end of the sweep tries it once more
+                return  # it is tried once more at the end of the sweep
             else:
                 self._wake.set()
                 self._closed.wait(pause)
                 pause = min(2 * pause, MOST_RETRY)
 
     def _sync(self, report: Path | None) -> bool:
-        """Mirror what is due; whether the store took it."""
+        """Mirror what is due; returns whether the store accepted it."""
         while not self._ended.empty():
             self._due.add(self._ended.get())
         known = self._writer is not None
         try:
             with _lock(self.root / "mlflow.lock"):
                 self._mirror(_Memory(self.folder / "mlflow.json", self.uri), report)
-        except Exception as error:  # whatever MLflow, its database or its server comes up with
+        except Exception as error:  # from MLflow, its database or its server
             self._writer = None
             advice = way_out(error)
             if advice and known:
-                return self._sync(report)  # what it refused may be gone, and is looked for anew
+                return self._sync(report)  # what it refers to may be deleted; a new writer looks for it again
             self._tell(error, advice)
             return False
         if self._down:
@@ -162,7 +162,7 @@ class Mirror:
         self._writer.write(memory, todo, report, published)
 
     def _tell(self, error: Exception, advice: str) -> None:
-        """Warn, once for an outage and once more if it turns out to be a refusal."""
+        """Warn once about an outage, and once more if it becomes a refusal."""
         if not self._down or (advice and not self._refused):
             first = public(next(iter(str(error).strip().splitlines()), ""))[:200]
             outlook = (
@@ -182,7 +182,7 @@ class Mirror:
 
 
 class _Memory:
-    """What ``mlflow.json`` remembers of one store."""
+    """The record in ``mlflow.json`` of what one store has."""
 
     def __init__(self, path: Path, uri: str) -> None:
         self.path = path
@@ -193,19 +193,19 @@ class _Memory:
             self._all.pop(self._key, None)
         own = self._all.get(self._key) or {"experiment": "", "parent": "", "report": "", "cells": {}}
         self.cells: dict[str, str] = own["cells"]
-        """Cell id -> signature of what was mirrored."""
+        """Cell id -> signature of the mirrored files."""
         self.experiment: str = own["experiment"]
         self.parent: str = own["parent"]
         self.report: str = own["report"]
         self._saved = float("-inf")
 
     def save_at_times(self) -> None:
-        """:meth:`save`, unless it was done a moment ago: with thousands of cells it takes a while."""
+        """:meth:`save`, unless it was done just before: for thousands of cells it is slow."""
         if time.monotonic() - self._saved > NOTE:
             self.save()
 
     def save(self) -> None:
-        """Note what was mirrored."""
+        """Write the record."""
         self._saved = time.monotonic()
         names = ("experiment", "parent", "report", "cells")
         self._all[self._key] = {name: getattr(self, name) for name in names}
@@ -213,17 +213,18 @@ class _Memory:
 
 
 class _Writer:
-    """The calls to MLflow, through a client with explicit run ids."""
+    """All calls to MLflow, by a client with explicit run ids."""
 
     def __init__(self, plan: Plan, root: Path, uri: str, say: Callable[[str], None]) -> None:
-        # Before the import, which would otherwise report its use; and a server that is down is to be noticed soon.
+        # Set before the import, which would send telemetry; and a server that is down must be noticed soon.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow.tracking import MlflowClient
 
-        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it prints tracebacks of what is told in a line
+        # It prints tracebacks; here a fault is reported in one line.
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
         try_database(uri)
         self.plan = plan
         self.root = root
@@ -239,10 +240,10 @@ class _Writer:
         self.shown = {n for n in names if len({str(config.get(n)) for config in trained}) > 1} | set(HEADLINES)
 
     def open(self, memory: _Memory) -> bool:
-        """Find or make the run of the sweep; whether the store has lost what was mirrored, so that all is due again."""
+        """Find or make the run of the sweep; returns whether the store has lost the mirrored cells."""
         memory.experiment = self.experiment
         if self.restored:
-            # Every run that was ever deleted there is back, earlier versions of this sweep's cells among them.
+            # Restoring brought back all deleted runs, also old versions of this sweep's cells.
             for run in [*self._search("tags.kind = 'cell'"), *self._search("tags.kind = 'sweep'")]:
                 if (run.data.tags.get("root_id"), run.data.tags.get("sweep_id")) == (self.root_id, self.sweep_tag):
                     self.client.delete_run(run.info.run_id)
@@ -251,7 +252,7 @@ class _Writer:
 
     def write(self, memory: _Memory, cells: list[tuple[Cell, CellFolder]], report: Path | None, published: str) -> None:
         """Mirror ``cells`` and the report."""
-        # Runs of cells that are not remembered: another writer, or this one before a fault, was cut short.
+        # Runs of cells that are not recorded: a writer was interrupted.
         leftovers = self._children(memory, [cell.id for cell, _ in cells])
         try:
             for cell, folder in cells:
@@ -279,17 +280,17 @@ class _Writer:
             tags = {key: text_of(value, _TAG) for key, value in tags.items()}
             return str(self.client.create_experiment(name, artifact_location=artifacts, tags=tags))
         if found.lifecycle_stage == "deleted":
-            # Its name cannot be given to another one before it is gone for good.
+            # No other experiment can have its name until it is deleted permanently.
             self.client.restore_experiment(found.experiment_id)
             self.restored = True
             self.say(f"MLflow: the experiment {name!r} was deleted; it is restored, and this sweep written to it anew")
         return str(found.experiment_id)
 
     def _find_parent(self, memory: _Memory) -> bool:
-        """The run of the sweep: the remembered one, or one that was made but not remembered, or a new one.
+        """Find the run of the sweep: the recorded one, one that was made but not recorded, or a new one.
 
         Returns:
-            Whether the remembered one is gone, and with it all that was mirrored.
+            Whether the recorded run is gone, and with it all mirrored cells.
         """
         own = [run for run in self._search("tags.kind = 'sweep'") if run.data.tags.get("sweep_id") == self.sweep_tag]
         runs = [(run.info.run_id, run.data.tags.get("root_id")) for run in own]
@@ -311,7 +312,7 @@ class _Writer:
         return lost
 
     def _children(self, memory: _Memory, cell_ids: list[str]) -> dict[str, list[str]]:
-        """Cell id -> its runs under the parent, which are this root's as the parent is."""
+        """Cell id -> its runs under the parent run, which belongs to this root."""
         children: dict[str, list[str]] = {}
         under = f"tags.`mlflow.parentRunId` = '{memory.parent}'"
         few = len(cell_ids) <= _MOST_ASKED
@@ -389,7 +390,7 @@ class _Writer:
             try:
                 with Image.open(path) as image:
                     picture = image.convert("RGB")
-            except Exception as error:  # a damaged picture; no reason to leave out the rest of the cell
+            except Exception as error:  # a damaged picture; the rest of the cell is mirrored
                 self.say(f"warning: MLflow: {path} is left out: {type(error).__name__}: {error}")
                 continue
             key = re.sub(r"[^\w\-.]", "_", path.stem, flags=re.ASCII)[:200]
@@ -397,7 +398,7 @@ class _Writer:
 
 
 def _points(folder: CellFolder, updates: int) -> list[Any]:
-    """Every number of a cell as MLflow metrics: of several rows for one step and name the last one counts."""
+    """All numbers of a cell as MLflow metrics; of several values for one step and name the last counts."""
     from mlflow.entities import Metric
 
     last: dict[tuple[int, str], float] = {}
@@ -416,7 +417,7 @@ def _points(folder: CellFolder, updates: int) -> list[Any]:
 
 
 def _root_id(root: Path) -> str:
-    """The random name of ``root``, made when it is first asked for."""
+    """The random id of ``root``, made when it is first needed."""
     path = root / "mlflow.id"
     if not path.exists():
         write_text(path, uuid.uuid4().hex + "\n")
@@ -431,7 +432,7 @@ def _tree_digest(folder: Path) -> str:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One writer for a root: the database must not be created, nor a cell mirrored, by two at once."""
+    """Lock a root for one writer: two must not create the database, or mirror a cell, at the same time."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

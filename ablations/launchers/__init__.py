@@ -1,7 +1,7 @@
 """Launchers: where cells run (slot ``launcher``).
 
-A launcher is a strategy whose ``session`` starts workers.  The controller asks a session for free places, starts jobs
-in them and collects their ends; what became of a cell is read from the cell's folder, never from the session.
+A launcher is a strategy whose ``session`` starts workers.  The controller asks a session for free slots, starts jobs
+and collects their ends.  The result of a cell is read from the cell's folder, never from the session.
 """
 
 from __future__ import annotations
@@ -21,28 +21,31 @@ __all__ = ["End", "Inline", "Launcher", "Local", "Session", "Slurm"]
 
 
 class Session(Protocol):
-    """Workers at work; used as a context manager, whose end leaves none behind but those of a cluster."""
+    """Running workers. A context manager: at its end no worker is left, except for jobs of a cluster."""
 
     def free_slots(self) -> int:
         """How many more jobs can start now."""
 
     def start(self, job: Job) -> None:
-        """Start a job; needs a free place."""
+        """Start a job; needs a free slot."""
 
     def running(self) -> int:
-        """How many jobs were started and not yet collected."""
+        """How many jobs are started and not yet collected."""
 
     def poll(self, seconds: float) -> list[tuple[Job, End]]:
         """Jobs that ended; waits for the first one up to ``seconds``."""
 
     def detach(self) -> str:
-        """The user goes: what cannot outlive the command writes a checkpoint and ends; says where the rest is."""
+        """The user interrupts: jobs that cannot outlive the command write a checkpoint and end.
+
+        Returns a sentence about the jobs that continue, empty if there are none.
+        """
 
     def stop(self) -> None:
         """Ask all jobs to write a checkpoint and end."""
 
     def kill(self) -> None:
-        """End all jobs that cannot outlive the command at once."""
+        """Kill all jobs that cannot outlive the command."""
 
     def __enter__(self) -> Session: ...
 
@@ -50,42 +53,42 @@ class Session(Protocol):
 
 
 class Launcher(Protocol):
-    """The strategy that a configuration names."""
+    """A strategy of slot ``launcher``."""
 
     def session(self, root: Path, runner: str, interrupted: Callable[[], bool]) -> Session:
         """Open a session.
 
         Args:
             root: folder of the sweeps.
-            runner: ``module:function`` that will run the cells, so that its imports can be shared.
-            interrupted: whether the user asked for the end.
+            runner: ``module:function`` that runs the cells; its imports can be shared between workers.
+            interrupted: whether the user interrupted the command.
         """
 
     def capacity(self) -> int:
-        """How many cells run at a time."""
+        """How many cells run at a time; 0 if it is unknown."""
 
     def describe(self) -> str:
         """Where cells will run, for the plan."""
 
     def check(self, root: Path, names: Sequence[str]) -> None:
-        """See to it that cells run as the command says, before anything runs.
+        """Check, before anything runs, that cells will run as the command says.
 
         Args:
             root: folder of the sweeps.
-            names: of all cells of the plan, ``arm:seed``.
+            names: names of all cells of the plan, ``arm:seed``.
 
         Raises:
             ConfigError: they would not.
         """
 
     def notes(self) -> list[str]:
-        """What of the surroundings changes how cells run, for the user to know."""
+        """Notes for the user on what in the environment changes how cells run."""
 
     def checks(self, root: Path, runner: str) -> Iterator[Check]:
-        """What ``action=doctor`` finds where cells will run."""
+        """The checks of ``action=doctor`` for this launcher."""
 
     def preview(self, root: Path, jobs: Sequence[Job]) -> str:
-        """What would be submitted for ``jobs``; empty where nothing is."""
+        """What would be submitted for ``jobs``; empty if nothing is submitted."""
 
     def on_interrupt(self) -> str:
-        """What the first Ctrl-C does, in words."""
+        """A sentence on what the first Ctrl-C does."""

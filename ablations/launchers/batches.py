@@ -1,4 +1,4 @@
-"""What was submitted to Slurm: a folder of ``root/slurm`` for each submission, with ``jobs.json`` and logs."""
+"""Records of submissions to Slurm: each has a folder in ``root/slurm`` with ``jobs.json`` and logs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from unigrpo.io import read_json, write_json
 
 @dataclass(frozen=True)
 class Ticket:
-    """A Slurm job that was asked to run a cell."""
+    """A Slurm job that was submitted for a cell."""
 
     job: str
     """``123``, or ``123_4`` in an array."""
     folder: Path
     submitted: float
-    """When this process knew of it, by its monotonic clock: Slurm had it by then, whatever other clocks say."""
+    """Monotonic time of this process at which the submission was known."""
 
     @property
     def cancelled(self) -> bool:
-        """Whether its end was asked for by a command of the sweeper, so that it says nothing about the cell."""
+        """Whether a command of the sweeper cancelled it, so that its end is no failure of the cell."""
         try:
             return self.job in (self.folder / "withdrawn").read_text(encoding="utf-8").split()
         except FileNotFoundError:
@@ -47,22 +47,22 @@ class Ticket:
 
 @dataclass
 class Batches:
-    """All submissions of a root, by whatever controller."""
+    """All submissions of a root, by any controller."""
 
     folder: Path
     tickets: dict[str, list[Ticket]] = field(default_factory=dict)
-    """Cell id -> the jobs that were asked to run it, oldest first."""
+    """Cell id -> the jobs that were submitted for it, oldest first."""
     _read: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, root: Path) -> Batches:
-        """Those of the sweeps in ``root``, read from disk."""
+        """The submissions of the sweeps in ``root``, read from disk."""
         batches = cls(root.resolve() / "slurm")
         batches.refresh()
         return batches
 
     def refresh(self) -> None:
-        """Read what others have submitted since the last time."""
+        """Read submissions of others since the last refresh."""
         unread = [path for path in self.folder.glob("*/jobs.json") if path.parent.name not in self._read]
         for path in sorted(unread, key=_written):
             if record := read_json(path):
@@ -71,12 +71,12 @@ class Batches:
     def add(
         self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]], environment: Mapping[str, str] | None = None
     ) -> None:
-        """Remember a submission: each job, which Slurm has by now, with its cells; what sbatch took from elsewhere."""
+        """Record a submission: each job with its cells, and the variables that sbatch took from the environment."""
         write_json(folder / "jobs.json", {"jobs": jobs, "environment": environment or {}})
         self._note(folder, jobs)
 
     def last(self, cell_id: str) -> Ticket | None:
-        """The latest job that was asked to run the cell."""
+        """The latest job that was submitted for the cell."""
         return next(reversed(self.tickets.get(cell_id, [])), None)
 
     def _note(self, folder: Path, jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -89,7 +89,7 @@ class Batches:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One submits at a time, so that no cell is submitted twice."""
+        """Lock submissions, so that no cell is submitted twice."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -98,10 +98,10 @@ class Batches:
 
 
 def _written(path: Path) -> float:
-    """When that was, by the clock of the storage: those of the machines that submit may differ."""
+    """Time of the file by the storage's clock: clocks of the submitting machines may differ."""
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:  # action=gc was faster
+    except FileNotFoundError:  # action=gc has just removed it
         return 0.0
 
 

@@ -12,24 +12,24 @@ from ablations.worker import Outcome
 
 @dataclass(frozen=True)
 class End:
-    """The end of a worker: what it said of itself, or what is known of its death."""
+    """The end of a worker: the outcome that it reported, or what is known of its death."""
 
     outcome: Outcome | None
-    """None if it died before it could say anything, or was ended although nobody here had asked for that."""
+    """None if it died before it could report one, or if it was ended unrequested."""
     cause: str = "killed"
     """Of a death: ``killed``, ``oom``, ``timeout``, ``preempted``, ``node_failure`` or ``cancelled``."""
     message: str = ""
     """One line for tables."""
     log: str = ""
-    """The end of what it printed."""
+    """The last part of its output."""
     job: str = ""
-    """The Slurm job that is over."""
+    """The Slurm job that ended; empty without Slurm."""
     pid: int = 0
-    """Else the process, of this machine; 0 is the present one."""
+    """Without Slurm, its process on this machine; 0 is the current process."""
 
     @property
     def last_words(self) -> str:
-        """The last line of its log; what srun says of the end of everything comes after what matters."""
+        """The last line of its log; lines of srun, which come after the cause, are skipped."""
         lines = [line.strip() for line in self.log.splitlines() if line.strip()]
         return next((line for line in reversed(lines) if not line.startswith("srun:")), lines[-1] if lines else "")
 

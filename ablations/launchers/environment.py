@@ -1,6 +1,6 @@
-"""What reaches Slurm's programs and the workers of the environment that the command was given in.
+"""The environment variables that Slurm's programs and the workers get.
 
-Whatever that is part of, a Slurm job or a torchrun, its own variables say nothing about the cells.
+The command may itself run in a Slurm job or under torchrun; their variables must not reach the cells.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from contextlib import contextmanager
 
 from unigrpo.errors import ConfigError
 
-#: Variables of Slurm's that say where the cluster is, and to whom it answers.
+#: Variables with the address of the cluster and the user's credentials.
 _OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_SACK_SOCKET")
-#: How variables begin of which Slurm's programs read their options, and with which a job says what it is.
+#: Prefixes of variables with options of Slurm's programs, or with facts about a job.
 _OF_SLURM = (
     "SLURM_", "SLURMD_", "SRUN_", "SALLOC_", "SBATCH_", "SQUEUE_", "SACCT_", "SCONTROL_", "SCANCEL_", "SUBMITIT_",
 )  # fmt: skip
-#: With which torchrun, accelerate and MPI tell a process of others beside it.
+#: Variables with which torchrun, accelerate and MPI describe a group of processes.
 _OF_A_GROUP = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "CROSS_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "CROSS_SIZE", "MASTER_ADDR",
     "MASTER_PORT", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME",
     "MPI_LOCALRANKID", "MPI_LOCALNRANKS",
 )  # fmt: skip
 _OF_MPI = ("TORCHELASTIC_", "PMI_", "PMIX_", "PALS_", "OMPI_COMM_", "MV2_COMM_")
-#: One thread for each process.  Those that wait for each other on shared cores are slower by an order of magnitude, and
-#: sums of several threads have other last bits.
+#: One thread for each process.  Threads that wait for each other on shared cores are ten times slower, and sums over
+#: several threads round differently.
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def is_of_a_group(name: str) -> bool:
-    """Whether the variable is a word of some launcher to one of several processes."""
+    """Whether the variable describes a process as a member of a group."""
     return name in _OF_A_GROUP or name.startswith(_OF_MPI)
 
 
 def of_slurm(environment: Mapping[str, str]) -> dict[str, str]:
-    """What Slurm's programs get: nothing that would change what they do or how they answer."""
+    """Variables for Slurm's programs, without those that would change their options or output."""
     return {
         name: value
         for name, value in environment.items()
@@ -44,12 +44,12 @@ def of_slurm(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_worker(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a worker gets that trains a cell alone."""
+    """Variables for a worker that trains a cell in a single process."""
     return {name: value for name, value in environment.items() if not is_of_a_group(name)} | THREADS
 
 
 def check_clusters(environment: Mapping[str, str]) -> None:
-    """See to it that all of Slurm's programs speak of the same cluster.
+    """Check that all of Slurm's programs use the same cluster.
 
     Raises:
         ConfigError: they would not.
@@ -63,7 +63,7 @@ def check_clusters(environment: Mapping[str, str]) -> None:
 
 @contextmanager
 def changed(environment: Mapping[str, str]) -> Iterator[None]:
-    """Let ``environment`` be that of this process, and of what it starts meanwhile."""
+    """Make ``environment`` the environment of this process within the block."""
     before = dict(os.environ)
     _set(environment)
     try:
@@ -73,7 +73,7 @@ def changed(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def _set(environment: Mapping[str, str]) -> None:
-    """Not by way of an empty one: other threads read it meanwhile."""
+    """Replace the environment without ever emptying it, as other threads may read it."""
     os.environ.update(environment)
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]

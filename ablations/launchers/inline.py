@@ -30,18 +30,18 @@ class Inline:
         return 1
 
     def describe(self) -> str:
-        """Say where cells run."""
+        """Where cells run."""
         return "inline: in this process, one after another"
 
     def check(self, root: Path, names: Sequence[str]) -> None:
-        """Nothing can be amiss."""
+        """There is nothing to check."""
 
     def notes(self) -> list[str]:
-        """Nothing of the surroundings counts."""
+        """No notes."""
         return []
 
     def checks(self, root: Path, runner: str) -> Iterator[Check]:
-        """Say what there is to run on."""
+        """Where cells run."""
         yield Check("launcher", self.describe())
 
     def preview(self, root: Path, jobs: Sequence[Job]) -> str:
@@ -49,19 +49,19 @@ class Inline:
         return ""
 
     def on_interrupt(self) -> str:
-        """Say what Ctrl-C does."""
+        """What Ctrl-C does."""
         return "stopping: the running cell writes a checkpoint; Ctrl-C again ends it at once"
 
 
 @dataclass
 class InlineSession:
-    """A job has ended when ``start`` returns."""
+    """Runs jobs one at a time: a job has ended when ``start`` returns."""
 
     interrupted: Callable[[], bool]
     ended: list[tuple[Job, End]] = field(default_factory=list)
 
     def free_slots(self) -> int:
-        """One place, unless a job waits to be collected."""
+        """One, unless a job waits to be collected."""
         return 0 if self.ended else 1
 
     def start(self, job: Job) -> None:
@@ -75,7 +75,7 @@ class InlineSession:
         return len(self.ended)
 
     def poll(self, seconds: float) -> list[tuple[Job, End]]:
-        """Collect what ended; wait where nothing did, since then another controller has the cells."""
+        """Collect jobs that ended. If there are none, another controller has the cells; then wait."""
         if not self.ended:
             time.sleep(seconds)
         ended, self.ended = self.ended, []

@@ -25,7 +25,7 @@ from ablations.worker import Job, run_in_process
 from unigrpo.errors import ConfigError
 from unigrpo.registry import register
 
-#: Signals that the server of the workers ignores.
+#: Signals that the workers' server process ignores.
 _FOR_THE_SESSION = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
@@ -61,19 +61,19 @@ class Local:
         return self.workers or len(visible_gpus()) or usable_cores()
 
     def describe(self) -> str:
-        """Say how many cells run at a time, and on what."""
+        """How many cells run at a time, and on what."""
         gpus = len(visible_gpus())
         return f"local: {self.capacity()} at a time, {f'{gpus} GPUs' if gpus else 'on CPU'}"
 
     def check(self, root: Path, names: Sequence[str]) -> None:
-        """Nothing can be amiss."""
+        """There is nothing to check."""
 
     def notes(self) -> list[str]:
-        """Nothing of the surroundings counts."""
+        """No notes."""
         return []
 
     def checks(self, root: Path, runner: str) -> Iterator[Check]:
-        """Say what there is to run on."""
+        """The hardware that cells run on."""
         yield Check("launcher", self.describe())
 
     def preview(self, root: Path, jobs: Sequence[Job]) -> str:
@@ -81,23 +81,23 @@ class Local:
         return ""
 
     def on_interrupt(self) -> str:
-        """Say what Ctrl-C does."""
+        """What Ctrl-C does."""
         return "stopping: running cells write a checkpoint; Ctrl-C again kills them"
 
 
 @dataclass
 class LocalSession:
-    """``places`` holds the GPU of every free place (None on a CPU)."""
+    """A pool of worker processes; ``slots`` holds the GPU of each free slot (None on a CPU)."""
 
     context: multiprocessing.context.ForkServerContext
     slots: list[str | None]
     share: float = 0.0
-    """GPUs per place."""
+    """GPUs per slot."""
     jobs: dict[ForkServerProcess, tuple[Job, str | None]] = field(default_factory=dict)
     stopping: bool = False
 
     def free_slots(self) -> int:
-        """Places without a worker."""
+        """Slots without a worker."""
         return len(self.slots)
 
     def start(self, job: Job) -> None:
@@ -111,7 +111,7 @@ class LocalSession:
         self.jobs[process] = (job, gpu)
 
     def running(self) -> int:
-        """Workers alive or not collected."""
+        """Workers that are alive or not yet collected."""
         return len(self.jobs)
 
     def poll(self, seconds: float) -> list[tuple[Job, End]]:
@@ -119,7 +119,7 @@ class LocalSession:
         if not self.jobs:
             time.sleep(seconds)
             return []
-        if self.stopping:  # again, since a worker that has just been forked ignores signals as the server does
+        if self.stopping:  # again, as a worker that was just forked still ignores signals, like the server
             self._signal(signal.SIGTERM)
         wait([process.sentinel for process in self.jobs], timeout=seconds)
         ended = []
@@ -131,12 +131,12 @@ class LocalSession:
         return ended
 
     def detach(self) -> str:
-        """Nothing here outlives the command."""
+        """Stop all workers, as none outlives the command."""
         self.stop()
         return ""
 
     def stop(self) -> None:
-        """Send SIGTERM from now on, which a worker answers with a checkpoint."""
+        """Send SIGTERM from now on; workers then write a checkpoint and end."""
         self.stopping = True
 
     def kill(self) -> None:
@@ -158,17 +158,17 @@ class LocalSession:
 
 
 def _start_server() -> None:
-    """Start the process that workers are forked from, unless it runs.
+    """Start the process that workers are forked from, unless it is running.
 
     Raises:
         ConfigError: it cannot be reached.
     """
-    # What decides how libraries work they read when they are imported, which is in the server.  It imports from where
-    # this process does, and not from the present folder before all others, as Python's -c would have it.
+    # Libraries read these variables when they are imported, which happens in the server.  The server must import from
+    # the same folders as this process; Python's -c would search the current folder first.
     folders = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     variables = of_worker(os.environ) | {"PYTHONSAFEPATH": "1", "PYTHONPATH": folders}
-    # Ctrl-C, a terminal that closes, and what Slurm sends to all processes of a job must not end the server; what
-    # they mean for its workers is for this process to say.
+    # Ctrl-C, a closing terminal, and signals that Slurm sends to all processes of a job must not end the server; this
+    # process decides what they mean for the workers.
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_THE_SESSION}
     try:
         with environment.changed(variables):

@@ -1,7 +1,7 @@
-"""What Slurm knows about jobs: ``squeue`` tells what its controller remembers, ``sacct`` what it has forgotten.
+"""The states of Slurm jobs: by ``squeue`` for recent jobs, by ``sacct`` for older ones.
 
-The controller remembers a job for MinJobAge seconds (300 by default) after its end.  Later, only accounting knows it;
-on a cluster without accounting such a job is :data:`GONE`: it has ended, unless Slurm only does not show it.
+``squeue`` shows a job for MinJobAge seconds (300 by default) after its end.  Later, only ``sacct`` knows it.  On a
+cluster without accounting such a job is :data:`GONE`: it has very likely ended.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from ablations.launchers.environment import of_slurm
 from unigrpo.errors import ConfigError
 
-#: Seconds between two questions to Slurm, whose controller serves everybody.
+#: Seconds between two queries to Slurm, whose controller serves all users.
 QUEUE_EVERY = 15.0
 #: Seconds that an answer may take.
 PATIENCE = 60.0
 GONE = "GONE"
 
-#: States in which nothing of a job runs any more, nor will.
+#: States of jobs that do not run and will not run again.
 _ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT", GONE,
@@ -32,18 +32,18 @@ _CAUSES = {
     "BOOT_FAIL": "node_failure", "NODE_FAIL": "node_failure", "CANCELLED": "cancelled", "DEADLINE": "timeout",
     "OUT_OF_MEMORY": "oom", "PREEMPTED": "preempted", "TIMEOUT": "timeout",
 }  # fmt: skip
-#: SIGUSR2 and SIGTERM end a worker that has not learned yet what they mean: Slurm's notices.
+#: SIGUSR2 and SIGTERM, Slurm's notices: they kill a worker that has not installed its handlers yet.
 _NOTICES = (12, 15)
 #: Columns of squeue and their widths.
 _COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "Reason": 60, "NodeList": 80}
 
 
 class SlurmDown(RuntimeError):
-    """Slurm does not answer, or wants to be asked again later; nothing new is known about any job."""
+    """Slurm does not answer, or must be asked again later; nothing new is known about any job."""
 
 
 class Refused(RuntimeError):
-    """Slurm takes no more jobs of a sweep; it goes on with those that it has."""
+    """Slurm accepts no more jobs of a sweep; jobs that it has continue."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Status:
     """One job, as Slurm sees it."""
 
     state: str
-    """In Slurm's words."""
+    """Slurm's name of the state."""
     reason: str = ""
     """Why it waits, or why it ended."""
     nodes: str = ""
@@ -60,12 +60,12 @@ class Status:
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether it has ended."""
         return self.state in _ENDED
 
     @property
     def cause(self) -> str:
-        """Why a worker that left no word died."""
+        """Why a worker died that did not report how it ended."""
         if self.state == "FAILED" and (self.signal in _NOTICES or self.code - 128 in _NOTICES):
             return "preempted"
         return _CAUSES.get(self.state, "killed")
@@ -78,12 +78,12 @@ class Status:
 
 @dataclass
 class Queue:
-    """The jobs of this user, as of the last look."""
+    """The jobs of this user at the last query."""
 
     seen: dict[str, Status] = field(default_factory=dict)
     """Job (``123``, ``123_4``) -> its state."""
     looked: float = float("-inf")
-    """When that was, by the monotonic clock of this process; what was submitted later need not be in it."""
+    """Monotonic time of the last query; jobs submitted later may be missing in ``seen``."""
     _asked: float = float("-inf")
 
     def due(self) -> bool:
@@ -91,7 +91,7 @@ class Queue:
         return time.monotonic() - self._asked >= QUEUE_EVERY
 
     def look(self, jobs: Collection[str]) -> None:
-        """Ask Slurm; ``jobs`` are those that must be known afterwards.
+        """Query Slurm; afterwards the state of each of ``jobs`` is known.
 
         Raises:
             SlurmDown: it does not answer; ``seen`` is as before.
@@ -103,13 +103,13 @@ class Queue:
         self.seen, self.looked = seen, looked
 
     def alive(self, job: str, submitted: float) -> bool:
-        """Whether ``job``, submitted by the given time, waits or runs for all that is known."""
+        """Whether ``job`` waits or runs, as far as is known; ``submitted`` is when its submission was known."""
         status = self.seen.get(job)
         return submitted >= self.looked if status is None else not status.ended
 
 
 def ask(*command: str, patience: float = PATIENCE) -> str:
-    """What a command of Slurm prints.
+    """The output of a command of Slurm.
 
     Raises:
         SlurmDown: it fails.
@@ -124,7 +124,7 @@ def ask(*command: str, patience: float = PATIENCE) -> str:
             errors="replace",
             check=True,
             timeout=patience,
-            start_new_session=True,  # Ctrl-C, which a terminal sends to a whole session, is not for Slurm's commands
+            start_new_session=True,  # keeps Ctrl-C of the terminal from Slurm's commands
         )
     except subprocess.CalledProcessError as error:
         raise SlurmDown(f"{command[0]}: {error.stderr.strip() or f'exit code {error.returncode}'}") from error
@@ -136,7 +136,7 @@ def ask(*command: str, patience: float = PATIENCE) -> str:
 
 
 def array_limit() -> int:
-    """The largest number of tasks that an array may have here; 1000 where Slurm does not tell."""
+    """The largest number of tasks in an array on this cluster; 1000 if Slurm does not tell."""
     try:
         found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
     except (SlurmDown, ConfigError):
@@ -146,7 +146,7 @@ def array_limit() -> int:
 
 def _squeue() -> Iterator[tuple[str, Status]]:
     columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
-    # By number: the environment, which getpass asks for the name, may know another one after sudo.
+    # By number: after sudo the environment may have the name of another user.
     answer = ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.geteuid()}", f"--Format={columns}")
     for line in answer.splitlines():
         if line.startswith("CLUSTER: "):  # a title, where SLURM_CLUSTERS names one
@@ -160,9 +160,9 @@ def _squeue() -> Iterator[tuple[str, Status]]:
 
 
 def _sacct(jobs: Collection[str]) -> Iterator[tuple[str, Status]]:
-    """How ``jobs`` have ended, as far as accounting, where there is one, knows it.
+    """How ``jobs`` ended, as far as accounting knows.
 
-    It may have missed the end of a job, and says for ever that it runs.
+    Accounting may have missed the end of a job and show it as running for ever; such jobs are skipped.
     """
     arrays = ",".join(sorted({job.partition("_")[0] for job in jobs}))
     columns = "--format=JobID,State,ExitCode,Reason,NodeList"

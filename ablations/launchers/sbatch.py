@@ -1,4 +1,4 @@
-"""Options of sbatch that a user gives, under whatever name: which of them arrive, and what says the others."""
+"""Options of sbatch from the user: which ones are passed on, and which belong to the launcher."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SHORT = {
     "h": "help", "i": "input", "k": "no-kill", "m": "distribution", "n": "ntasks", "o": "output", "p": "partition",
     "q": "qos", "s": "oversubscribe", "t": "time", "v": "verbose", "w": "nodelist", "x": "exclude",
 }  # fmt: skip
-#: Other names of one option, and of what switches it off.
+#: Other names of an option, or of its negation -> its name.
 _SAME = {"no-requeue": "requeue", "tasks-per-node": "ntasks-per-node", "share": "oversubscribe", "workdir": "chdir"}
 
 _PROCESSES = "launcher.gpus and launcher.nodes say how many processes there are"
 _LOGS = "the sweeper looks for the logs of its jobs in its own folder; what a cell prints is in its log.txt"
 _ANSWER = "the sweeper reads what sbatch answers, at once"
-#: Option -> why it is not to be given, or what is to be given instead.
+#: Option that belongs to the launcher -> why, or what to set instead.
 _OWNED = {
     "account": "use launcher.account",
     "array": "the sweeper makes the arrays; launcher.max_parallel=N keeps N jobs running at a time",
@@ -58,13 +58,13 @@ _OWNED = {
     "wait": _ANSWER,
     "wrap": "use launcher.setup",
 }
-#: Options that the launcher writes unless the user does.
+#: Options that the launcher sets if the user does not.
 _WRITTEN = ("job-name", "gpus-per-node")
-#: Of those that are owned, the ones that are left to the site unless the launcher is told otherwise.
+#: Options of the launcher that the site decides if the launcher's own fields are empty.
 _OF_THE_SITE = {"account", "constraint", "mem", "partition", "qos"}
-#: Options of which sbatch takes one.
+#: Options of which sbatch accepts only one.
 _MEMORY = {"mem", "mem-per-cpu", "mem-per-gpu"}
-#: Variable of sbatch, without SBATCH_ -> its option, where the name is another one.
+#: Variable of sbatch, without SBATCH_ -> its option, if they have different names.
 _VARIABLES = {
     "ARRAY_INX": "array", "BURST_BUFFER": "bb", "DEBUG": "verbose", "MEM_PER_NODE": "mem", "NO_REQUEUE": "requeue",
     "REQ_SWITCH": "switches", "TIMELIMIT": "time", "WAIT4SWITCH": "switches",
@@ -72,10 +72,10 @@ _VARIABLES = {
 
 
 def read_options(given: Mapping[str, str]) -> dict[str, str | bool]:
-    """Long name -> value of each option; true for one without a value, false for one that is not to be.
+    """Long name -> value of each option; True for one without a value, False for one that is switched off.
 
     Raises:
-        ConfigError: the launcher must have an option for itself, or cannot hand it on.
+        ConfigError: an option belongs to the launcher, or cannot be passed on.
     """
     options: dict[str, str | bool] = {}
     for written, value in given.items():
@@ -91,20 +91,20 @@ def read_options(given: Mapping[str, str]) -> dict[str, str | bool]:
 
 
 def check_text(where: str, text: str) -> None:
-    """See to it that sbatch reads ``text`` as it stands.
+    """Check that sbatch reads ``text`` unchanged.
 
     Raises:
-        ConfigError: it does not: a line ends where its text does, and a backslash hides what follows, quoted or not.
+        ConfigError: it has a line end or a backslash, which sbatch interprets even inside quotes.
     """
     if not text.isprintable() or "\\" in text:
         raise ConfigError(f"{where}={text!r}: expected one line of text without backslashes")
 
 
 def check_gpus(options: Mapping[str, str | bool], gpus: int) -> None:
-    """See to it that what names a type of GPU (``gpus-per-node: a100:2``) agrees on their number.
+    """Check that an option with a type of GPU (``gpus-per-node: a100:2``) has the number that the launcher has.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the numbers differ.
     """
     for name in ("gpus-per-node", "gres"):
         for part in str(options.get(name, "")).split(","):
@@ -116,7 +116,7 @@ def check_gpus(options: Mapping[str, str | bool], gpus: int) -> None:
 
 
 def from_environment(environment: Mapping[str, str], said: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The variables of sbatch that leave what was ``said`` alone, and those that would beat it."""
+    """Variables of sbatch that do not change the options ``said``, and those that would override them."""
     kept: dict[str, str] = {}
     beating: dict[str, str] = {}
     for variable, value in environment.items():
@@ -135,7 +135,7 @@ def _beats(variable: str, value: str, said: Collection[str]) -> bool:
 
 
 def _long(written: str, where: str) -> str:
-    """The long name of an option, which may be written as sbatch's own command line has it."""
+    """The long name of an option, which may be written as on sbatch's command line."""
     name = written.lstrip("-")
     if len(name) == 1:
         if name not in _SHORT:
@@ -145,7 +145,7 @@ def _long(written: str, where: str) -> str:
     name = _SAME.get(name, name)
     if not name.replace("-", "").isalnum():
         raise ConfigError(f"{where}: expected the name of an option of sbatch, as in {{nice: 100, exclusive: true}}")
-    # sbatch takes the beginning of a name for the name; nothing of these is the beginning of another's.
+    # sbatch accepts unique prefixes of a name; none of these names is a prefix of another.
     known = (*_OWNED, *_SAME, *_WRITTEN)
     if name not in known and (meant := [one for one in known if one.startswith(name)]):
         raise ConfigError(f"{where}: sbatch may read it as {' or '.join(meant)}; write the whole name")

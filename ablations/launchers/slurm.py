@@ -26,28 +26,28 @@ class Slurm(SlurmJobs):
         return SlurmSession(self, root, runner)
 
     def capacity(self) -> int:
-        """How many cells run at a time, 0 where that is for the cluster to say."""
+        """How many cells run at a time; 0 if the cluster decides."""
         return self.max_parallel * self.pack
 
     def describe(self) -> str:
-        """Say what is asked for."""
+        """The requested resources."""
         asked = f"{self.nodes} x {self.gpus} GPUs" if self.nodes > 1 else f"{self.gpus} GPUs"
         packed = f", {self.pack} cells a job" if self.pack > 1 else ""
         where = f" on partition {self.partition}" if self.partition else ""
         return f"slurm: jobs of {asked}, {self.cpus} cores, {self.minutes} min{packed}{where}"
 
     def notes(self) -> list[str]:
-        """What the environment adds to what the command says, and what of it does not count."""
+        """Variables of sbatch that take effect beside the command, and those that are ignored."""
         told = ("sbatch takes from the environment", "not from the environment, since the command says it")
         variables = (" ".join(map("=".join, part.items())) for part in self.from_environment())
         return [f"{what}: {found}" for what, found in zip(told, variables, strict=True) if found]
 
     def on_interrupt(self) -> str:
-        """Say what Ctrl-C does."""
+        """What Ctrl-C does."""
         return "detaching: what was submitted stays with Slurm"
 
     def checks(self, root: Path, runner: str) -> Iterator[Check]:
-        """What is amiss on the cluster."""
+        """Checks of the environment and of the cluster."""
         yield from (Check("environment", note) for note in self.notes())
         yield from checks_of_slurm(self, root, runner)
 

@@ -1,4 +1,4 @@
-"""What ``action=doctor`` looks at on a Slurm cluster, the way of a real job through it included."""
+"""The checks of ``action=doctor`` on a Slurm cluster, with a real job as a probe."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _requeue(config: dict[str, str]) -> Check:
 
 
 def probe(folder: str) -> None:
-    """A job that says that it runs, whether it can queue itself again, and whether a signal reached it."""
+    """A job that reports that it runs, whether it can requeue itself, and whether a signal reached it."""
     told = threading.Event()
     signal.signal(signal.SIGUSR2, lambda *_: told.set())
     if shutil.which("scontrol"):
@@ -102,7 +102,7 @@ def _probe(launcher: SlurmJobs, root: Path, runner: str) -> Iterator[Check]:
             return
         yield Check("signals", "SIGUSR2 reaches a job")
     finally:
-        # One that was signalled ends by itself; the last thing that it writes is its result.
+        # After the signal the job ends by itself; its result is the last file that it writes.
         if (folder / "signalled").exists() and _appears(folder / f"{job}_0_result.pkl", LAG):
             shutil.rmtree(folder, ignore_errors=True)
         else:

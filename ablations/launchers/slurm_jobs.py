@@ -1,4 +1,4 @@
-"""What is asked of Slurm: the options of the launcher, the jobs that cells make, and sbatch."""
+"""Submits cells to Slurm: the options of the launcher, the jobs made of cells, and the call of sbatch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ablations.worker import Job
 from unigrpo.errors import ConfigError
 from unigrpo.registry import nearest
 
-#: A notice that comes up to this many seconds before it is due means a time-out all the same.
+#: A notice up to this many seconds early still means the time limit.
 _EARLY = 60
-#: Resource -> the least that can be asked for.
+#: Resource -> its smallest allowed value.
 _LEAST = {"minutes": 1, "mem_gb": 0, "cpus": 1, "gpus": 0, "nodes": 1, "pack": 1}
-#: What a path must not hold -> who reads something else than the path.
+#: Character that must not be in a path -> why.
 _EXPANDED = {
     "%": "Slurm puts the number of the job, and the like, for what begins with it",
     "\\": "Slurm takes it for the sign that hides what follows",
@@ -35,7 +35,7 @@ _EXPANDED = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What one job of the cluster takes; jobs of one array take the same."""
+    """Resources of one job; all jobs of an array have the same."""
 
     minutes: int
     mem_gb: float
@@ -47,10 +47,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class SlurmJobs:
-    """The options of the launcher, and how cells become jobs by them."""
+    """The options of the launcher, and the jobs that it makes of cells."""
 
     minutes: int = 240
-    """Time limit of an attempt; a cell that needs longer goes on in the next one."""
+    """Time limit of a job; a cell that needs longer continues in the next one."""
     mem_gb: float = 0.0
     """Memory per node; 0 leaves it to the partition."""
     cpus: int = 2
@@ -81,10 +81,10 @@ class SlurmJobs:
     """Other resources for some cells, by a glob on arm:seed: ``{"untouched:*": {minutes: 20}}``."""
 
     def __post_init__(self) -> None:
-        """Check what is asked for.
+        """Check the options.
 
         Raises:
-            ConfigError: some of it cannot be asked for.
+            ConfigError: an option is not possible.
         """
         options = read_options(self.sbatch)
         for glob, changes in self.special.items():
@@ -103,10 +103,10 @@ class SlurmJobs:
                 raise ConfigError(f"launcher.{name}={value}: expected 0 or more")
 
     def check(self, root: Path, names: Sequence[str]) -> None:
-        """See to it that Slurm would do with the cells ``names`` (arm:seed) in ``root`` what the command says.
+        """Check that Slurm can run the cells ``names`` (arm:seed) in ``root`` as the command says.
 
         Raises:
-            ConfigError: it would not.
+            ConfigError: it cannot.
         """
         where = str(root.resolve())
         for sign, why in _EXPANDED.items():
@@ -120,7 +120,7 @@ class SlurmJobs:
         environment.check_clusters(os.environ)
 
     def chunks(self, jobs: Sequence[Job], limit: int) -> list[tuple[Resources, list[tuple[Job, ...]]]]:
-        """Arrays of at most ``limit`` tasks that take the same resources, each task with its cells; order is kept."""
+        """Arrays of at most ``limit`` tasks with equal resources, each task with its cells; the order is kept."""
         alike: dict[Resources, list[Job]] = {}
         for job in jobs:
             alike.setdefault(self.resources(job.name), []).append(job)
@@ -131,7 +131,7 @@ class SlurmJobs:
         return arrays
 
     def parameters(self, resources: Resources, code: Path, after: str) -> dict[str, Any]:
-        """What submitit's Slurm executor is told.
+        """The parameters of submitit's Slurm executor.
 
         Args:
             resources: of each job.
@@ -144,7 +144,7 @@ class SlurmJobs:
         asked = {
             "job_name": options.pop("job-name", "unigrpo"),
             "time": resources.minutes,
-            # None at all would be all there is.
+            # Without a value Slurm would give all memory.
             "mem": f"{max(1, int(resources.mem_gb * 1024))}MB" if resources.mem_gb else None,
             "nodes": resources.nodes,
             "ntasks_per_node": max(1, resources.gpus) if several else 1,
@@ -157,19 +157,19 @@ class SlurmJobs:
             "dependency": f"afterany:{after}" if after else None,
             "array_parallelism": self.max_parallel or 1_000_000,
             "signal_delay_s": self.signal_s,
-            # A cell's processes live and die together.  From Slurm 22.05 to 23.02 srun asks for one core if not told.
-            # What sbatch did not pass on to the script is none of srun's business: the script sets what counts.
+            # If one process of a cell ends, all must.  srun of Slurm 22.05 to 23.02 takes one core if not told.
+            # --export=ALL: srun passes on the environment of the script, which sets all that counts.
             "srun_args": [f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--wait=60", "--export=ALL"],
             "setup": [
                 *self.setup,
-                # The present folder must not hide the snapshot.
+                # The current folder must not hide the snapshot.
                 "export PYTHONSAFEPATH=1",
                 f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
                 *(f"export {name}={value}" for name, value in environment.THREADS.items()),
             ],
             "additional_parameters": {"requeue": True, **options},
         }
-        # submitit's own wckey would be one that the cluster need not know.
+        # submitit sets a wckey by default, which the cluster may not know.
         return {"wckey": None} | {name: value for name, value in asked.items() if value is not None}
 
     def python(self) -> str:
@@ -181,10 +181,10 @@ class SlurmJobs:
         return Task(jobs, resources.gpus * resources.nodes, resources.minutes * 60 - self.signal_s - _EARLY)
 
     def resources(self, name: str) -> Resources:
-        """What the cell ``name`` (arm:seed) takes.
+        """The resources of the cell ``name`` (arm:seed).
 
         Raises:
-            ConfigError: what several globs of ``special`` ask for it does not go together.
+            ConfigError: the values of several globs of ``special`` do not fit together.
         """
         changed: dict[str, float] = {}
         for glob, changes in self.special.items():
@@ -193,7 +193,7 @@ class SlurmJobs:
         return self._resources(changed)
 
     def from_environment(self) -> tuple[dict[str, str], dict[str, str]]:
-        """The variables of sbatch that it gets, and those that it does not, since they would beat what was asked."""
+        """Variables of sbatch that are passed on, and those that are not, as they would override the command."""
         said = set(read_options(self.sbatch))
         for changes in ({}, *self.special.values()):
             asked = self.parameters(self._resources(changes), Path(), "")
@@ -203,13 +203,13 @@ class SlurmJobs:
     def submit(
         self, folder: Path, resources: Resources, code: Path, work: Sequence[Callable[[], None]], after: str = ""
     ) -> list[str]:
-        """Submit an array, a job for each of ``work``; the names of its jobs.
+        """Submit an array with a job for each of ``work``; returns the ids of the jobs.
 
         Args:
             folder: for the sbatch file, what is pickled, and logs.
             resources: of each job.
             code: the snapshot that the jobs run.
-            work: what they do.
+            work: what the jobs call.
             after: an array that must have ended before this one starts; empty for none.
 
         Raises:
@@ -217,15 +217,16 @@ class SlurmJobs:
         """
         from submitit import SlurmExecutor
 
-        # How often a cell may go on is for the cells to say, who know what they gained.
+        # The cells decide how often they continue, as they know their progress.
         executor = SlurmExecutor(folder, max_num_timeout=sys.maxsize, python=self.python())
         executor.update_parameters(**self.parameters(resources, code, after))
         passed = environment.of_slurm(os.environ) | self.from_environment()[0]
-        with environment.changed(passed), redirect_stderr(io.StringIO()):  # submitit repeats what is said of a refusal
+        # submitit prints sbatch's errors, which are reported by the caller.
+        with environment.changed(passed), redirect_stderr(io.StringIO()):
             return [job.job_id for job in executor.submit_array(work)]
 
     def _resources(self, changes: Mapping[str, float]) -> Resources:
-        """What is asked for, with ``changes``."""
+        """The resources with ``changes``."""
         asked = {name: changes.get(name, getattr(self, name)) for name in _LEAST}
         for name, value in asked.items():
             least, whole = _LEAST[name], name != "mem_gb"
@@ -241,7 +242,7 @@ class SlurmJobs:
 
 
 def _matches(name: str, glob: str) -> bool:
-    """Whether ``glob`` means the cell ``name``; the name of an arm may hold what a glob gives a meaning of its own."""
+    """Whether ``glob`` matches the cell ``name``; an equal text matches too, as names may contain glob characters."""
     return name == glob or fnmatchcase(name, glob)
 
 

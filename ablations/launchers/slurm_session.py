@@ -1,6 +1,6 @@
-"""A session of launcher ``slurm``: submits, finds its jobs again, and learns how they ended.
+"""A session of launcher ``slurm``: submits jobs, finds earlier ones again, and collects their ends.
 
-What came of a job is in a file that it leaves.  Only a job that leaves none is judged by what Slurm says of it.
+A job writes a file that says how its cells ended.  Slurm is asked only about jobs that left no such file.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from ablations.worker import Job, Outcome
 from unigrpo.errors import ConfigError
 from unigrpo.io import read_json
 
-#: Seconds between looks for what jobs have left; files cost Slurm nothing.
+#: Seconds between two looks for files of jobs; these do not burden Slurm.
 LOOK = 1.0
-#: What sbatch says when it is worth asking again.
+#: Messages of sbatch after which it is tried again.
 _PASSING = re.compile(
     r"unable to contact|timed out|connection (refused|reset)|zero bytes|transport endpoint|temporarily", re.I
 )
-#: What it says to more jobs than one may submit here, such as QOSMaxSubmitJobPerUserLimit.
+#: Messages of sbatch about too many submitted jobs, such as QOSMaxSubmitJobPerUserLimit.
 _TOO_MANY = re.compile(r"submit\w* ?limit", re.I)
 
 
 class SlurmSession:
-    """Cells that wait to be submitted, and jobs that Slurm has; the latter outlive it."""
+    """Cells that wait to be submitted, and jobs that Slurm has, which outlive the session."""
 
     def __init__(self, launcher: SlurmJobs, root: Path, runner: str) -> None:
         self.launcher = launcher
@@ -48,7 +48,7 @@ class SlurmSession:
         self._waiting: list[Job] = []
         self._mine: dict[Ticket, list[Job]] = {}
         self._spent: set[tuple[Ticket, str]] = set()
-        """Jobs whose end was reported, each with the cell for which it was."""
+        """(job, cell) of the ends that were reported."""
         self._silent: set[Ticket] = set()
         self._held: set[Ticket] = set()
         self._fault = ""
@@ -57,12 +57,12 @@ class SlurmSession:
         self._code: Path | None = None
 
     def free_slots(self) -> int:
-        """Cells for as many jobs as may be submitted; otherwise no limit, since the cluster has the queue."""
+        """Cells that can be submitted under ``max_queued``; without it there is no limit."""
         most, pack = self.launcher.max_queued, self.launcher.pack
         return (most - len(self._mine)) * pack - len(self._waiting) if most else sys.maxsize
 
     def start(self, job: Job) -> None:
-        """Take a cell up; it is submitted, or found in the queue, at the next poll."""
+        """Accept a cell; the next poll submits it, or finds its job in the queue."""
         self._waiting.append(job)
 
     def running(self) -> int:
@@ -70,7 +70,7 @@ class SlurmSession:
         return len(self._waiting) + sum(map(len, self._mine.values()))
 
     def poll(self, seconds: float) -> list[tuple[Job, End]]:
-        """Submit what waits; collect what has ended.
+        """Submit waiting cells; collect ended ones.
 
         Raises:
             ConfigError: Slurm refuses what was asked for, and has no job of it.
@@ -85,7 +85,7 @@ class SlurmSession:
         return [*self._results(), *(self._deaths() if asked else ())]
 
     def detach(self) -> str:
-        """Let Slurm have the jobs; cells that were not submitted stay as they are."""
+        """Leave the submitted jobs to Slurm; drop cells that were not submitted."""
         count, jobs = sum(map(len, self._mine.values())), sorted({t.job.partition("_")[0] for t in self._mine})
         self._waiting.clear()
         self._mine.clear()
@@ -98,7 +98,7 @@ class SlurmSession:
         cancel_jobs(self._mine)
 
     def kill(self) -> None:
-        """Nothing here ends with the command."""
+        """Nothing to do: jobs of Slurm outlive the command."""
 
     def __enter__(self) -> SlurmSession:
         return self
@@ -107,7 +107,7 @@ class SlurmSession:
         pass
 
     def _talk(self) -> bool:
-        """Ask Slurm about all jobs, then submit what waits; whether it answered."""
+        """Ask Slurm about all jobs, then submit waiting cells; returns whether Slurm answered."""
         answered, before, self._fault = False, self._fault, ""
         try:
             self.queue.look([ticket.job for ticket in self._mine])
@@ -122,7 +122,7 @@ class SlurmSession:
         return answered
 
     def _tell_of_held(self) -> None:
-        """Name the jobs that wait for somebody to let them go."""
+        """Report jobs that Slurm holds until somebody releases them."""
         for ticket in self._mine:
             status = self.queue.seen.get(ticket.job)
             if status and status.state == "PENDING" and "held" in status.reason.lower() and ticket not in self._held:
@@ -130,10 +130,10 @@ class SlurmSession:
                 print(f"Slurm holds job {ticket.job} ({status.reason}); to let it go: scontrol release {ticket.job}")
 
     def _submit(self) -> None:
-        """Submit the waiting cells, but for those that some controller has submitted already.
+        """Submit the waiting cells, except for those that a controller has already submitted.
 
         Raises:
-            SlurmDown: Slurm does not answer; what was not submitted still waits.
+            SlurmDown: Slurm does not answer; cells that were not submitted still wait.
             ConfigError: it refuses the first jobs.
             Refused: it refuses more jobs.
         """
@@ -151,13 +151,13 @@ class SlurmSession:
                     self._waiting = [job for job in self._waiting if job.cell_id not in sent]
 
     def _room(self) -> int:
-        """How many jobs may be submitted beside those that are under way."""
-        # Slurm keeps arrays to max_parallel that are submitted at once; it knows no such limit for what comes later.
+        """How many more jobs may be submitted now."""
+        # Slurm applies max_parallel within one array only; for later submissions it is applied here.
         limits = (self.launcher.max_queued, self.launcher.max_parallel if self._mine else 0)
         return max(0, min((limit - len(self._mine) for limit in limits if limit), default=sys.maxsize))
 
     def _adopt(self, job: Job) -> bool:
-        """Whether a job of Slurm has the cell already, or ended with it while nobody watched; it is followed then."""
+        """Whether a Slurm job has the cell already, or had it and ended unobserved; if so, follow that job."""
         ticket = self.batches.last(job.cell_id)
         if ticket is None or (ticket, job.cell_id) in self._spent:
             return False
@@ -171,7 +171,7 @@ class SlurmSession:
         return False
 
     def _send(self, resources: Resources, tasks: Sequence[tuple[Job, ...]], after: str) -> str:
-        """Submit one array, which starts when the array ``after`` has ended; its number.
+        """Submit one array, which starts after the array ``after``; returns its job number.
 
         Raises:
             SlurmDown: Slurm does not answer.
@@ -180,7 +180,7 @@ class SlurmSession:
         """
         from submitit.core.utils import FailedJobError
 
-        if self._code is None or not self._code.exists():  # action=gc may have taken it away
+        if self._code is None or not self._code.exists():  # action=gc may have removed it
             self._code = snapshot.take(self.root, self.runner)
         folder = self.batches.folder / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         tasks = [tuple(replace(job, ended_job=self._before(job)) for job in task) for task in tasks]
@@ -200,9 +200,9 @@ class SlurmSession:
         return names[0].partition("_")[0]
 
     def _refusal(self, answer: str) -> Exception:
-        """What it means that sbatch failed with ``answer``."""
+        """The exception for sbatch's failure ``answer``."""
         too_many = _TOO_MANY.search(answer)
-        # What is too much now may do when other jobs have ended.
+        # What is too much now may be possible when other jobs have ended.
         if _PASSING.search(answer) or (too_many and self._mine):
             return SlurmDown(answer)
         way_out = "\nlauncher.max_queued=N submits only so many at a time" if too_many else ""
@@ -211,35 +211,35 @@ class SlurmSession:
         return ConfigError(f"sbatch refuses the jobs: {answer}{way_out}")
 
     def _before(self, job: Job) -> str:
-        """The job that had the cell before and whose end was seen here; of any other its claim tells."""
+        """The job that had the cell before, if its end was seen here; for other jobs the claim tells."""
         ticket = self.batches.last(job.cell_id)
         return ticket.job if ticket and (ticket, job.cell_id) in self._spent else ""
 
     def _results(self) -> Iterator[tuple[Job, End]]:
-        """What jobs have left."""
+        """The ends that jobs have written."""
         there = {folder: set(os.listdir(folder)) for folder in {ticket.folder for ticket in self._mine}}
         for ticket in [ticket for ticket in self._mine if ticket.ends.name in there[ticket.folder]]:
             ends = read_json(ticket.ends)
             if ends is None:
-                continue  # listed, but not to be read from here yet
+                continue  # listed, but not yet readable from this machine
             for job in self._mine.pop(ticket):
                 end = replace(End.of_json(ends[job.cell_id]), job=ticket.job)
-                if end.outcome is Outcome.STOPPED and not self._stopping:  # by whom, the state of the job tells
+                if end.outcome is Outcome.STOPPED and not self._stopping:  # the job's state tells who stopped it
                     self._mine.setdefault(ticket, []).append(job)
                 else:
                     self._spent.add((ticket, job.cell_id))
                     yield job, end
 
     def _deaths(self) -> Iterator[tuple[Job, End]]:
-        """Jobs that have ended without a word."""
+        """Jobs that have ended without writing how."""
         for ticket in list(self._mine):
             status = self.queue.seen.get(ticket.job)
             if status is None or not status.ended:
                 continue
             if status.state == GONE and any(CellFolder(job.folder).claimed() for job in self._mine[ticket]):
-                continue  # that Slurm does not show it is no proof: its worker gives signs of life
+                continue  # Slurm does not show it, but its worker gives signs of life
             if status.state in ("COMPLETED", GONE) and ticket not in self._silent:
-                self._silent.add(ticket)  # a file may take a while to be seen from here
+                self._silent.add(ticket)  # its file may become visible here later
                 continue
             ends = read_json(ticket.ends) or {}
             for job in self._mine.pop(ticket):
@@ -254,10 +254,10 @@ class SlurmSession:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold back what a terminal sends to all of its processes, from sbatch too: an array must not be forgotten."""
+    """Hold back signals of the terminal, for sbatch too, so that every submitted array is recorded."""
     numbers = (signal.SIGINT, signal.SIGHUP)
     held: list[int] = []
-    # sbatch inherits that they are blocked.  Here another thread may take them, for which the main one answers.
+    # sbatch inherits the blocked signals.  Here another thread may get them; the main thread then runs the handler.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     handlers = {number: signal.signal(number, lambda came, _: held.append(came)) for number in numbers}
     try:
@@ -271,7 +271,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def cancel_jobs(tickets: Iterable[Ticket]) -> int:
-    """Cancel jobs, so that their ends say nothing about their cells; how many they were.
+    """Cancel jobs; their ends will not count as failures of their cells. Returns the number of jobs.
 
     Raises:
         SlurmDown: Slurm does not answer.

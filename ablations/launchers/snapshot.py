@@ -1,4 +1,4 @@
-"""A copy of the code, so that jobs which start later run what was submitted, whatever is edited in the meantime."""
+"""A copy of the code: jobs that start later run the submitted code, even if it is edited in the meantime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 def take(root: Path, runner: str) -> Path:
     """Copy the project's code and the user's to ``root/code/<digest>``, unless it is there; returns that folder.
 
-    The user's code is what was imported from the present folder, as strategies are, and the package of ``runner``.
+    The user's code is what was imported from the current folder, such as strategies, and the package of ``runner``.
 
     Raises:
         OSError: the folder cannot be written.
@@ -35,7 +35,7 @@ def take(root: Path, runner: str) -> Path:
         sha.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     folder = root.resolve() / "code" / sha.hexdigest()[:12]
     if folder.exists():
-        os.utime(folder)  # action=gc leaves alone what is in use
+        os.utime(folder)  # marks it as used, so that action=gc keeps it
     else:
         temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
         for name, path in files.items():
@@ -53,7 +53,7 @@ def take(root: Path, runner: str) -> Path:
 
 
 def _files(runner: str) -> Iterator[tuple[str, Path]]:
-    """Name in the copy -> file, of whole packages: what a package reads at run time lies beside its modules."""
+    """(name in the copy, file) of whole packages, with the data files beside their modules."""
     for name in {*PACKAGES, runner.partition(".")[0].partition(":")[0], *_users()}:
         spec = importlib.util.find_spec(name)
         if spec is None or (spec.origin is None and not spec.submodule_search_locations):
@@ -70,12 +70,12 @@ def _files(runner: str) -> Iterator[tuple[str, Path]]:
 
 
 def _users() -> set[str]:
-    """Top-level names of the modules that were imported from the present folder, less what is installed there."""
+    """Top-level names of modules imported from the current folder, without packages installed there."""
     here = Path.cwd().resolve()
-    # What is installed may lie in the present folder, too: in an environment, or in the ~/.local of a user at home.
+    # Installed packages may be below the current folder too: in an environment, or in ~/.local.
     standard = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
     loaded = ((name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()))
-    # Some modules, as torch.ops, name a file that is nowhere.
+    # Some modules, such as torch.ops, name a file that does not exist.
     files = ((name, Path(file).resolve()) for name, file in loaded if file and Path(file).is_file())
     mine = ((name, file) for name, file in files if file.is_relative_to(here) and _INSTALLED.isdisjoint(file.parts))
     own = (name for name, file in mine if not any(map(file.is_relative_to, standard)))

@@ -1,8 +1,8 @@
-"""What one Slurm job does: its cells, side by side, and what to make of the signals that Slurm sends.
+"""The work of one Slurm job: it runs its cells side by side and answers the signals of Slurm.
 
-Slurm announces the end of a job: SIGUSR2 some time before its time limit or at a preemption, SIGTERM at a preemption on
-clusters that do not send the former, and at ``scancel``.  submitit's answer to SIGUSR2 is to put the job into the queue
-again, at once and in the middle of whatever runs.  Here that answer waits until every cell has written its checkpoint.
+Slurm announces the end of a job.  It sends SIGUSR2 before the time limit or at a preemption.  It sends SIGTERM at
+``scancel``, or at a preemption on clusters that do not send SIGUSR2.  submitit requeues the job at once when SIGUSR2
+arrives.  Here the requeue waits until every cell has written its checkpoint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ablations.worker import Job, Outcome, had_before, join_cell, run_logged, sl
 from unigrpo.errors import ConfigError
 from unigrpo.io import write_json
 
-#: Why Slurm ended an attempt that gained nothing -> how a cell that is given up for that tells it, and the way out.
+#: Cause of the end of attempts without progress -> the message for a cell that is given up, and what to do.
 _GIVEN_UP = {
     "timeout": ("its time limit came before a step was gained", "raise launcher.minutes"),
     "preempted": ("it was preempted before a step was gained", "use a partition where it is left alone"),
@@ -45,12 +45,12 @@ class Task:
     gpus: int
     """Of the whole job, on all nodes."""
     promised_s: float
-    """Seconds that Slurm lets it run; a notice after them means that its time is up."""
+    """Guaranteed run time in seconds; a notice after it means that the time limit is near."""
 
     def __call__(self) -> None:
-        """Run the cells and write down how each ended.
+        """Run the cells and record how each ended.
 
-        A job that is to go on does not return: submitit puts it into the queue again and ends the process.
+        A job that continues later does not return: submitit requeues it and ends the process.
         """
         notice = Notice()
         # Several processes for one cell: the others follow the first.
@@ -59,7 +59,7 @@ class Task:
         if rank > 0:
             join_cell(self.jobs[0], notice.asked.is_set)
             return
-        # What this very job left before Slurm started it again says nothing about how it will end.
+        # Remove the ends that an earlier start of this same job wrote.
         _ends().unlink(missing_ok=True)
         for job in self.jobs:
             _wait_for_predecessor(CellFolder(job.folder, job.ended_job))
@@ -67,7 +67,7 @@ class Task:
         ends |= self._run([job for job in self.jobs if job.cell_id not in ends], notice)
         if any(end.outcome is Outcome.FAILED for end in ends.values()) and not alone:
             _leave(ends)
-            # The other processes of the cell wait for this one: a bad exit code makes srun end them.
+            # The other processes of the cell wait for this one; its exit code makes srun end them.
             raise SystemExit(int(Outcome.FAILED))
         if notice.asked.is_set() and notice.is_forced():
             ends |= {job.cell_id: _refuse(job, notice.cause(self.promised_s)) for job in self._stuck(ends, notice)}
@@ -76,13 +76,13 @@ class Task:
         _leave(ends)
 
     def checkpoint(self) -> Any:
-        """What goes on in the requeued job, for submitit: the same cells."""
+        """For submitit: the requeued job runs the same task."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def _run(self, jobs: Sequence[Job], notice: Notice) -> dict[str, End]:
-        """Run cells to their ends, or until there is notice: one in this process, several in processes of their own."""
+        """Run cells to their ends or until a notice; a single cell in this process, several in one process each."""
         if not jobs:
             return {}
         if len(self.jobs) > 1:
@@ -107,7 +107,7 @@ class Task:
         return ends
 
     def _stuck(self, ends: dict[str, End], notice: Notice) -> list[Job]:
-        """Cells that were stopped, and for which another attempt is not worth its time."""
+        """Stopped cells that are given up, as further attempts would make no progress."""
         cause = notice.cause(self.promised_s)
         stopped = [job for job in self.jobs if ends[job.cell_id].outcome is Outcome.STOPPED]
         for job in stopped:
@@ -116,7 +116,7 @@ class Task:
 
 
 class Notice:
-    """Slurm's announcement that the job is about to end, kept until the cells have their checkpoints."""
+    """Slurm's notice that the job is about to end; it is kept until the cells have written checkpoints."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -133,11 +133,11 @@ class Notice:
         self.asked.set()
 
     def is_forced(self) -> bool:
-        """Whether the cluster ends the job, so that it is to go on later; ``scancel`` is somebody's wish."""
+        """Whether the cluster ends the job, so that it must continue later; False after ``scancel`` by a user."""
         if self._number == signal.SIGUSR2:
             return True
         try:
-            # By this name: SLURM_JOB_ID of the last task of an array is that of the array, some other of which may run.
+            # Not by SLURM_JOB_ID: for the last task of an array it is the array's id, of which other tasks may run.
             answer = ask("scontrol", "show", "job", slurm_job()["job"])
         except (SlurmDown, ConfigError):
             return False
@@ -148,12 +148,12 @@ class Notice:
         return "timeout" if time.monotonic() - self._started >= promised_s else "preempted"
 
     def requeue(self) -> None:
-        """Put the job into the queue again; does not return."""
+        """Requeue the job; does not return."""
         self._requeue(signal.SIGUSR2, None)
 
 
 def _leave(ends: Mapping[str, End]) -> None:
-    """Write how the cells ended beside the logs of this job: what submitit keeps of a job is a pickle."""
+    """Write the ends of the cells beside the logs of this job; submitit's own result is a pickle."""
     write_json(_ends(), {cell_id: end.to_json() for cell_id, end in ends.items()})
 
 
@@ -164,7 +164,7 @@ def _ends() -> Path:
 
 
 def _refuse(job: Job, cause: str) -> End:
-    """Write down that a cell is not worth another attempt."""
+    """Record that a cell is given up."""
     cell = CellFolder(job.folder)
     why, way_out = _GIVEN_UP[cause]
     if claim := cell.claim():
@@ -173,7 +173,7 @@ def _refuse(job: Job, cause: str) -> End:
 
 
 def _given_up(job: Job) -> End | None:
-    """The end of a cell that this job has had before and is not to run again: it failed, or gains nothing."""
+    """The end of a cell that an earlier start of this job ran and that must not run again; None if it may run."""
     cell = CellFolder(job.folder)
     state = cell.state() if had_before(cell) else None
     if state is State.FAILED:
@@ -187,9 +187,9 @@ def _given_up(job: Job) -> End | None:
 
 
 def _wait_for_predecessor(cell: CellFolder) -> None:
-    """Wait until a worker that this very job had before Slurm started it again has fallen silent.
+    """Wait until a worker of an earlier start of this same job gives no more signs of life.
 
-    On another node, whose connection to Slurm broke, it may still be alive.
+    It may still run on a node that lost its connection to Slurm.
     """
     end = time.monotonic() + 2 * STALE
     while had_before(cell) and cell.claimed() and time.monotonic() < end:
@@ -197,7 +197,7 @@ def _wait_for_predecessor(cell: CellFolder) -> None:
 
 
 def _distributed(gpus: bool) -> int:
-    """Tell torch and accelerate about the processes of this job; the rank of this one, or -1 if there is but one."""
+    """Set the variables of torch and accelerate for several processes; returns the rank, -1 for a single process."""
     for name in filter(is_of_a_group, list(os.environ)):
         del os.environ[name]
     processes = int(os.environ.get("SLURM_NTASKS", 1))
