@@ -3,9 +3,9 @@
 A cell is mirrored into a run of its own when it has ended.  It is recorded in ``mlflow.json`` of the sweep's folder
 after its last point was written.  A run in MLflow without such a record is incomplete: it is deleted and written again,
 so no chart has a point twice.  A store that is down is tried again later.  A store that refuses is reported at once.
-What a store missed stays in the files, and the next command mirrors it.  MLflow is imported only if there is something to
-mirror.  If several roots share a store, each root finds its own runs by the random id in its ``mlflow.id``.  Texts of a
-grid are never part of a query.
+What a store missed stays in the files, and the next command mirrors it.  MLflow is imported only if there is something
+to mirror.  If several roots share a store, each root finds its own runs by the random id in its ``mlflow.id``.  Texts
+of a grid are never part of a query.
 """
 
 from __future__ import annotations
