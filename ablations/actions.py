@@ -18,10 +18,11 @@ from ablations.launchers import Launcher
 from ablations.launchers.batches import Batches
 from ablations.launchers.queue import Queue, SlurmDown
 from ablations.launchers.slurm_session import cancel_jobs
-from ablations.plan import Cell, Plan, flat
+from ablations.plan import Cell, Plan
 from ablations.record import planned, sweep_folder
 from ablations.worker import RUNNER, Job
 from unigrpo.errors import ConfigError
+from unigrpo.identity import flat
 from unigrpo.io import read_json, write_text
 
 #: Most differing keys that ``explain`` lists; further ones are counted.

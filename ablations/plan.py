@@ -17,8 +17,9 @@ from ablations.measures import check_primary, unmeasured
 from unigrpo.compose import Draft, recipe_of, unknown_key
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
+from unigrpo.identity import identity_of
 from unigrpo.overrides import Override, parse, spell
-from unigrpo.registry import nearest, user_sources
+from unigrpo.registry import nearest
 
 #: Part of every cell's identity: raise it when equal configurations stop giving equal results.
 SCHEMA = 5
@@ -31,14 +32,13 @@ class Cell:
     arm: str
     config: RunConfig
     shared: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
-    """The plain form that all cells of the arm share but for the seed; made when needed if it is not given."""
+    """The identity that all cells of the arm share but for the seed; made when needed if it is not given."""
 
     @cached_property
     def id(self) -> str:
-        """Twelve hexadecimal digits of all that decides its result: configuration, weights, a user's own source."""
-        weights = self.config.model.digest()
-        plain = identity_of(self.config) if self.shared is None else {**self.shared, "seed": self.config.seed}
-        return digest({"schema": SCHEMA, "config": plain, "weights": weights}, 12)
+        """Twelve hexadecimal digits of all that decides its result (:func:`~unigrpo.identity.identity_of`)."""
+        whole = identity_of(self.config) if self.shared is None else {**self.shared, "seed": self.config.seed}
+        return digest({"schema": SCHEMA, "identity": whole}, 12)
 
     @property
     def name(self) -> str:
@@ -123,25 +123,10 @@ class Plan:
         ]
 
 
-def identity_of(config: RunConfig) -> dict[str, Any]:
-    """What decides a result: the configuration, its datasets' content, and the source of what is a user's own."""
-    sources = user_sources(config)
-    datasets = [one.digest() for one in (config.dataset, config.evaluation.retention) if one is not None]
-    return config.identity() | {"datasets": datasets} | ({"sources": sources} if sources else {})
-
-
 def digest(value: Any, length: int) -> str:
     """The first ``length`` hexadecimal digits of the SHA-256 of ``value`` as canonical JSON (sorted keys, no NaN)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a.b": 1}`` for ``{"a": {"b": 1}}``."""
-    found: dict[str, Any] = {}
-    for key, value in plain.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found
 
 
 def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] | None = None) -> Plan:

@@ -28,9 +28,10 @@ from typing import Any
 
 from ablations.cells import CellFolder, State
 from ablations.costs import cost_of
-from ablations.plan import SCHEMA, Cell, Plan, flat
+from ablations.plan import SCHEMA, Cell, Plan
 from ablations.store_faults import try_database, way_out
 from ablations.store_text import keys, public, text_of
+from unigrpo.identity import flat
 from unigrpo.io import read_json, read_rows, write_json, write_text
 
 #: Seconds between two batches.

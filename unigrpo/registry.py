@@ -129,8 +129,11 @@ def is_shipped(strategy: object) -> bool:
 
 def user_sources(value: object) -> dict[str, str]:
     """``slot=name`` -> :func:`source_digest` of every strategy in a configuration, however deep, that is a user's."""
-    found = {}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    found: dict[str, str] = {}
+    if isinstance(value, tuple | list):
+        for item in value:
+            found |= user_sources(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "slot"):
             label = f"{value.slot}={getattr(value, 'name', '')}"
             if not is_shipped(value):

@@ -40,4 +40,18 @@ RUN_BUGS = (
         "",
         nodes("test_surroundings", "test_precision_and_accumulation_are_the_runs_own_whatever_accelerate_is_told"),
     ),
+    Bug(
+        "an interrupted run goes on with another reward",
+        "unigrpo/training/runner.py",
+        "        if saved:\n            _check_same(",
+        "        if saved and saved is None:\n            _check_same(",
+        nodes("training/test_run", "test_a_run_goes_on_and_is_read_with_the_reward_that_it_began_with"),
+    ),
+    Bug(
+        "metrics of a user's own without their source",
+        "unigrpo/registry.py",
+        "if isinstance(value, tuple | list):",
+        "if isinstance(value, list):",
+        nodes("test_identity", "test_what_a_configuration_points_to_is_part_of_a_run_and_of_a_cell"),
+    ),
 )

@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from ablations.plan import identity_of
 from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError, RewardError
+from unigrpo.identity import identity_of
 from unigrpo.rewards import CallableReward
 from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart, TextPart
 

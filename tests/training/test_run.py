@@ -10,7 +10,7 @@ import torch
 
 from tests.training import runs
 from tests.training.runs import Fate, config_of, in_a_fork, killed, product, rows
-from unigrpo.errors import CheckpointError, Stopped
+from unigrpo.errors import CheckpointError, ConfigError, Stopped
 from unigrpo.models.mot import checkpoint
 from unigrpo.training import runner
 from unigrpo.training.runner import run
@@ -45,8 +45,8 @@ def test_a_run_leaves_these_files(whole):
     samples = {name for name in names if name.startswith("samples/") and name.endswith(".png")}
     assert len(samples) == 6
     assert names - samples == {
-        "config.json", "env.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "per_prompt.jsonl", "cost.json",
-        "result.json", "metrics_schema.json",
+        "config.json", "content.json", "env.json", "metrics.jsonl", "timing.jsonl", "evaluation.json",
+        "per_prompt.jsonl", "cost.json", "result.json", "metrics_schema.json",
         "samples/index.json", "model/config.json", "model/model.safetensors", "model/autoencoder.safetensors",
         "model/tokenizer.json",
     }  # fmt: skip
@@ -216,9 +216,39 @@ def test_no_whole_checkpoint_is_an_error_that_names_the_files(config, tmp_path):
 def test_another_configuration_is_refused_and_changes_nothing(config, tmp_path):
     stopped_after(config, tmp_path, 1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="another configuration"):
+    with pytest.raises(CheckpointError, match=r"holds a checkpoint of another .* \(.*seed: 0 -> 5.*folder=\.\.\."):
         run(config_of(seed=5, optim={"updates": UPDATES}), tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+REWARD = """
+def red(images, prompts, texts, **meta):
+    return [10 * image[0].mean().item() for image in images]
+"""
+
+
+def test_a_run_goes_on_and_is_read_with_the_reward_that_it_began_with(tmp_path, monkeypatch):
+    source, folder = tmp_path / "reward_of_this_run.py", tmp_path / "run"
+    source.write_text(REWARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = config_of(reward={"name": "callable", "path": "reward_of_this_run:red"}, optim={"updates": 2})
+
+    def refused(what):
+        source.write_text(REWARD.replace("10", "-10"))
+        before = product(folder)
+        said = (
+            rf"run holds {what} of another configuration \(source of reward=callable reward_of_this_run: \w+ -> \w+\)"
+        )
+        with pytest.raises(CheckpointError, match=said):
+            run(own, folder)
+        assert product(folder) == before
+        source.write_text(REWARD)
+
+    stopped_after(own, folder, 1)
+    refused("a checkpoint")
+    result = run(own, folder)
+    refused("the result")
+    assert run(own, folder, progress=lambda event: pytest.fail("it trained")) == result
 
 
 def test_a_recipes_name_is_no_other_configuration(whole, config, tmp_path):
@@ -243,6 +273,8 @@ def test_a_finished_run_is_read_not_trained_again(whole, config):
     folder, result, _ = whole
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert run(config, folder, progress=lambda event: pytest.fail("it trained")) == result
-    with pytest.raises(CheckpointError, match="result of another configuration"):
+    with pytest.raises(CheckpointError, match=r"holds the result of another .* \(.*seed: 0 -> 9.*folder=\.\.\."):
         run(config_of(seed=9), folder)
+    with pytest.raises(ConfigError, match="dynamics=ode"):  # which no other folder would mend
+        run(config_of(dynamics="ode"), folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

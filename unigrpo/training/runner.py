@@ -6,6 +6,7 @@ All randomness is keyed, so that a resumed run ends in the bytes of an uninterru
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from unigrpo import surroundings
+from unigrpo import identity, surroundings
 from unigrpo.config import RunConfig
 from unigrpo.errors import CheckpointError, Stopped
 from unigrpo.io import JsonObject, append_row, read_json, truncate_rows, write_json
@@ -47,8 +48,8 @@ def run(
 
     Args:
         config: of the run.
-        folder: made if missing; holds config.json, env.json, metrics.jsonl, timing.jsonl, checkpoint/, and at the end
-            evaluation.json, per_prompt.jsonl, samples/, model/, cost.json and result.json.
+        folder: made if missing; holds config.json, content.json, env.json, metrics.jsonl, timing.jsonl and checkpoint/,
+            at the end evaluation.json, per_prompt.jsonl, samples/, model/, cost.json and result.json.
         progress: called after every update with ``update``, ``updates`` and ``metrics``.
         stop: polled after every update; when true, the run is checkpointed and :class:`Stopped` raised.
 
@@ -61,22 +62,30 @@ def run(
         NonFiniteLoss: training diverged.
         RatioGuardError: sampling and replay disagree.
         RewardError: the reward could not be had.
-        CheckpointError: checkpoints exist, but none is whole, or the folder is that of another configuration.
+        CheckpointError: checkpoints exist, but none is whole, or the folder is that of another configuration, of other
+            prompts or weights, or of another source of what is a user's own.
     """
-    finished = _finished(config, folder)
-    return _Run(config, folder).go(progress, stop) if finished is None else finished
+    done = finished(config.check(), folder)
+    return _Run(config, folder).go(progress, stop) if done is None else done
 
 
-def _finished(config: RunConfig, folder: Path) -> JsonObject | None:
-    """The result that the folder holds already, None if it holds none."""
+def finished(config: RunConfig, folder: Path) -> JsonObject | None:
+    """The result that the folder holds already, None if it holds none.
+
+    Raises:
+        CheckpointError: it is the result of another run.
+    """
     result: JsonObject | None = read_json(folder / "result.json")
     if result is None:
         return None
-    stored = read_json(folder / "config.json") or {}
-    if any(stored.get(key) != value for key, value in config.identity().items()):
-        raise CheckpointError(f"{folder} holds the result of another configuration; use another folder")
+    _check_same(f"{folder} holds the result", identity.read(folder), identity.identity_of(config))
     artifacts.drop_checkpoints(folder)  # which a kill may have kept the first time
     return result
+
+
+def _check_same(what: str, stored: JsonObject, wanted: JsonObject) -> None:
+    if found := identity.differences(stored, wanted):
+        raise CheckpointError(f"{what} of another configuration ({found}); give this run another folder, folder=...")
 
 
 class _Run:
@@ -85,14 +94,18 @@ class _Run:
     def __init__(self, config: RunConfig, folder: Path):
         self.config, self.folder = config, folder
         self.started, self.cpu = time.perf_counter(), time.process_time()
+        # Of the start: a file that is edited while the run goes on is not what it runs with.
+        self.identity = identity.identity_of(config)
+        saved = read_latest(folder / "checkpoint")
+        if saved:
+            _check_same(f"{folder} holds a checkpoint", saved.facts["identity"], self.identity)
         self.trainer = Trainer(config)
         self.main = self.trainer.accelerator.is_main_process
-        saved = read_latest(folder / "checkpoint")
         self.done = self.trainer.restore(saved) if saved else 0
         self.trainer.accelerator.wait_for_everyone()
         if self.main:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "config.json", config.to_dict())
+            identity.write(folder, config, self.identity)
             self.write_surroundings()
             for name in ("metrics.jsonl", "timing.jsonl"):
                 truncate_rows(folder / name, self.done)
@@ -114,7 +127,7 @@ class _Run:
             if stopping or is_checkpointed(update, updates):
                 self.flush_timer()
                 if self.main:
-                    write_checkpoint(self.folder / "checkpoint", update + 1, trainer.state())
+                    self.write_checkpoint(update + 1)
             if stopping:
                 raise Stopped(f"checkpointed after update {update + 1} of {updates}")
         result = self.finish() if self.main else {}
@@ -137,6 +150,12 @@ class _Run:
             spent = {f"time/{name}": value - before.get(name, 0.0) for name, value in trainer.seconds.items()}
             append_row(self.folder / "timing.jsonl", {"step": update, **spent})
         return metrics
+
+    def write_checkpoint(self, update: int) -> None:
+        """Keep where the run stands after ``update`` updates, and what it is a run of."""
+        state = self.trainer.state()
+        state = dataclasses.replace(state, facts={**state.facts, "identity": self.identity})
+        write_checkpoint(self.folder / "checkpoint", update, state)
 
     def flush_timer(self) -> None:
         """Add the seconds since the last time to the totals, which survive a kill."""

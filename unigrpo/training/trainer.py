@@ -23,7 +23,7 @@ from unigrpo import surroundings
 from unigrpo.algorithms.algorithm import Batch, MinibatchLoss, Scoring
 from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
-from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError
+from unigrpo.errors import ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.flow.schedule import time_points
 from unigrpo.models.policy import Modality, Policy
 from unigrpo.noise import EpisodeDraws, seed_of
@@ -335,13 +335,10 @@ class Trainer:
         names = {id(parameter): name for name, parameter in self.policy.named_parameters()}
         tensors = {f"policy.{name}": tensor for name, tensor in self.policy.state_dict().items()}
         tensors |= state.optimizer_tensors(self.optimizer, names)
-        facts = {"identity": self.config.identity(), "cost": dict(self.cost), "seconds": dict(self.seconds)}
-        return State(tensors, facts | {"kinds": self.kinds})
+        return State(tensors, {"cost": dict(self.cost), "seconds": dict(self.seconds), "kinds": self.kinds})
 
     def restore(self, saved: State) -> int:
         """Go back to a saved state; the number of updates done by then."""
-        if saved.facts["identity"] != self.config.identity():
-            raise CheckpointError("the checkpoint is of another configuration; use another folder")
         weights = {n.removeprefix("policy."): t for n, t in saved.tensors.items() if n.startswith("policy.")}
         self.policy.load_state_dict(weights)
         state.restore_optimizer(self.optimizer, dict(self.policy.named_parameters()), saved.tensors)
