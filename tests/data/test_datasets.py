@@ -414,6 +414,30 @@ def test_a_run_says_at_once_what_cannot_be_read(tmp_path):
     assert "expected validation.jsonl or validation_metadata.jsonl for the split validation" in reason
 
 
+def test_a_rollout_larger_than_the_rarest_tag_allows_is_said_before_anything_starts(tmp_path):
+    """An update takes as many prompts of every tag: three tags whose rarest has one prompt to train on allow three."""
+    rows = {"train": WORDS[:8], "test": WORDS[8:9], "rare": WORDS[9:]}
+    tags = [{"prompt": text, "tag": f"t{k % 2}"} for k, text in enumerate(rows["train"])]
+    write(tmp_path / "train.jsonl", lines(*tags, {"prompt": rows["rare"][0], "tag": "rare"}))
+    write(tmp_path / "test.jsonl", lines({"prompt": rows["test"][0]}))
+
+    def said(wanted: int, **changes: object) -> list[str]:
+        plain = {"dataset": {"name": "jsonl", "path": str(tmp_path)}, "metrics": ["lengths"], "train_metrics": []}
+        own = {"reward": {"name": "callable", "path": "tests.training.runs:brightness"}}
+        size = {"rollout": {"prompts": wanted, "minibatches": 1}}
+        return RunConfig.from_dict(plain | own | size | changes).conflicts()
+
+    (reason,) = said(4)
+    assert f"rollout.prompts=4: expected at most 3, as many as dataset.path={tmp_path} has to train on" in reason
+    assert "(3 tags of 1 or more, 'rare' having the fewest)" in reason
+    assert "lower rollout.prompts, add prompts of that tag, or give fewer tags" in reason
+    assert said(3) == []
+    assert said(4, optim={"updates": 0}) == [], "nothing is trained"
+    kept = {"name": "jsonl", "path": str(tmp_path)}
+    other = {"dataset": "shapes", "evaluation": {"retention": kept}, "metrics": ["lengths"]}
+    assert not [fault for fault in said(12, **other) if "rollout.prompts" in fault], "nobody trains on what is kept"
+
+
 def test_every_dataset_is_hashable_and_so_are_its_prompts(tmp_path):
     dataset = Jsonl(str(write(tmp_path / "p", lines(*({"prompt": text, "x": [1]} for text in WORDS)))))
     assert {dataset: 1}[Jsonl(str(tmp_path / "p"))] == 1

@@ -66,4 +66,11 @@ DATA_BUGS = (
         '(digest[0] % 4 == 0) == (split != "train")',
         nodes("worlds/test_edit_prompts", "test_two_splits_share_no_edit_of_the_same_objects_at_any_turn"),
     ),
+    Bug(
+        "a rollout bounded by all tags together",
+        DATASET,
+        "if wanted > tags * fewest:",
+        "if wanted > sum(map(len, prompts.values())):",
+        nodes("data/test_datasets", "test_a_rollout_larger_than_the_rarest_tag_allows_is_said_before_anything_starts"),
+    ),
 )

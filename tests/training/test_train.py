@@ -8,6 +8,8 @@ import shutil
 import pytest
 
 from tests.training import runs
+from unigrpo.compose import compose
+from unigrpo.training import command
 from unigrpo.training.command import main
 
 BAD = {
@@ -52,17 +54,34 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(tm
 
 def test_home_is_where_it_is_and_a_finished_run_may_move(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    command = [
+    words = [
         "optim.updates=0", f"model.checkpoint='{runs.CHECKPOINT}'", "evaluation.prompts_per_tag=1",
         "evaluation.images_per_prompt=1", "evaluation.steps=2", "episode.max_thinking=4",
     ]  # fmt: skip
-    assert main([*command, "folder=~/a b=c ü"]) == 0
+    assert main([*words, "folder=~/a b=c ü"]) == 0
     first = tmp_path / "a b=c ü"
     assert json.loads((first / "env.json").read_text()).keys() >= {"kind", "variables", "packages"}
-    shown = capsys.readouterr().out.splitlines()[-1]
+    first_told = capsys.readouterr().out.splitlines()
+    assert first_told[1] == "prompts: measured on 6 of the 4754 of split test"
+    assert not any("finished before" in line for line in first_told)
+    shown = first_told[-1]
     first.rename(tmp_path / "moved")
-    assert main([*command, "folder=~/moved"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == shown
+    assert main([*words, "folder=~/moved"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == shown
+    assert "finished before: nothing is trained, this is what" in told[2]
+    assert main([*words, "folder=~/moved", "evaluation.steps=3"]) == 1
+    assert "moved holds the result of another configuration (evaluation.steps: 2 -> 3)" in capsys.readouterr().err
+    assert main([*words, "folder=~/moved", "evaluation.steps=3", "sampler.shift=0"]) == 2, "it comes before"
+
+
+def test_a_run_says_on_how_many_prompts_it_trains(tmp_path):
+    rows = [{"prompt": f"a {thing}", "tag": tag} for tag in "ab" for thing in (f"{tag}{k}" for k in range(10))]
+    (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    config = compose(["dataset=jsonl", f"dataset.path='{tmp_path / 'mine.jsonl'}'", "rollout.prompts=4"])
+    assert command._sizes(config) == (
+        "prompts: trains on 16 in 2 tags, 4 an update; measured on 2 of the 2 of split test"
+    )
 
 
 def test_surroundings_that_would_change_the_result_are_refused(capsys, monkeypatch, tmp_path):

@@ -138,10 +138,13 @@ class InFiles:
     def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say what cannot be read."""
         try:
-            self.prompts("train")
             self.prompts(config.evaluation.split)
+            train = self.prompts("train")
         except ConfigError as error:
             yield str(error)
+            return
+        if config.optim.updates and config.dataset == self:
+            yield from too_few(train, config.rollout.prompts, f"dataset.path={self.path}")
 
     def _read(self) -> dict[Split, tuple[Prompt, ...]]:
         path = Path(home_expanded("dataset.path", self.path))
@@ -197,6 +200,19 @@ def _check_disjoint(path: str, one: str, some: Sequence[Prompt], other: str, oth
 def meaning_of(text: str) -> str:
     """What texts share that differ in capitals, spaces or the way that Unicode spells them."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def too_few(prompts: Prompts, wanted: int, source: str) -> Iterator[str]:
+    """Say why ``prompts`` do not make a rollout of ``wanted``, which takes as many of every tag, each at most once."""
+    rarest = min(prompts, key=lambda tag: len(prompts[tag]))
+    fewest, tags = len(prompts[rarest]), len(prompts)
+    if wanted > tags * fewest:
+        bound = f"{tags} tags of {fewest} or more, {rarest!r} having the fewest" if tags > 1 else "each once"
+        way_out = ", add prompts of that tag, or give fewer tags" if tags > 1 else ", or add prompts"
+        yield (
+            f"rollout.prompts={wanted}: expected at most {tags * fewest}, as many as {source} has to train on"
+            f" ({bound}): an update takes equally many prompts of every tag; lower rollout.prompts{way_out}"
+        )
 
 
 def select(prompts: Prompts, per_tag: int) -> list[Prompt]:

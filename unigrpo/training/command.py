@@ -13,6 +13,7 @@ from pathlib import Path
 from unigrpo import console, surroundings
 from unigrpo.compose import compose
 from unigrpo.config import RunConfig
+from unigrpo.data.dataset import select
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError, RewardError, Stopped
 from unigrpo.io import JsonObject, home_expanded
 
@@ -35,7 +36,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE
     print(f"{config.recipe}, seed {config.seed}, {config.optim.updates} updates -> {folder}")
+    print(_sizes(config))
     return _train(config, folder)
+
+
+def _sizes(config: RunConfig) -> str:
+    """On how many prompts a run trains and is measured, in one line."""
+    settings, words = config.evaluation, []
+    if config.optim.updates:
+        train = config.dataset.prompts("train")
+        tags = f" in {len(train)} tags" if len(train) > 1 else ""
+        words.append(f"trains on {sum(map(len, train.values()))}{tags}, {config.rollout.prompts} an update")
+    there = config.dataset.prompts(settings.split)
+    used, whole = len(select(there, settings.prompts_per_tag)), sum(map(len, there.values()))
+    words.append(f"measured on {used} of the {whole} of split {settings.split}")
+    return f"prompts: {'; '.join(words)}"
 
 
 def _folder(name: str) -> Path:
@@ -57,14 +72,17 @@ def _folder(name: str) -> Path:
 def _train(config: RunConfig, folder: Path) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from unigrpo.training.runner import run
+    from unigrpo.training.runner import finished, run
 
     headline = [quantity.name for metric in config.measured for quantity in metric.quantities if quantity.headline]
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns) as bar:
+        result = finished(config, folder)
+        if result is not None:
+            print(f"finished before: nothing is trained, this is what {folder} holds; folder=... trains anew")
+        with Progress(*columns, disable=result is not None) as bar:
             task = bar.add_task("training", total=config.optim.updates)
 
             def show(event: JsonObject) -> None:
@@ -75,7 +93,7 @@ def _train(config: RunConfig, folder: Path) -> int:
                 text = ", ".join(part for part in parts if "_std" not in part)
                 bar.update(task, completed=event["update"], description=text)
 
-            result = run(config, folder, progress=show, stop=lambda: bool(asked))
+            result = result or run(config, folder, progress=show, stop=lambda: bool(asked))
     except Stopped as error:
         print(f"{error}; the same command goes on from there")
         return _INTERRUPTED

@@ -22,6 +22,7 @@ from torch import Tensor
 from unigrpo import surroundings
 from unigrpo.algorithms.algorithm import Batch, MinibatchLoss, Scoring
 from unigrpo.config import RunConfig
+from unigrpo.data.dataset import too_few
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.flow.schedule import time_points
@@ -147,14 +148,11 @@ class Trainer:
 
     def _train_prompts(self) -> list[Sequence[Prompt]]:
         """Tag by tag."""
-        by_tag = list(self.config.dataset.prompts("train").values())
-        most = len(by_tag) * min(map(len, by_tag))
-        if self.config.rollout.prompts > most:
-            raise ConfigError(
-                f"rollout.prompts={self.config.rollout.prompts}: expected at most {most}, as many as there are to train"
-                f" on, {len(by_tag)} tags of {min(map(len, by_tag))} or more"
-            )
-        return by_tag
+        prompts = self.config.dataset.prompts("train")
+        # Files have said so before; of a dataset that is made it may take a while to know.
+        for fault in too_few(prompts, self.config.rollout.prompts, f"dataset={name_of(self.config.dataset)}"):
+            raise ConfigError(fault)
+        return list(prompts.values())
 
     @torch.no_grad()
     def rollout(self, update: int, spec: RolloutSpec) -> list[Trajectory]:
