@@ -15,7 +15,7 @@ from typing import Any
 from ablations.grid import UNTOUCHED, Grid, check_seeds
 from ablations.measures import check_primary, unmeasured
 from unigrpo.compose import Draft, recipe_of, unknown_key
-from unigrpo.config import RunConfig
+from unigrpo.config import RunConfig, plain_form
 from unigrpo.errors import ConfigError
 from unigrpo.identity import identity_of
 from unigrpo.overrides import Override, parse, spell
@@ -23,6 +23,9 @@ from unigrpo.registry import nearest
 
 #: Part of every cell's identity: raise it when equal configurations stop giving equal results.
 SCHEMA = 5
+
+#: Keys that say which model there is and what it needs to be evaluated.
+_OF_A_MODEL = ("model", "dataset", "episode", "image_head")
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class Arm:
 
     @property
     def untouched(self) -> bool:
-        """Whether this is the model before training."""
-        return self.name == UNTOUCHED
+        """Whether this is a model before training, which is there without being listed."""
+        return self.name.partition("@")[0] == UNTOUCHED
 
     @property
     def trained(self) -> bool:
@@ -91,7 +94,7 @@ class Plan:
     recipe: str
     baseline: str
     arms: tuple[Arm, ...]
-    """All arms, the untouched model first, refused ones included."""
+    """All arms, untouched models first, refused ones included."""
     seeds: tuple[int, ...]
     notes: tuple[str, ...]
 
@@ -140,11 +143,12 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
     """
     parsed = [parse(text) for text in overrides]
     builder = _Builder(grid, parsed)
-    arms = [builder.untouched(), *itertools.chain.from_iterable(map(builder.arms, grid.arms))]
+    listed = [*itertools.chain.from_iterable(map(builder.arms, grid.arms))]
+    arms = [*builder.untouched(listed), *listed]
     builder.check_used()
     _check_distinct(arms)
-    if all(arm.refused for arm in arms[1:]):
-        reasons = (f"{arm.name}: {reason}" for arm in arms[1:] for reason in arm.refused)
+    if all(arm.refused for arm in listed):
+        reasons = (f"{arm.name}: {reason}" for arm in listed for reason in arm.refused)
         raise ConfigError("no arm can run; " + "; ".join(reasons))
     check_primary([arm.config for arm in arms if not arm.refused], grid.primary["metric"])
     recipe = recipe_of([override for override in parsed if not override.sweep], grid.recipe)
@@ -199,11 +203,33 @@ class _Builder:
                 if key not in {"arm", *self.varied, *self._replaced}:
                     raise ConfigError(f"exclude: no axis is called {key!r}{nearest(key, ['arm', *self.varied])}")
 
-    def untouched(self) -> Arm:
-        """The model before training, evaluated as all arms are."""
+    def untouched(self, arms: Sequence[Arm]) -> Iterator[Arm]:
+        """The models that ``arms`` start from, before training: that of the baseline and, where others differ, theirs.
+
+        An arm that makes no updates is such a model already.
+        """
+        known = [plain_form(arm.config.model) for arm in arms if not arm.trained]
+        trained = [arm for arm in arms if arm.trained]
+        able = [arm for arm in trained if not arm.refused] or trained
+        able.sort(key=lambda arm: arm.name.partition("@")[0] != self.grid.baseline)
+        for arm in able:
+            model, listed = plain_form(arm.config.model), arm.name.partition("@")[0]
+            if model not in known:
+                known.append(model)
+                # An axis may give one arm of the file several models.
+                alike = all(plain_form(o.config.model) == model for o in able if o.name.partition("@")[0] == listed)
+                yield self._before(arm, UNTOUCHED if arm is able[0] else f"{UNTOUCHED}@{listed if alike else arm.name}")
+
+    def _before(self, arm: Arm, name: str) -> Arm:
+        """The model of ``arm`` before training, evaluated as all arms are."""
         draft, _ = self._draft(UNTOUCHED, ())
+        plain = arm.config.to_dict()
+        if plain["model"] != draft.plain["model"]:
+            draft.plain |= {key: plain[key] for key in _OF_A_MODEL}
+            own = [override for override in map(parse, arm.overrides) if override.root in _OF_A_MODEL]
+            draft.said = [*(override for override in draft.said if override.root not in _OF_A_MODEL), *own]
         draft.apply([Override.of("optim.updates", 0)])
-        return _arm(UNTOUCHED, draft)
+        return _arm(name, draft)
 
     def arms(self, name: str) -> Iterator[Arm]:
         """The arm ``name`` of the grid file, crossed with the axes that it has the keys for."""

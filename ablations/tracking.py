@@ -237,7 +237,7 @@ class _Writer:
         self.experiment = self._experiment(uri)
         self.configs = {arm.name: flat(arm.config.to_dict()) for arm in plan.arms}
         names = set().union(*self.configs.values())
-        trained = [config for arm, config in self.configs.items() if arm != plan.arms[0].name]
+        trained = [self.configs[arm.name] for arm in plan.arms if not arm.untouched]
         self.shown = {n for n in names if len({str(config.get(n)) for config in trained}) > 1} | set(HEADLINES)
 
     def open(self, memory: _Memory) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -90,7 +91,7 @@ def _families(sweep: Sweep) -> Iterator[Family]:
     trained = [arm for arm in usable if arm.trained]
     baseline = next((arm for arm in usable if arm.name == sweep.baseline), None)
     fixed = [arm for arm in usable if not arm.trained and arm is not baseline]
-    starts = {_checkpoint(arm): arm for arm in sorted(fixed, key=lambda arm: arm.untouched)}
+    starts = {_model(arm): arm for arm in sorted(fixed, key=lambda arm: arm.untouched)}
 
     def family(key: str, title: str, couples: Sequence[tuple[Arm, Arm]], *, prompts: bool) -> Family:
         pairs = [pair for pair in (_pair(sweep, a, b, sweep.primary) for a, b in couples) if pair]
@@ -102,16 +103,16 @@ def _families(sweep: Sweep) -> Iterator[Family]:
     if baseline is not None:
         couples = [(arm, baseline) for arm in usable if arm.name in sweep.planned]
         yield family("baseline", f"Against the baseline, {baseline.name}, as planned", couples, prompts=True)
-    couples = [(arm, starts[_checkpoint(arm)]) for arm in trained if _checkpoint(arm) in starts]
+    couples = [(arm, starts[_model(arm)]) for arm in trained if _model(arm) in starts]
     yield family("untouched", "Against the model before training", couples, prompts=True)
     couples = [(b, a) for a, b in itertools.combinations(trained, 2)] if len(trained) <= LARGE else []
     if len(couples) > 1:
         yield family("pairs", "All pairs of trained arms", couples, prompts=False)
 
 
-def _checkpoint(arm: Arm) -> object:
-    """The checkpoint that an arm starts from."""
-    return arm.config.get("model", {}).get("checkpoint")
+def _model(arm: Arm) -> str:
+    """What an arm starts from; models of a user's own need not have a checkpoint."""
+    return json.dumps(arm.config.get("model"), sort_keys=True)
 
 
 def _by_seed(arm: Arm, table: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, T]:

@@ -233,7 +233,7 @@ def test_axes_zip_and_exclude_of_a_grid_file():
 
 
 def names(plan):
-    return [arm.name for arm in plan.arms[1:]]
+    return [arm.name for arm in plan.arms if not arm.untouched]
 
 
 @pytest.mark.parametrize("written", ["1e-4", "0.0001", "1.0e-4", ".1e-3"])
@@ -305,7 +305,7 @@ def test_words_of_an_axis_are_values_as_they_stand(monkeypatch):
     plan = make_plan(grid_of(axes={"model.checkpoint": tuple(ODD)}))
     assert [arm.config.model.checkpoint for arm in plan.arms if arm.name.startswith("a@")] == ODD
     assert names(plan)[1] == "a@checkpoint=/x/epoch=9-step=88"
-    for arm in plan.arms[1:]:
+    for arm in plan.arms:
         assert compose(arm.overrides).model == arm.config.model
 
 
@@ -458,3 +458,63 @@ def test_a_grid_file_is_read_with_care(tmp_path, text, expected):
     with pytest.raises(ConfigError) as caught:
         load_grid(str(path))
     assert expected in str(caught.value)
+
+
+MODELS = """
+from dataclasses import dataclass
+from unigrpo.models import Model
+from unigrpo.registry import register
+
+@register("model", "full_of_plans", source="a user")
+@dataclass(frozen=True)
+class Full(Model):
+    width: int = 1
+
+@register("model", "lora_of_plans", source="a user")
+@dataclass(frozen=True)
+class Lora(Full):
+    rank: int = 4
+"""
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    (tmp_path / "models_of_this_test.py").write_text(MODELS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+FULL, LORA = "model=models_of_this_test.Full", "model=models_of_this_test.Lora"
+FREE = ("optim.updates=0",)
+
+
+@pytest.mark.parametrize(
+    ("arms", "axes", "expected"),
+    [
+        ({"a": (FULL,), "b": (FULL, "regularizer=none")}, {}, {UNTOUCHED: "Full"}),
+        ({"b": (LORA,), "a": (FULL,)}, {}, {UNTOUCHED: "Full", "untouched@b": "Lora"}),
+        ({"a": (FULL,), "b": (LORA,), "start": (LORA, *FREE)}, {}, {UNTOUCHED: "Full"}),
+        ({"a": (FULL,), "b": (FULL, *FREE)}, {}, {}),
+        ({"a": (), "b": (LORA,)}, {}, {UNTOUCHED: "mot", "untouched@b": "Lora"}),
+        (
+            {"a": (FULL,), "b": (LORA,)},
+            {"model.rank": (4, 8)},
+            {UNTOUCHED: "Full", "untouched@b@rank=4": "Lora", "untouched@b@rank=8": "Lora"},
+        ),
+        ({"a": (FULL,)}, {"optim.text_lr": (1e-4, 1e-3)}, {UNTOUCHED: "Full"}),
+    ],
+)
+def test_every_model_that_arms_start_from_has_one_untouched_cell(models, arms, axes, expected):
+    """Never the recipe's own model where no arm trains it; an arm without updates is the untouched model itself."""
+    plan = make_plan(grid_of(arms=arms, axes=axes), seeds=(0, 1))
+    found = {arm.name: arm.config.model.name.rpartition(".")[2] for arm in plan.arms if arm.untouched}
+    assert found == expected
+    assert all(not arm.trained and len(plan.cells_of(arm)) == 1 for arm in plan.arms if arm.untouched)
+    assert not [name for name in plan.comparisons if name.startswith(UNTOUCHED)]
+
+
+def test_an_untouched_model_is_told_as_its_arm_was(models):
+    plan = make_plan(grid_of(arms={"a": (FULL, "optim.text_lr=1e-3"), "b": (LORA, "model.rank=2")}))
+    told = {arm.name: arm.overrides for arm in plan.arms if arm.untouched}
+    assert told == {UNTOUCHED: (FULL, "optim.updates=0"), "untouched@b": (LORA, "model.rank=2", "optim.updates=0")}
+    for arm in plan.arms:
+        assert compose(arm.overrides) == arm.config

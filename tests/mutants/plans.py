@@ -49,4 +49,11 @@ PLAN_BUGS = (
         "axes = {key: axis for key, axis in axes.items()}",
         nodes("ablations/test_plan", "test_what_the_command_says_of_a_key_beats_the_axes_of_the_grid"),
     ),
+    Bug(
+        "one untouched model for all",
+        "ablations/plan.py",
+        'if plain["model"] != draft.plain["model"]:',
+        "if not plain:",
+        nodes("ablations/test_plan", "test_every_model_that_arms_start_from_has_one_untouched_cell"),
+    ),
 )

@@ -184,6 +184,14 @@ def test_what_training_changed_is_seen_against_the_same_model(two_models):
     assert set(pairs(analyse(read(two_models)), "untouched")) == {("none", "untouched"), ("velocity_mse", "latent_kl")}
 
 
+def test_models_that_have_no_checkpoint_are_told_apart(two_models):
+    for arm, rank in (("latentkl0", 4), ("velocitymse0", 4), ("none0", 8), ("untouched0", 8)):
+        path = two_models.parents[1] / "cells" / arm / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"name": "mine.Model", "rank": rank}}))
+    found = pairs(analyse(read(two_models)), "untouched")
+    assert set(found) == {("none", "untouched"), ("velocity_mse", "latent_kl")}
+
+
 def test_without_a_correction_only_all_of_the_tests_together_show_a_difference(tmp_path):
     arms = {"none": ARMS["none"], "better": ({"name": "none"}, 0.9, 0.5, 0.1), "same": ARMS["none"]}
     folder = write_sweep(tmp_path, arms=arms, updates=2)

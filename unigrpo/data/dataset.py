@@ -143,7 +143,8 @@ class InFiles:
         except ConfigError as error:
             yield str(error)
             return
-        if config.optim.updates and config.dataset == self:
+        trained: object = config.dataset
+        if config.optim.updates and trained is self:
             yield from too_few(train, config.rollout.prompts, f"dataset.path={self.path}")
 
     def _read(self) -> dict[Split, tuple[Prompt, ...]]:
