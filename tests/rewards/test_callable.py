@@ -15,7 +15,7 @@ from unigrpo.rewards import CallableReward
 from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart, TextPart
 
 SOURCE = """
-import math
+import json, math
 SEEN = []
 def score(images, prompts, texts, **meta):
     SEEN.append((images, prompts, texts, meta))
@@ -30,6 +30,16 @@ def nothing(images, prompts, texts, **meta):
     return None
 def broken(images, prompts, texts, **meta):
     raise KeyError("key")
+def helper(text):
+    return int(text)
+def deep(images, prompts, texts, **meta):
+    return [helper(text) for text in texts]
+def elsewhere(images, prompts, texts, **meta):
+    return json.loads("{")
+def few(images):
+    return [0.0] * len(images)
+def no_meta(images, prompts, texts):
+    return [0.0] * len(images)
 constant = 3
 """
 
@@ -71,7 +81,8 @@ def test_it_sees_images_prompts_texts_and_what_else_is_known(mine):
     images, prompts, texts, meta = my_rewards.SEEN[0]
     assert torch.equal(images, (told.image(2).pixels.clamp(-1, 1) + 1) / 2)
     assert (prompts, texts) == (["a cat", "a dog"], ["hm", "well"])
-    assert meta == {"colour": ["red", None], "size": [None, 2]}
+    known = {"key": ["a", "b"], "tag": ["all", "all"]}
+    assert meta == {"colour": ["red", None], "size": [None, 2]} | known
     assert my_rewards.SEEN[1][2] == ["again", ""]
 
 
@@ -79,10 +90,12 @@ def test_it_sees_images_prompts_texts_and_what_else_is_known(mine):
     ("name", "said"),
     [
         ("short", r"expected 2 numbers, one an image, got \[1.0\]"),
-        ("odd", "expected finite numbers, got nan"),
-        ("words", "expected finite numbers, got 'good'"),
+        ("odd", "expected finite numbers, got nan in row 1, of the prompt 'a dog'"),
+        ("words", "expected finite numbers, got 'good' in row 0, of the prompt 'a cat'"),
         ("nothing", "expected 2 numbers, one an image, got None"),
-        ("broken", "raised KeyError: 'key'"),
+        ("broken", r"raised KeyError: 'key' \(my_rewards.py:16\)"),
+        ("deep", r"raised ValueError: invalid literal .* \(my_rewards.py:18\)"),
+        ("elsewhere", r"raised JSONDecodeError: .* \(my_rewards.py:22\)"),
     ],
 )
 def test_nothing_is_guessed_where_it_gives_no_numbers(mine, name, said):
@@ -102,6 +115,8 @@ def test_a_path_that_is_none_is_refused(path):
         ("nowhere_at_all:score", "cannot be imported"),
         ("my_rewards:scores", "cannot be imported"),
         ("my_rewards:constant", "expected a function, got 3"),
+        ("my_rewards:few", r"expected few(images, prompts, texts, **meta), got few(images); **meta takes"),
+        ("my_rewards:no_meta", "expected no_meta(images, prompts, texts, **meta), got no_meta(images, prompts, texts)"),
     ],
 )
 def test_what_cannot_be_asked_is_said_before_anything_starts(mine, path, said):

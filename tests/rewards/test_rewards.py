@@ -80,6 +80,20 @@ def test_every_picture_earns_its_score_and_the_last_is_the_outcome():
     )
 
 
+def test_episodes_without_an_image_earn_nothing_and_those_beside_them_their_own():
+    """Interleaved episodes may end before they show anything, in some rows of a batch or in all."""
+    scene = Scene((random_item(random.Random(0), next(iter(PLACES))),))
+    words = said(("a", "image"), ("b", "stop"))
+    some = Objects()(DecodedEpisodes("xy", (words, shown(scene, OVER, turn=1))))
+    assert some.outcome.tolist() == [[1], [0]]
+    assert some.steps[..., 0].tolist() == [[0, 1], [0, 0]]
+    assert some.has_reward.tolist() == [[False, True], [False, False]]
+    none = WeightedReward({"geneval": 0.5, "proxy": 0.5})(DecodedEpisodes("xy", (said(("a", "stop"), ("b", "cut")),)))
+    assert none.outcome.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert none.steps.tolist() == [[[0, 0, 0]], [[0, 0, 0]]]
+    assert none.has_reward.tolist() == [[False], [True]], "to be cut off earns 0"
+
+
 @given(st.floats(-3, 3), st.floats(-3, 3))
 def test_a_weighted_sum_keeps_components_apart(one, other):
     reward = WeightedReward({"geneval": one, "proxy": other})

@@ -32,10 +32,12 @@ _OF_BLOCKS: Mapping[str, tuple[object, ...]] = {"given": (True, False), "end": (
 class Jsonl(InFiles):
     """A folder with ``train.jsonl`` or ``train_metadata.jsonl`` and so on, or one file, split by meaning.
 
-    A line is an object with ``prompt``; ``tag`` names its group, ``images`` paths of images, relative to the file,
-    ``turns`` the instructions of a chain of edits, of which the first one is the prompt.  ``answer`` is for supervised
-    fine-tuning: a list of ``{"text": ...}`` and ``{"image": path}`` in turn; ``"given": true`` marks what is only seen,
-    ``"end": "image"`` a text that ends by asking for an image.  All other fields are kept for rewards and metrics.
+    A line is an object with ``prompt``; ``tag`` names its group, by default ``all``: scores are means over tags, and an
+    update takes equally many prompts of every tag, at most as many as the rarest has.  ``images`` are paths of images,
+    relative to the file, ``turns`` the instructions of a chain of edits, of which the first one is the prompt.
+    ``answer`` is for supervised fine-tuning: a list of ``{"text": ...}`` and ``{"image": path}`` in turn; ``"given":
+    true`` marks what is only seen, ``"end": "image"`` a text that ends by asking for an image.  All other fields are
+    kept for rewards and metrics.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("{}.jsonl", "{}_metadata.jsonl")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unigrpo.errors import ConfigError, RewardError
@@ -28,9 +31,10 @@ class CallableReward(ImageReward):
     """``function(images, prompts, texts, **meta) -> list[float]``, asked of every image that the policy generates.
 
     ``images`` is [B, 3, H, W] fp32 in [0, 1] on the CPU, ``prompts`` and ``texts`` are B texts: the requests, and what
-    the policy wrote last before each image ("" if nothing).  ``meta`` has a list of B values for every name that is
-    known of a prompt, None where one lacks it.  The function's source is part of a cell's identity: a changed function
-    is another reward.
+    the policy wrote last before each image ("" if nothing).  ``meta`` has, by name, lists of B values: ``tag`` and
+    ``key`` of the prompt, and all that its line says besides (``Prompt.meta``), None where a line does not.  It is also
+    asked of rows whose episode was over, and what it says of them is dropped.  The function's source is part of a run's
+    identity: a changed function is another reward.
     """
 
     path: str
@@ -66,6 +70,11 @@ class CallableReward(ImageReward):
             ) from error
         if not callable(found):
             raise ConfigError(f"reward.path={self.path}: expected a function, got {found!r:.80}")
+        if not _takes(found):
+            raise ConfigError(
+                f"reward.path={self.path}: expected {name}(images, prompts, texts, **meta), got"
+                f" {name}{inspect.signature(found)}; **meta takes what is known of the prompts, tag and key among it"
+            )
         return found
 
     def sources(self) -> tuple[str, ...]:
@@ -93,13 +102,16 @@ class CallableReward(ImageReward):
             [prompt.text for prompt in episodes.prompts],
             list(before[-1] if before else [""] * len(images)),
         )
-        names = sorted({name for prompt in episodes.prompts for name in prompt.meta})
-        meta = {name: [prompt.meta.get(name) for prompt in episodes.prompts] for name in names}
+        known = [{"tag": prompt.tag, "key": prompt.key, **prompt.meta} for prompt in episodes.prompts]
+        meta = {name: [one.get(name) for one in known] for name in sorted(set[str]().union(*known))}
+        function = self.function()
         try:
-            found = self.function()(images, prompts, texts, **meta)
+            found = function(images, prompts, texts, **meta)
         except Exception as error:
-            raise RewardError(f"reward.path={self.path}: raised {type(error).__name__}: {error}") from error
-        return torch.tensor([self._number(one, found) for one in self._each(found, len(images))])[:, None]
+            where = _line_of(error, function)
+            raise RewardError(f"reward.path={self.path}: raised {type(error).__name__}: {error}{where}") from error
+        values = self._each(found, len(images))
+        return torch.tensor([self._number(value, row, prompts[row]) for row, value in enumerate(values)])[:, None]
 
     def _each(self, found: Sequence[float], count: int) -> list[float]:
         try:
@@ -110,13 +122,35 @@ class CallableReward(ImageReward):
             raise RewardError(f"reward.path={self.path}: expected {count} numbers, one an image, got {found!r:.80}")
         return values
 
-    def _number(self, value: float, found: Sequence[float]) -> float:
+    def _number(self, value: float, row: int, prompt: str) -> float:
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):
             raise RewardError(
-                f"reward.path={self.path}: expected finite numbers, got {value!r:.40} among {found!r:.80}"
+                f"reward.path={self.path}: expected finite numbers, got {value!r:.40} in row {row}, of the prompt"
+                f" {prompt!r:.80}"
             )
         return number
+
+
+def _takes(function: RewardFunction) -> bool:
+    """Whether a function can be called as it will be; of one that does not tell, yes."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind([], [], [], tag=[], key=[])
+    except TypeError:
+        return False
+    return True
+
+
+def _line_of(error: Exception, function: RewardFunction) -> str:
+    """`` (file.py:2)``: the deepest line of the function's own file at which an error was raised."""
+    file = getattr(inspect.unwrap(function), "__code__", None)
+    lines = traceback.extract_tb(error.__traceback__)[1:]  # the first is of whoever asked
+    own = [line for line in lines if file and line.filename == file.co_filename] or lines
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""

@@ -56,12 +56,18 @@ class Reward(Strategy, Protocol):
 class ImageReward:
     """The base of a reward that looks at one image at a time: every image earns its score, the last is the outcome.
 
-    A subclass scores images in :meth:`score`.
+    An episode without an image has an outcome of 0, and no reward is placed.  A subclass scores images in
+    :meth:`score`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     exact: ClassVar[bool] = False
     """Whether the total reward is 1 exactly for an image that is right."""
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """Names of the K components."""
+        raise NotImplementedError
 
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Components [B, K] fp32 of images [B, 3, H, W] in [-1, 1], one prompt each."""
@@ -75,15 +81,14 @@ class ImageReward:
         """Scores of all images."""
         import torch
 
-        scores = {k: self.scores_of(k, decoded) for k, _ in decoded.images}
-        first = next(iter(scores.values()))
-        steps = first.new_zeros(len(first), len(decoded.parts), first.shape[1])
+        outcome = torch.zeros(len(decoded.prompts), len(self.component_names))
+        steps = torch.zeros(len(outcome), len(decoded.parts), outcome.shape[1])
         has_reward = torch.zeros(steps.shape[:2], dtype=torch.bool)
-        outcome = first
         for k, part in decoded.images:
+            scores = self.scores_of(k, decoded)
             has_reward[:, k] = torch.tensor(part.alive)
-            steps[:, k] = scores[k].where(has_reward[:, k, None], 0.0)
-            outcome = scores[k].where(has_reward[:, k, None], outcome)
+            steps[:, k] = scores.where(has_reward[:, k, None], 0.0)
+            outcome = scores.where(has_reward[:, k, None], outcome)
         for row, k in _cut_short(decoded):
             has_reward[row, k] = True
         return RewardOutput(outcome, steps, has_reward)
