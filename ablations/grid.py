@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -116,11 +118,25 @@ def load_grid(name: str, preset: str = "") -> Grid:
             raise ConfigError(
                 f"grid={name}: expected a file whose name ends in .yaml, there is none at {path.absolute()}"
             )
+        if Path(f"{name}.yaml").is_file():
+            raise ConfigError(f"unknown grid {name!r}; of the file {name}.yaml give its whole name: grid={name}.yaml")
         raise ConfigError(f"unknown grid {name!r}{nearest(name, grids())}")
     try:
         return _grid(path.stem, load_yaml(path), preset)
     except ConfigError as error:
         raise ConfigError(f"grid {name}: {error}") from error
+
+
+def search_beside(name: str) -> None:
+    """Let modules be found that lie beside the grid file ``name``, after all others, here and in workers.
+
+    Workers have the folders of this process, and jobs of Slurm its variables.
+    """
+    folder = str(Path(home_expanded("grid", name)).resolve().parent)
+    if name.endswith(".yaml") and folder not in sys.path:
+        sys.path.append(folder)
+        before = os.environ.get("PYTHONPATH", "")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (before, folder)))
 
 
 def _grid(name: str, data: Any, preset: str) -> Grid:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ablations.costs import Budget
-from ablations.grid import Grid, check_seeds, grids, load_grid
+from ablations.grid import Grid, check_seeds, grids, load_grid, search_beside
 from ablations.launchers import Launcher
-from unigrpo.compose import recipes
+from unigrpo.compose import ELSEWHERE, recipes
 from unigrpo.config import RunConfig, build_strategy, slot_of
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
@@ -104,6 +104,7 @@ def read(arguments: Sequence[str]) -> Request:
     if "grid" not in values:
         raise ConfigError(f"which grid? grid=NAME{nearest('', grids())}")
     grid = load_grid(values["grid"], values.get("preset", ""))
+    search_beside(values["grid"])
     if "primary" in values:
         grid = dataclasses.replace(grid, primary=_primary(values["primary"]))
     return Request(
@@ -160,6 +161,8 @@ def _override(argument: str) -> str:
     if root not in keys or ("=" not in argument and not argument.startswith("~")):
         if "=" not in argument:
             raise ConfigError(f"{argument!r} is no key=value; see --help")
+        if root in ELSEWHERE:
+            raise ConfigError(f"unknown key {root!r}: {ELSEWHERE[root]}")
         raise ConfigError(f"unknown key {root!r}{nearest(root, [*RESERVED, *keys])}")
     return argument
 

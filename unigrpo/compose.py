@@ -23,6 +23,14 @@ from unigrpo.strict_yaml import load_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 
+#: What people look for among the keys -> where it is.
+ELSEWHERE = {
+    "device": (
+        "a run takes a GPU where there is one, else the CPU; the environment variable ACCELERATE_TORCH_DEVICE=cpu (or"
+        " cuda:1) chooses, CUDA_VISIBLE_DEVICES hides"
+    ),
+}
+
 #: Stands in a draft for the value of a field that has no default.
 _REQUIRED = ...
 
@@ -230,10 +238,18 @@ class _UnknownKey(ConfigError):
 def unknown_key(key: str, known: Collection[str]) -> str:
     """Says that ``key`` is none of ``known``, and which is nearest; a long list is cut to its first parts."""
     root, _, field = key.partition(".")
+    if key in ELSEWHERE:
+        return f"unknown key {key!r}: {ELSEWHERE[key]}"
+    fields = [name.partition(".")[2] for name in known if name.startswith(f"{root}.")]
     if field and slot_of(root):
-        fields = [name.partition(".")[2] for name in known if name.startswith(f"{root}.")]
         return f"unknown key {key!r}: the strategy in {root} has no such field{nearest(field, fields)}"
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if field and fields:
+        if close := difflib.get_close_matches(field, fields, n=1):
+            return f"unknown key {key!r}; did you mean '{root}.{close[0]}'?"
+        # lr is a part of text_lr and image_lr, though less than half of either.
+        parts = [name for name in fields if field in name.split("_")]
+        return f"unknown key {key!r}; choose one of: {', '.join(f'{root}.{name}' for name in sorted(parts or fields))}"
+    close = difflib.get_close_matches(key, known, n=1)
     return f"unknown key {key!r}{nearest(key, close or {name.partition('.')[0] for name in known})}"
 
 

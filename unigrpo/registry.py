@@ -17,6 +17,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,9 @@ SLOTS: dict[str, str] = {
 #: Modules whose ``STRATEGIES`` name, for each slot, modules that add strategies.
 PLUGINS = ("unigrpo.worlds",)
 
+#: How much of a word must be that of another to be taken for a slip of the pen.
+_CLOSE = 0.6
+
 _strategies: dict[str, dict[str, type]] = {}
 _loaded: set[str] = set()
 
@@ -86,8 +90,19 @@ _loaded: set[str] = set()
 def nearest(word: str, choices: Iterable[object]) -> str:
     """``"; did you mean 'x'?"`` for the closest of ``choices``, or a list of them when none is close."""
     names = sorted(map(str, choices))
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=_CLOSE)
     return f"; did you mean {close[0]!r}?" if close else f"; choose one of: {', '.join(names) or 'none'}"
+
+
+def where_looked(module: str) -> str:
+    """In which folders ``module`` was looked for, if there is none of that name; empty if it was found."""
+    top = module.partition(".")[0]
+    if top in sys.modules or importlib.util.find_spec(top) is not None:
+        return ""
+    folders = dict.fromkeys(Path(folder).resolve() for folder in sys.path)
+    installed = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)]
+    own = [str(one) for one in folders if one.is_dir() and not any(map(one.is_relative_to, installed))]
+    return f"; looked for {top}.py in {', '.join(own)}: go where it lies, or put its folder into PYTHONPATH"
 
 
 def register(slot: str, name: str, *, source: str) -> Callable[[type[T]], type[T]]:
@@ -260,7 +275,7 @@ def find(slot: str, name: str) -> type:
         try:
             cls: type = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{slot}={name}: cannot import it ({error})") from error
+            raise ConfigError(f"{slot}={name}: cannot import it ({error}){where_looked(module)}") from error
         # A subclass that is not registered itself would be recorded under the name of its base.
         if cls not in strategies(slot).values():
             raise ConfigError(f"{slot}={name}: expected a registered dataclass of this slot, got {cls!r}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from ablations.plan import make_plan
 from ablations.request import read
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
@@ -45,6 +48,35 @@ def test_other_odd_letters_reach_the_database_as_they_are(name, tmp_path):
 
     root = read(["grid=kl_vs_mse", f"root={tmp_path / name}"]).root
     assert make_url(f"sqlite:///{(root / 'mlflow.db').resolve()}").database == str(root / "mlflow.db")
+
+
+GRID = """
+question: q
+recipe: unigrpo
+baseline: a
+primary: {metric: geneval/strict, direction: max}
+arms: {a: [reward=callable, "reward.path=reward_beside_a_grid:mine"]}
+"""
+
+
+def test_modules_beside_a_grid_file_are_found_here_and_in_workers(tmp_path, monkeypatch):
+    (tmp_path / "grid.yaml").write_text(GRID)
+    (tmp_path / "reward_beside_a_grid.py").write_text("def mine(images, prompts, texts, **meta): return []")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "/first")
+    request = read([f"grid={tmp_path / 'grid.yaml'}"])
+    assert make_plan(request.grid).arms[1].refused == ()
+    assert os.environ["PYTHONPATH"] == f"/first{os.pathsep}{tmp_path}"
+    assert sys.path[-1] == str(tmp_path), "what is there already comes first"
+
+
+def test_a_grid_of_the_present_folder_and_a_device_are_no_riddle(tmp_path, monkeypatch):
+    (tmp_path / "my_grid.yaml").write_text(GRID)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"unknown grid 'my_grid'; .*: grid=my_grid\.yaml$"):
+        read(["grid=my_grid"])
+    with pytest.raises(ConfigError, match="unknown key 'device': a run takes a GPU where there is one"):
+        read(["grid=kl_vs_mse", "device=cpu"])
 
 
 def test_one_key_twice_in_a_mapping_is_refused():

@@ -112,7 +112,10 @@ def test_a_path_that_is_none_is_refused(path):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("nowhere_at_all:score", "cannot be imported"),
+        (
+            "nowhere_at_all:score",
+            "cannot be imported (ModuleNotFoundError: No module named 'nowhere_at_all'); looked for",
+        ),
         ("my_rewards:scores", "cannot be imported"),
         ("my_rewards:constant", "expected a function, got 3"),
         ("my_rewards:few", r"expected few(images, prompts, texts, **meta), got few(images); **meta takes"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unigrpo.errors import ConfigError, RewardError
-from unigrpo.registry import register
+from unigrpo.registry import register, where_looked
 from unigrpo.rewards.reward import ImageReward
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class CallableReward(ImageReward):
             found: RewardFunction = getattr(importlib.import_module(module), name)
         except Exception as error:  # whatever the module raises while it is imported
             raise ConfigError(
-                f"reward.path={self.path}: cannot be imported ({type(error).__name__}: {error})"
+                f"reward.path={self.path}: cannot be imported ({type(error).__name__}: {error}){where_looked(module)}"
             ) from error
         if not callable(found):
             raise ConfigError(f"reward.path={self.path}: expected a function, got {found!r:.80}")
