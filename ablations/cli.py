@@ -41,7 +41,7 @@ def _sft(words: list[str]) -> int:
 
 
 def _registry(words: list[str]) -> int:
-    from unigrpo.registry import main
+    from unigrpo.registry.__main__ import main
 
     main(words)
     return 0

@@ -148,8 +148,9 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
     builder.check_used()
     _check_distinct(arms)
     if all(arm.refused for arm in listed):
-        reasons = (f"{arm.name}: {reason}" for arm in listed for reason in arm.refused)
-        raise ConfigError("no arm can run; " + "; ".join(reasons))
+        shared = [reason for reason in listed[0].refused if all(reason in arm.refused for arm in listed)]
+        own = (f"arm {arm.name}: {reason}" for arm in listed for reason in arm.refused if reason not in shared)
+        raise ConfigError("no arm can run: " + "; ".join((*shared, *own)))
     check_primary([arm.config for arm in arms if not arm.refused], grid.primary["metric"])
     recipe = recipe_of([override for override in parsed if not override.sweep], grid.recipe)
     candidates = [arm for arm in arms if arm.name.partition("@")[0] == grid.baseline]

@@ -240,16 +240,25 @@ CONFLICTS = [
     ({"episode": {"name": "single_round", "thinking": False}}, "episode=single_round: without thinking"),
     (
         {"episode": "editing"},
-        "episode=editing: reads images, turns of every prompt, which dataset=shapes (task=images) does not have; choose"
+        "episode=editing: needs the fields 'images', 'turns' of every prompt, which dataset=shapes (task="
         " another dataset or episode",
     ),
     (
         {"dataset": EDITS},
-        "reward=geneval: reads include of every prompt, which dataset=shapes (task=edits) does not have",
+        "reward=geneval: needs the field 'include' of every prompt, which dataset=shapes (task=edits) does not have",
     ),
-    ({"reward": "hybrid"}, "reward=hybrid: reads requests, story of every prompt, which dataset=shapes (task=images)"),
-    ({"metrics": ["lengths", "shapes_edit"]}, "metrics=shapes_edit: reads edits of every prompt, which dataset=shapes"),
-    ({"train_metrics": ["shapes_interleaved"]}, "train_metrics=shapes_interleaved: reads story of every prompt"),
+    (
+        {"reward": "hybrid"},
+        "reward=hybrid: needs the fields 'requests', 'story' of every prompt, which dataset=shapes (task=images)",
+    ),
+    (
+        {"metrics": ["lengths", "shapes_edit"]},
+        "metrics=shapes_edit: needs the field 'edits' of every prompt, which dataset=shapes",
+    ),
+    (
+        {"train_metrics": ["shapes_interleaved"]},
+        "train_metrics=shapes_interleaved: needs the field 'story' of every prompt",
+    ),
     (
         {"dataset": EDITS, "episode": "editing", "reward": "edit", "credit": "improvement"},
         "credit=improvement: episode=editing asks for something else in every turn",
@@ -273,7 +282,7 @@ def test_an_untouched_model_is_refused_for_its_evaluation_only():
     assert RunConfig.from_dict(impossible | {"optim": {"updates": 0}}).conflicts() == []
     short = {"optim": {"updates": 0}, "metrics": ["shapes_edit"], "train_metrics": ["shapes_edit"], "reward": "edit"}
     (reason,) = RunConfig.from_dict(short).conflicts()
-    assert reason.startswith("metrics=shapes_edit: reads edits of every prompt")
+    assert reason.startswith("metrics=shapes_edit: needs the field 'edits' of every prompt")
 
 
 def test_all_conflicts_are_said_at_once():
@@ -351,7 +360,7 @@ def test_the_reward_as_a_metric_is_the_runs_own_wherever_it_is_measured(tmp_path
     for metrics in (config.measured, config.measured_in_training, config.measured_of_retention):
         assert metrics[0].reward is config.reward
     (reason,) = RunConfig.from_dict(kept).conflicts()
-    assert reason.startswith("evaluation.retention's metric=reward: reads include of every prompt")
+    assert reason.startswith("evaluation.retention's metric=reward: needs the field 'include' of every prompt")
     gone = {"evaluation": {"retention": {"name": "text_file", "path": str(tmp_path / "gone")}}}
     (reason,) = RunConfig.from_dict(gone).conflicts()
     assert reason.startswith("evaluation.retention=text_file: dataset.path=")

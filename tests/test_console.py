@@ -10,14 +10,14 @@ import sys
 import pytest
 
 from unigrpo import console
-from unigrpo.registry import main as registry
+from unigrpo.registry.__main__ import main as registry
 
 
 def test_a_letter_that_the_terminal_has_not_is_printed_by_its_number(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     monkeypatch.setattr(sys, "stderr", None)
-    registry()
+    registry([])
     print("a \u2192 b")
     print("nowhere", file=sys.stderr)
     sys.stdout.flush()

@@ -185,16 +185,18 @@ def test_the_command_lists_everything_and_a_plan_needs_no_torch():
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"COLUMNS": "250"},
+        env=os.environ | {"COLUMNS": "40"},
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert "heavy: []" in done.stdout
     for row in listing():
         if row["name"] not in shipped(row["slot"]):
             continue
         assert row["name"] in done.stdout
         for field in row["fields"]:
-            assert f"{field}:" in done.stdout
+            kind, default = row["fields"][field]
+            assert f"{field}: {kind} = {default!r}" in done.stdout, "whole, however narrow what it is piped to"
 
 
 class TestSources:

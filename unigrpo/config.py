@@ -78,6 +78,7 @@ class RolloutConfig:
     """What is sampled and how often it is used, per update."""
 
     prompts: int = 12
+    """Prompts per update, equally many of every tag."""
     group_size: int = 8
     """Episodes per prompt."""
     minibatches: int = 2
@@ -95,10 +96,13 @@ class OptimConfig:
     updates: int = 60
     """Rollouts; 0 leaves the model untouched."""
     text_lr: float = 1e-4
+    """Learning rate of what makes texts; modalities of weight 0 are frozen."""
     image_lr: float = 1e-4
+    """Learning rate of what makes images."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    """Largest norm of a modality's gradient; larger ones are scaled down."""
     context_grad: bool = False
     """Whether one modality's loss reaches the other's parameters through the context, such as cached keys and values.
     (What a model puts into an image's own block passes always: BAGEL's two markers, a little.)"""
@@ -117,6 +121,7 @@ class EvaluationConfig:
     prompts_per_tag: int = 24
     """Prompts of every tag, or as many as it has."""
     images_per_prompt: int = 4
+    """Episodes per prompt of the final evaluation."""
     loop_images_per_prompt: int = 1
     """Images per prompt of an evaluation in the loop."""
     steps: int = 8
@@ -141,6 +146,7 @@ class RunConfig:
 
     recipe: str = field(default="unigrpo", metadata={"identity": False})
     seed: int = 0
+    """Key of all draws of training."""
     model: Model = slot("model", "mot")
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -315,6 +321,8 @@ def _missing(config: RunConfig) -> Iterator[str]:
     readers: list[tuple[str, Any]] = [("episode", config.episode), *(("metrics", one) for one in config.measured)]
     if config.optim.updates:
         readers += [("reward", config.reward), *(("train_metrics", one) for one in config.measured_in_training)]
+        # Said of the reward it need not be said of the metric that it is, too.
+        readers = [(whose, one) for whose, one in readers if getattr(one, "reward", None) is not config.reward]
     yield from _lacking("dataset", config.dataset, readers)
     if kept := config.evaluation.retention:
         key = "evaluation.retention"
@@ -331,9 +339,12 @@ def _lacking(key: str, dataset: Dataset, readers: list[tuple[str, Any]]) -> Iter
     for whose, reader in readers:
         if lacking := sorted(reader.needs - offers):
             chosen = " ".join(f"{name}={value}" for name, value in plain_form(dataset).items() if name != "name")
+            several = "s" * (len(lacking) > 1)
+            judges = whose == "reward" or hasattr(reader, "reward")
+            other = "; reward=callable reward.path=MODULE:FUNCTION judges any prompts" if judges else ""
             yield (
-                f"{whose}={reader.name}: reads {', '.join(lacking)} of every prompt, which {key}={dataset.name}"
-                f" ({chosen}) does not have; choose another dataset or {whose}"
+                f"{whose}={reader.name}: needs the field{several} {', '.join(map(repr, lacking))} of every prompt,"
+                f" which {key}={dataset.name} ({chosen}) does not have; choose another dataset or {whose}{other}"
             )
 
 

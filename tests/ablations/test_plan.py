@@ -367,7 +367,7 @@ def test_an_override_goes_to_the_arms_whose_strategy_has_the_field():
         ("reward=prox", "did you mean 'proxy'?"),
         ("seed=3", "the sweeper sets it"),
         ("regularizer=none", "one and the same configuration"),
-        ("dynamics=ode", "no arm can run"),
+        ("dynamics=ode", "no arm can run: algorithm=policy_gradient: "),
     ],
 )
 def test_a_mistake_is_an_error_of_the_plan(override, expected):
@@ -518,3 +518,26 @@ def test_an_untouched_model_is_told_as_its_arm_was(models):
     assert told == {UNTOUCHED: (FULL, "optim.updates=0"), "untouched@b": (LORA, "model.rank=2", "optim.updates=0")}
     for arm in plan.arms:
         assert compose(arm.overrides) == arm.config
+
+
+def test_a_fault_that_all_arms_share_is_said_once_and_of_no_arm(tmp_path):
+    (tmp_path / "mine.txt").write_text("".join(f"prompt {k}\n" for k in range(20)))
+    with pytest.raises(ConfigError) as caught:
+        plan_of("dataset=text_file", f"dataset.path='{tmp_path / 'mine.txt'}'", "train_metrics=[]", "reward=geneval")
+    assert str(caught.value) == (
+        f"no arm can run: reward=geneval: needs the field 'include' of every prompt, which dataset=text_file"
+        f" (path={tmp_path / 'mine.txt'}) does not have; choose another dataset or reward; reward=callable"
+        " reward.path=MODULE:FUNCTION judges any prompts"
+    )
+    with pytest.raises(ConfigError, match=r"no arm can run: algorithm=.*; arm latent_kl: regularizer="):
+        plan_of("dynamics=ode", "modalities=joint")
+
+
+def test_a_shipped_grid_runs_on_prompts_and_a_reward_of_ones_own(tmp_path):
+    """As its page says."""
+    (tmp_path / "mine.txt").write_text("".join(f"prompt {k}\n" for k in range(20)))
+    own = ["dataset=text_file", f"dataset.path='{tmp_path / 'mine.txt'}'", "train_metrics=[]"]
+    reward = ["reward=callable", "reward.path=tests.training.runs:brightness"]
+    grid = dataclasses.replace(load_grid("kl_vs_mse"), primary={"metric": "reward/total", "direction": "max"})
+    plan = make_plan(grid, [*own, *reward])
+    assert not [arm.refused for arm in plan.arms if arm.refused]

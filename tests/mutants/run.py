@@ -49,7 +49,7 @@ RUN_BUGS = (
     ),
     Bug(
         "metrics of a user's own without their source",
-        "unigrpo/registry.py",
+        "unigrpo/registry/__init__.py",
         "if isinstance(value, tuple | list):",
         "if isinstance(value, list):",
         nodes("test_identity", "test_what_a_configuration_points_to_is_part_of_a_run_and_of_a_cell"),

@@ -114,7 +114,9 @@ def test_a_weighted_sum_reads_what_any_of_its_parts_reads():
     assert WeightedReward({"hybrid": 1.0, "geneval": 1.0}).needs == {"story", "requests", "include"}
     config = RunConfig.from_dict({"reward": {"name": "weighted", "weights": {"hybrid": 1.0, "edit": 1.0}}})
     (reason,) = config.conflicts()
-    assert reason.startswith("reward=weighted: reads edits, requests, story of every prompt, which dataset=shapes")
+    assert reason.startswith(
+        "reward=weighted: needs the fields 'edits', 'requests', 'story' of every prompt, which dataset=shapes"
+    )
 
 
 @pytest.mark.parametrize(

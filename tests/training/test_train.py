@@ -84,6 +84,20 @@ def test_a_run_says_on_how_many_prompts_it_trains(tmp_path):
     )
 
 
+def test_help_lists_every_key_with_its_value_and_what_it_means(capsys):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = {line.split("=")[0].strip(): line for line in lines if line.startswith("  ")}
+    plain = compose().to_dict()
+    for key, value in plain.items():
+        inner = value if isinstance(value, dict) and "name" not in value else {"": None}
+        assert {f"{key}.{name}".rstrip(".") for name in inner} <= starts.keys()
+    updates = f"optim.updates={plain['optim']['updates']} Rollouts; 0 leaves the model untouched"
+    assert " ".join(starts["optim.updates"].split()) == updates
+    assert starts["guidance"].split() == ["guidance=cfg_free", "cfg", "|", "cfg_free"]
+    assert any(line.startswith("device: a run takes a GPU where there is one") for line in lines)
+
+
 def test_surroundings_that_would_change_the_result_are_refused(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)

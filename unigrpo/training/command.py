@@ -16,6 +16,7 @@ from unigrpo.config import RunConfig
 from unigrpo.data.dataset import select
 from unigrpo.errors import CheckpointError, ConfigError, NonFiniteLoss, RatioGuardError, RewardError, Stopped
 from unigrpo.io import JsonObject, home_expanded
+from unigrpo.keys import keys_text
 
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.prepare()
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
-        print(__doc__)
+        print(f"{__doc__}\n{keys_text()}")
         return 0
     folders = [word.partition("=")[2] for word in words if word.startswith("folder=")]
     try:

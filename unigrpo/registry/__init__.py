@@ -10,7 +10,6 @@ plan can be made, checked and printed without torch.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import difflib
@@ -19,11 +18,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from unigrpo import console
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject
 
@@ -300,30 +298,3 @@ def listing() -> list[JsonObject]:
                 {"slot": slot, "name": name, "summary": summary, "source": getattr(cls, "source", ""), "fields": fields}
             )
     return rows
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print every slot with its strategies."""
-    console.prepare()
-    argparse.ArgumentParser(prog="python -m unigrpo.registry", description=main.__doc__).parse_args(arguments)
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    output = Console()
-    names = (Column("slot", no_wrap=True), Column("strategy", no_wrap=True))
-    table = Table(*names, "fields = defaults", "what", "source")
-    last = ""
-    for row in listing():
-        fields = "\n".join(f"{name}: {kind} = {default!r}" for name, (kind, default) in row["fields"].items())
-        if last and row["slot"] != last:
-            table.add_section()
-        table.add_row(row["slot"] if row["slot"] != last else "", row["name"], fields, row["summary"], row["source"])
-        last = row["slot"]
-    output.print(table)
-
-
-if __name__ == "__main__":
-    # `python -m` runs a second copy of this module; the strategies register with the imported one.
-    from unigrpo.registry import main as imported_main
-
-    imported_main()
