@@ -240,8 +240,8 @@ CONFLICTS = [
     ({"episode": {"name": "single_round", "thinking": False}}, "episode=single_round: without thinking"),
     (
         {"episode": "editing"},
-        "episode=editing: needs the fields 'images', 'turns' of every prompt, which dataset=shapes (task="
-        " another dataset or episode",
+        "episode=editing: needs the fields 'images', 'turns' of every prompt, which dataset=shapes"
+        " (task=images) does not have; choose another dataset or episode",
     ),
     (
         {"dataset": EDITS},

@@ -98,6 +98,24 @@ def test_help_lists_every_key_with_its_value_and_what_it_means(capsys):
     assert any(line.startswith("device: a run takes a GPU where there is one") for line in lines)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_word_that_the_model_has_not_is_told_with_the_model_and_its_checkpoint(tmp_path, capsys, split):
+    """Also one of the prompts that are only measured on, before anything is trained."""
+    for name in ("train", "test"):
+        thing = {"train": "square", "test": "circle"}[name]
+        known = f"a photo of a red {thing}\na photo of a blue {thing}"
+        (tmp_path / f"{name}.txt").write_text(known + ("\na red fox" if name == split else ""))
+    own = ["dataset=text_file", f"dataset.path='{tmp_path}'", "reward=callable"]
+    own += ["reward.path=tests.training.runs:brightness", "rollout.group_size=2"]
+    wanted = 3 if split == "train" else 2
+    sizes = [f"rollout.prompts={wanted}", "rollout.minibatches=1", f"model.checkpoint='{runs.CHECKPOINT}'"]
+    assert main([*own, *sizes, f"folder={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"model=mot model.checkpoint={runs.CHECKPOINT} model.new_words=False cannot read a prompt: " in error
+    assert "the model has no word 'fox' (in 'a red fox')" in error
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 def test_surroundings_that_would_change_the_result_are_refused(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)

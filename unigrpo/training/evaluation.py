@@ -21,6 +21,7 @@ from unigrpo import registry
 from unigrpo.config import RunConfig, plain_form
 from unigrpo.data.dataset import select
 from unigrpo.data.prompt import Prompt
+from unigrpo.errors import ConfigError
 from unigrpo.flow.dynamics import FlowSde, Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
 from unigrpo.flow.schedule import time_points
@@ -30,10 +31,11 @@ from unigrpo.models.policy import Policy
 from unigrpo.noise import EpisodeDraws
 from unigrpo.objective.regularizer import LatentKl, VelocityMse
 from unigrpo.objective.text_kl import K3
+from unigrpo.registry import name_of
 from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.rollout.episodes import SingleRound
 from unigrpo.rollout.rollout import Rollout, RolloutSpec, replay
-from unigrpo.rollout.trajectory import Cost, ImageScore, TextScore, TextSegment, Trajectory
+from unigrpo.rollout.trajectory import Cost, ImageScore, Segment, TextScore, TextSegment, Trajectory
 
 #: Rows of one evaluation batch; results do not depend on it but for rounding.
 _ROWS = 96
@@ -68,6 +70,9 @@ class Evaluator:
         self.config, self.processor = config, model.processor
         self.episode, self.dataset, self.metrics = config.episode.for_evaluation(), config.dataset, config.measured
         self.prompts = select(self.dataset.prompts(config.evaluation.split), config.evaluation.prompts_per_tag)
+        for prompt in self.prompts:
+            if not prompt.images:  # those that the model cannot read would be met after the training
+                self.encode([prompt])
 
     def retention(self) -> Evaluator | None:
         """An evaluator of single images on other prompts: what the model could do before, can it still?"""
@@ -78,6 +83,23 @@ class Evaluator:
         other.episode, other.dataset, other.metrics = SingleRound(), dataset, self.config.measured_of_retention
         other.prompts = select(dataset.prompts(settings.split), settings.retention_prompts_per_tag)
         return other
+
+    def encode(self, prompts: Sequence[Prompt]) -> tuple[Segment, ...]:
+        """What the prompts give the model to read, images in the size of the run's.
+
+        Raises:
+            ConfigError: it cannot read them.
+        """
+        try:
+            return self.processor.encode(prompts, self.config.sampler.height, self.config.sampler.width)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            model = self.config.model
+            fields = " ".join(f"model.{k}={v}" for k, v in plain_form(model).items() if k != "name")
+            raise ConfigError(
+                f"dataset={name_of(self.dataset)}: model={name_of(model)} {fields} cannot read a prompt: {error}"
+            ) from error
 
     @property
     def set_hash(self) -> str:
@@ -122,8 +144,7 @@ class Evaluator:
             (self.config.evaluation.seed, "evaluation"), [prompt.key for prompt in prompts], images_per_prompt
         )
         rollout = Rollout(policy, spec, len(prompts))
-        given = self.processor.encode(prompts, self.config.sampler.height, self.config.sampler.width)
-        self.episode(rollout, given, images_per_prompt, draw)
+        self.episode(rollout, self.encode(prompts), images_per_prompt, draw)
         return Trajectory(
             tuple(prompts), images_per_prompt, tuple(rollout.segments), tuple(rollout.scores), rollout.cost
         )

@@ -170,8 +170,7 @@ class Trainer:
             (config.seed, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise
         )
         with self.autocast():
-            given = self.evaluator.processor.encode(prompts, config.sampler.height, config.sampler.width)
-            config.episode(rollout, given, config.rollout.group_size, draw)
+            config.episode(rollout, self.evaluator.encode(prompts), config.rollout.group_size, draw)
         return Trajectory(
             tuple(prompts), config.rollout.group_size, tuple(rollout.segments), tuple(rollout.scores), rollout.cost
         )
