@@ -15,10 +15,11 @@ from typing import Any
 from ablations.grid import UNTOUCHED, Grid, check_seeds
 from ablations.measures import check_primary, unmeasured
 from unigrpo.compose import Draft, recipe_of, unknown_key
-from unigrpo.config import RunConfig, plain_form
+from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
 from unigrpo.identity import identity_of
 from unigrpo.overrides import Override, parse, spell
+from unigrpo.plain import plain_form
 from unigrpo.registry import nearest
 
 #: Part of every cell's identity: raise it when equal configurations stop giving equal results.

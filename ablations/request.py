@@ -15,9 +15,10 @@ from ablations.costs import Budget
 from ablations.grid import Grid, check_seeds, grids, load_grid, search_beside
 from ablations.launchers import Launcher
 from unigrpo.compose import ELSEWHERE, recipes
-from unigrpo.config import RunConfig, build_strategy, slot_of
+from unigrpo.config import RunConfig, slot_of
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
+from unigrpo.plain import build_strategy
 from unigrpo.registry import find, nearest, strategies
 from unigrpo.strict_yaml import read_yaml
 

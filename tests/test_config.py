@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tests.shipped import shipped
 from unigrpo import registry
 from unigrpo.compose import compose
-from unigrpo.config import RunConfig, _hint, build, slot_of
+from unigrpo.config import RunConfig, slot_of
 from unigrpo.errors import ConfigError
+from unigrpo.plain import build, hint_of
 
 SLOT_KEYS = {f.name: slot for f in dataclasses.fields(RunConfig) if (slot := slot_of(f.name))}
 STORIES, EDITS = ({"name": "shapes", "task": task} for task in ("stories", "edits"))
@@ -50,7 +51,7 @@ def plain(draw: st.DrawFn, cls: type) -> dict[str, Any]:
             found[f.name] = draw(strategy(slot) | st.none() if f.default is None else strategy(slot))
         elif slot := f.metadata.get("slots"):
             found[f.name] = draw(st.lists(strategy(slot), max_size=3))
-        elif dataclasses.is_dataclass(hint := _hint(cls, f.name)):
+        elif dataclasses.is_dataclass(hint := hint_of(cls, f.name)):
             found[f.name] = draw(plain(hint))
         else:
             found[f.name] = draw(values(hint))

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from unigrpo import registry
-from unigrpo.config import Fields, RunConfig, class_of, fields_of, plain_form, slot_of
+from unigrpo.config import RunConfig, slot_of
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject, home_expanded
 from unigrpo.overrides import Override, parse
+from unigrpo.plain import Fields, class_of, fields_of, plain_form
 from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
 

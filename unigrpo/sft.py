@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 from unigrpo import console
 from unigrpo.algorithms.sft import Sft
-from unigrpo.config import build, optional_slot, plain_form
+from unigrpo.config import optional_slot
 from unigrpo.data.prompt import Block, ImageBlock, Prompt, TextBlock
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject, home_expanded
+from unigrpo.plain import build, plain_form
 from unigrpo.rollout.trajectory import ImageSegment, Segment, TextSegment
 from unigrpo.strict_yaml import read_yaml
 

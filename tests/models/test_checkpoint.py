@@ -11,12 +11,12 @@ import torch
 
 from tests.models import tiny
 from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHIPPED, WEIGHTS, digest
-from unigrpo.config import build
 from unigrpo.data.dataset import SPLITS
 from unigrpo.errors import ConfigError
 from unigrpo.models.autoencoder import DiffusersAutoencoder
 from unigrpo.models.mot import Mot, checkpoint
 from unigrpo.models.mot.checkpoint import MoTModel
+from unigrpo.plain import build
 from unigrpo.worlds.shapes.dataset import Shapes
 from unigrpo.worlds.shapes.examples import satisfying_scene
 from unigrpo.worlds.shapes.judge import judge

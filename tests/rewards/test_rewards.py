@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.episodes import OVER, said, shown
 from unigrpo import registry
-from unigrpo.config import RunConfig, build_strategy
+from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
+from unigrpo.plain import build_strategy
 from unigrpo.rewards import ImageReward, WeightedReward
 from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.worlds.shapes.dataset import Shapes

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unigrpo import registry
-from unigrpo.config import RunConfig, plain_form
+from unigrpo.config import RunConfig
 from unigrpo.data.dataset import select
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
@@ -31,6 +31,7 @@ from unigrpo.models.policy import Policy
 from unigrpo.noise import EpisodeDraws
 from unigrpo.objective.regularizer import LatentKl, VelocityMse
 from unigrpo.objective.text_kl import K3
+from unigrpo.plain import plain_form
 from unigrpo.registry import name_of
 from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.rollout.episodes import SingleRound

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from unigrpo import console, sft
 from unigrpo.algorithms.sft import Sft
 from unigrpo.checkpoints import folder_of
-from unigrpo.config import EvaluationConfig, RunConfig, build
+from unigrpo.config import EvaluationConfig, RunConfig
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject, home_expanded, read_json
 from unigrpo.models.autoencoder import TinyAutoencoder
@@ -28,6 +28,7 @@ from unigrpo.models.mot.checkpoint import MoTModel
 from unigrpo.models.mot.configuration import MoTConfig
 from unigrpo.models.mot.policy import MoTPolicy
 from unigrpo.models.tokenizer import Tokenizer
+from unigrpo.plain import build
 from unigrpo.strict_yaml import read_yaml
 from unigrpo.worlds.shapes.sft_data import Faults, drawn_examples
 from unigrpo.worlds.shapes.train_autoencoder import AutoencoderRecipe, latent_size, train_autoencoder
