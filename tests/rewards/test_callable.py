@@ -40,6 +40,11 @@ def few(images):
     return [0.0] * len(images)
 def no_meta(images, prompts, texts):
     return [0.0] * len(images)
+def asks(images, prompts, texts, colour, **meta):
+    SEEN.append(colour)
+    return [0.0] * len(images)
+def asks_more(images, prompts, texts, include, *, includ, **meta):
+    return [0.0] * len(images)
 constant = 3
 """
 
@@ -101,6 +106,19 @@ def test_it_sees_images_prompts_texts_and_what_else_is_known(mine):
 def test_nothing_is_guessed_where_it_gives_no_numbers(mine, name, said):
     with pytest.raises(RewardError, match=f"reward.path=my_rewards:{name}: {said}"):
         CallableReward(f"my_rewards:{name}")(episodes())
+
+
+def test_it_may_ask_for_fields_by_name(mine):
+    """Of a line that has none it gets None, also where no line of a batch has it."""
+    told = episodes()
+    CallableReward("my_rewards:asks")(told)
+    CallableReward("my_rewards:asks")(DecodedEpisodes([Prompt("a", "a cat"), Prompt("b", "a dog")], told.parts))
+    import my_rewards
+
+    assert my_rewards.SEEN[::2] == [["red", None], [None, None]]
+    (reason,) = RunConfig.from_dict({"reward": {"name": "callable", "path": "my_rewards:asks_more"}}).conflicts()
+    said = "path=my_rewards:asks_more: asks for includ, which no prompt of dataset=shapes has; did you mean 'include'?"
+    assert reason == f"reward=callable: {said}"
 
 
 @pytest.mark.parametrize("path", ["", "my_rewards", "my_rewards:", ":score", "my rewards:score", "my_rewards:1"])

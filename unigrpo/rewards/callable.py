@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unigrpo.errors import ConfigError, RewardError
-from unigrpo.registry import register, where_looked
+from unigrpo.registry import name_of, nearest, register, where_looked
 from unigrpo.rewards.reward import ImageReward
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unigrpo.config import RunConfig
+    from unigrpo.data.dataset import Dataset
     from unigrpo.rollout.decoded import DecodedEpisodes
 
 #: (images [B, 3, H, W] fp32 in [0, 1] on the CPU, B prompts, B texts of the policy, **meta) -> B numbers.
@@ -82,11 +83,18 @@ class CallableReward(ImageReward):
         return (self.path.partition(":")[0],)
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
-        """Say why the function cannot be asked."""
+        """Say why the function cannot be asked, or what it asks for that no prompt has."""
         try:
-            self.function()
+            asked = _asked(self.function())
+            known = asked and _known(config.dataset)
         except ConfigError as error:
             yield str(error).removeprefix("reward.")
+            return
+        if missing := sorted(asked - known):
+            yield (
+                f"path={self.path}: asks for {', '.join(missing)}, which no prompt of"
+                f" dataset={name_of(config.dataset)} has{nearest(missing[0], known)}"
+            )
 
     def scores_of(self, segment: int, episodes: DecodedEpisodes) -> Tensor:
         """What the function says of one segment's images, [B, 1] fp32.
@@ -103,8 +111,10 @@ class CallableReward(ImageReward):
             list(before[-1] if before else [""] * len(images)),
         )
         known = [{"tag": prompt.tag, "key": prompt.key, **prompt.meta} for prompt in episodes.prompts]
-        meta = {name: [one.get(name) for one in known] for name in sorted(set[str]().union(*known))}
         function = self.function()
+        # What a function asks for it gets, also where no line of this batch has it.
+        names = _asked(function).union(*known)
+        meta = {name: [one.get(name) for one in known] for name in sorted(names)}
         try:
             found = function(images, prompts, texts, **meta)
         except Exception as error:
@@ -137,15 +147,34 @@ class CallableReward(ImageReward):
 
 def _takes(function: RewardFunction) -> bool:
     """Whether a function can be called as it will be; of one that does not tell, yes."""
+    signature = _signature(function)
     try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return True
-    try:
-        signature.bind([], [], [], tag=[], key=[])
+        if signature:
+            signature.bind([], [], [], **dict.fromkeys({*_asked(function), "tag", "key"}))
     except TypeError:
         return False
     return True
+
+
+def _asked(function: RewardFunction) -> set[str]:
+    """What a function asks for by name besides images, prompts and texts."""
+    signature = _signature(function)
+    rest = [*signature.parameters.values()][3:] if signature else []
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {one.name for one in rest if one.kind in named and one.default is inspect.Parameter.empty}
+
+
+def _signature(function: RewardFunction) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # of those that do not tell
+        return None
+
+
+def _known(dataset: Dataset) -> set[str]:
+    """What is known of some prompt to train on."""
+    prompts = (prompt for found in dataset.prompts("train").values() for prompt in found)
+    return {"tag", "key"}.union(*(prompt.meta for prompt in prompts))
 
 
 def _line_of(error: Exception, function: RewardFunction) -> str:
