@@ -88,8 +88,8 @@ class CancelFlag:
 class Rerun:
     """When ``rerun=`` began: ends that are older do not count.
 
-    By the clock of the file system, as theirs are.  An unfinished ``rerun=all`` is resumed, so that what it has finished
-    counts; with ``failed``, failures since the last command are run again too, as they may have been fixed.
+    By the clock of the file system, as theirs are.  An unfinished ``rerun=all`` is resumed: what it has finished counts.
+    With ``failed``, failures since the last command are run again too, as they may have been fixed.
     """
 
     def __init__(self, folder: Path, which: str) -> None:
