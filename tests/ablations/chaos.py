@@ -1,13 +1,14 @@
 """Random kills of a sweep with the real trainer: ``python -m tests.ablations.chaos FOLDER [KILLS]``.
 
 Runs 10 small cells undisturbed, then again under SIGKILLs of workers, of commands and of whole process groups, with the
-same command given again and again.  Exit status 0 if all cells are done, none was ever declared failed, and the results
-are the bytes of the undisturbed sweep.
+same command given again and again; and again, until there were as many kills as asked for.  Exit status 0 if all cells
+are done, none was ever declared failed, and the results are the bytes of the undisturbed sweep.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -27,21 +28,29 @@ SETTINGS = ["launcher.workers=1", "optim.updates=60"]
 
 def main(folder: Path, kills: int = 50) -> int:
     """Compare a disturbed sweep with an undisturbed one; the exit status."""
-    roots = {name: folder / name for name in ("undisturbed", "disturbed")}
-    start(roots["undisturbed"]).wait()
-    done = disturb(roots["disturbed"], kills, random.Random(7))
-    code = start(roots["disturbed"]).wait()
-    found = [
-        {path.parent.name: path.read_bytes() for path in root.glob("cells/*/result.json")} for root in roots.values()
-    ]
-    events = Counter(
-        json.loads(row)["event"]
-        for path in roots["disturbed"].glob("cells/*/events.jsonl")
-        for row in path.read_text().splitlines()
-    )
-    equal = found[0] == found[1]
-    print(f"kills {dict(done)}; events {dict(events)}; {len(found[1])} cells, bytes equal: {equal}, last exit {code}")
-    return 0 if equal and len(found[0]) >= 7 and events["failed"] == 0 and code == 0 else 1
+    start(folder / "undisturbed").wait()
+    expected = results(folder / "undisturbed")
+    done, chance, good = Counter[str](), random.Random(7), len(expected) >= 7
+    for number in itertools.count():
+        root = folder / f"disturbed-{number}"
+        done += disturb(root, kills - done.total(), chance)
+        code, found = start(root).wait(), results(root)
+        rows = [row for path in root.glob("cells/*/events.jsonl") for row in path.read_text().splitlines()]
+        events = Counter(json.loads(row)["event"] for row in rows)
+        good &= found == expected and events["failed"] == 0 and code == 0
+        print(
+            f"kills so far {dict(done)}; events {dict(events)}; {len(found)} cells, bytes equal: {found == expected},"
+            f" last exit {code}",
+            flush=True,
+        )
+        if done.total() >= kills:
+            break
+    return 0 if good else 1
+
+
+def results(root: Path) -> dict[str, bytes]:
+    """The result of each finished cell."""
+    return {path.parent.name: path.read_bytes() for path in root.glob("cells/*/result.json")}
 
 
 def start(root: Path) -> subprocess.Popen[bytes]:
