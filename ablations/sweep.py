@@ -88,7 +88,7 @@ class CancelFlag:
 class Rerun:
     """When ``rerun=`` began: ends that are older do not count.
 
-    By the clock of the file system, as theirs are.  An unfinished ``rerun=all`` is resumed, and what it finished counts.
+    By the clock of the file system, as theirs are.  An unfinished ``rerun=all`` is resumed with what it has.
     With ``failed``, failures since the last command are run again too, as they may have been fixed.
     """
 
