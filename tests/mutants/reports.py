@@ -10,7 +10,7 @@ REPORT_BUGS = (
         "reports/drawing.py",
         '"text.parse_math": False',
         '"text.parse_math": True',
-        nodes("reports/test_names", "test_no_figure_is_lost"),
+        nodes("reports/test_names", "test_a_name_is_no_formula"),
     ),
     Bug(
         "a cell without the primary metric passed over",

@@ -13,6 +13,7 @@ import pytest
 import reports
 from reports.__main__ import main
 from reports.collect import BrokenSweepError, read
+from reports.drawing import labelled, sheet
 from reports.fonts import fallback
 from reports.text import names, shorten
 from tests.reports.pages import Page
@@ -171,6 +172,13 @@ def test_metrics_whose_names_make_one_file_are_both_kept(small, undrawn):
     figures = {path.name for path in (small / "report" / "figures").glob("train_reward_*.svg")}
     assert len(figures) == 6
     assert len({name.casefold() for name in figures}) == 6
+
+
+def test_a_name_is_no_formula():
+    with sheet("name", "title") as drawn:
+        drawn.axes.plot([0, 1], [1, 2], label=labelled("a $b$"))
+        drawn.finish("alt")
+    assert ">a $b$<" in drawn.panel.svg
 
 
 DRAW = """
