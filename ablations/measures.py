@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reports.metrics import COSTS
 from unigrpo.config import RunConfig
@@ -27,6 +27,24 @@ def check_primary(configs: Sequence[RunConfig], primary: str) -> None:
     if _is_measured(primary, known) or by_tag or own:
         return
     raise ConfigError(f"primary: no arm measures {primary!r}{nearest(primary, known)}")
+
+
+def check_alike(arms: Mapping[str, RunConfig]) -> None:
+    """Refuse arms whose evaluations differ in their metrics: nothing of them would be compared.
+
+    Raises:
+        ConfigError: naming two such arms and their metrics.
+    """
+    found: dict[str, str] = {}
+    for name, config in arms.items():
+        found.setdefault(repr(config.measured), name)
+    if len(found) > 1:
+        (first, one), (second, other), *_ = found.items()
+        raise ConfigError(
+            f"arms {one!r} and {other!r} are measured by different metrics, so that nothing of them can be compared:"
+            f" {first} and {second}; give all arms the same ones in overrides (metrics=reward is of each arm's own"
+            " reward, unless it names one: metrics=[{name: reward, reward: {...}}])"
+        )
 
 
 def unmeasured(configs: Sequence[RunConfig], names: Sequence[str]) -> Iterator[str]:

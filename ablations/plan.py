@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ablations.grid import UNTOUCHED, Grid, check_seeds
-from ablations.measures import check_primary, unmeasured
+from ablations.measures import check_alike, check_primary, unmeasured
 from unigrpo.compose import Draft, recipe_of, unknown_key
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
@@ -152,6 +152,7 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
         shared = [reason for reason in listed[0].refused if all(reason in arm.refused for arm in listed)]
         own = (f"arm {arm.name}: {reason}" for arm in listed for reason in arm.refused if reason not in shared)
         raise ConfigError("no arm can run: " + "; ".join((*shared, *own)))
+    check_alike({arm.name: arm.config for arm in listed if not arm.refused})
     check_primary([arm.config for arm in arms if not arm.refused], grid.primary["metric"])
     recipe = recipe_of([override for override in parsed if not override.sweep], grid.recipe)
     candidates = [arm for arm in arms if arm.name.partition("@")[0] == grid.baseline]

@@ -61,7 +61,9 @@ def test_only_frozen_dataclasses_are_strategies(frozen):
 
 
 def test_a_taken_name_is_refused_and_says_by_whom():
-    with pytest.raises(ValueError, match=r"guidance=cfg is already unigrpo\.flow\.guidance\.Cfg"):
+    with pytest.raises(
+        ConfigError, match=r"Other registers guidance=cfg, which is already unigrpo\.flow\.guidance\.Cfg;"
+    ):
         register("guidance", "cfg", source="")(dataclasses.make_dataclass("Other", [], frozen=True))
 
 

@@ -271,8 +271,8 @@ def tune(config: SftConfig) -> MoTModel:
     if lacking := sorted(words - set(model.tokenizer.words())):
         if not config.new_words:
             raise ConfigError(
-                f"checkpoint={config.checkpoint} lacks {len(lacking)} words of the dataset, such as {lacking[0]!r};"
-                " add them with new_words=true"
+                f"checkpoint={config.checkpoint} lacks words of the dataset, {len(lacking)} in all, such as"
+                f" {lacking[0]!r}; add them with new_words=true"
             )
         model = model.with_words(lacking, config.schedule.seed)
     model.policy.train()

@@ -84,6 +84,15 @@ def test_a_primary_metric_is_known_by_what_the_arms_measure():
         make_plan(grid_of(overrides=("metrics=[diversity]",)))
 
 
+def test_arms_that_are_measured_by_different_things_are_refused():
+    """Their evaluations would never be compared."""
+    arms = {"a": ("reward=geneval",), "b": ("reward=proxy",)}
+    with pytest.raises(ConfigError, match=r"arms 'a' and 'b' are measured by different metrics.*GenEval.*Proxy"):
+        make_plan(grid_of(arms=arms, overrides=("metrics=[geneval_mini,reward]",)))
+    told = "metrics=[geneval_mini,{name: reward, reward: {name: proxy}}]"
+    assert make_plan(grid_of(arms=arms, overrides=(told,)))
+
+
 def test_of_metrics_of_ones_own_not_all_values_are_known(tmp_path, monkeypatch):
     (tmp_path / "metric_of_this_test.py").write_text(METRIC)
     monkeypatch.syspath_prepend(tmp_path)

@@ -36,6 +36,10 @@ def deep(images, prompts, texts, **meta):
     return [helper(text) for text in texts]
 def elsewhere(images, prompts, texts, **meta):
     return json.loads("{")
+def huge(images, prompts, texts, **meta):
+    return [1.0, 1e39]
+def leaves(images, prompts, texts, **meta):
+    raise SystemExit(0)
 def few(images):
     return [0.0] * len(images)
 def no_meta(images, prompts, texts):
@@ -95,8 +99,10 @@ def test_it_sees_images_prompts_texts_and_what_else_is_known(mine):
     ("name", "said"),
     [
         ("short", r"expected 2 numbers, one an image, got \[1.0\]"),
-        ("odd", "expected finite numbers, got nan in row 1, of the prompt 'a dog'"),
-        ("words", "expected finite numbers, got 'good' in row 0, of the prompt 'a cat'"),
+        ("odd", "expected finite numbers that fp32 can hold, got nan in row 1, of the prompt 'a dog'"),
+        ("words", "expected finite numbers that fp32 can hold, got 'good' in row 0, of the prompt 'a cat'"),
+        ("huge", r"expected finite numbers that fp32 can hold, got 1e\+39 in row 1"),
+        ("leaves", r"raised SystemExit: 0 \(my_rewards.py:26\)"),
         ("nothing", "expected 2 numbers, one an image, got None"),
         ("broken", r"raised KeyError: 'key' \(my_rewards.py:16\)"),
         ("deep", r"raised ValueError: invalid literal .* \(my_rewards.py:18\)"),

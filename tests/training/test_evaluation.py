@@ -17,6 +17,7 @@ from unigrpo.config import RunConfig
 from unigrpo.models.mot.checkpoint import MoTModel
 from unigrpo.models.processor import StandardProcessor
 from unigrpo.training import evaluation
+from unigrpo.training.artifacts import write_samples
 from unigrpo.training.evaluation import Evaluation, Evaluator
 from unigrpo.worlds.shapes.dataset import Shapes
 from unigrpo.worlds.shapes.judge import judge_images
@@ -55,6 +56,14 @@ def test_one_row_for_every_picture(plain):
         assert row.keys() >= {"tag", "text", "thinking", "strict", "official", "distance_to_clean", "proxy", "reason"}
         assert row["strict"] <= row["official"]
         json.dumps(row, allow_nan=False)
+
+
+def test_samples_need_no_row_of_their_prompts(plain, tmp_path):
+    """As of metrics that find nothing about single prompts."""
+    write_samples(tmp_path / "samples", dataclasses.replace(plain, rows=[]), 2)
+    samples = json.loads((tmp_path / "samples" / "index.json").read_text())
+    assert [sample["scores"] for sample in samples] == [{}] * 6
+    assert all(sample["strip"] for sample in samples)
 
 
 def test_rows_are_what_the_judge_says_of_the_pictures(plain):

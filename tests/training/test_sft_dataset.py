@@ -135,7 +135,7 @@ def test_prompts_that_differ_in_their_answers_alone_are_two(tmp_path):
         (["loss.timestep_shift=0.5"], "timestep_shift=0.5"),
         ([], "dataset: expected one whose prompts have answers"),
         (["dataset=shapes"], "training prompts have no answer, a list of texts and images, such as"),
-        (["dataset=jsonl", "dataset.path=odd"], "lacks 1 words of the dataset, such as 'zebra'"),
+        (["dataset=jsonl", "dataset.path=odd"], "lacks words of the dataset, 1 in all, such as 'zebra'"),
     ],
 )
 def test_the_command_refuses_what_it_cannot_do(words, told, tmp_path, capsys, monkeypatch):

@@ -80,7 +80,8 @@ def test_a_run_says_on_how_many_prompts_it_trains(tmp_path):
     (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     config = compose(["dataset=jsonl", f"dataset.path='{tmp_path / 'mine.jsonl'}'", "rollout.prompts=4"])
     assert command._sizes(config) == (
-        "prompts: trains on 16 in 2 tags, 4 an update; measured on 2 of the 2 of split test"
+        "prompts: trains on 16 in 2 tags, 4 an update; measured on 2 of the 2 of split test; none to"
+        " measure on of tag 'b'"
     )
 
 

@@ -113,7 +113,7 @@ def register(slot: str, name: str, *, source: str) -> Callable[[type[T]], type[T
 
     Raises:
         TypeError: the class is not a frozen dataclass.
-        ValueError: the name is taken by another class.
+        ConfigError: the name is taken by another class.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -122,7 +122,10 @@ def register(slot: str, name: str, *, source: str) -> Callable[[type[T]], type[T
             raise TypeError(f"{slot}={name}: a strategy is a frozen dataclass, {cls.__qualname__} is not")
         taken = _strategies.setdefault(slot, {}).get(name)
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"{slot}={name} is already {taken.__module__}.{taken.__qualname__}")
+            raise ConfigError(
+                f"{cls.__module__}.{cls.__qualname__} registers {slot}={name}, which is already"
+                f" {taken.__module__}.{taken.__qualname__}; give one of them another name"
+            )
         cls.slot, cls.name, cls.source = slot, name, source  # type: ignore[attr-defined]
         _strategies[slot][name] = cls
         return cls

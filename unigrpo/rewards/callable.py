@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from unigrpo.config import RunConfig
     from unigrpo.data.dataset import Dataset
     from unigrpo.rollout.decoded import DecodedEpisodes
+
+#: The largest number of fp32, in which rewards are kept.
+_LARGEST = 3.4028234663852886e38
 
 #: (images [B, 3, H, W] fp32 in [0, 1] on the CPU, B prompts, B texts of the policy, **meta) -> B numbers.
 RewardFunction = Callable[..., Sequence[float]]
@@ -117,7 +119,7 @@ class CallableReward(ImageReward):
         meta = {name: [one.get(name) for one in known] for name in sorted(names)}
         try:
             found = function(images, prompts, texts, **meta)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             where = _line_of(error, function)
             raise RewardError(f"reward.path={self.path}: raised {type(error).__name__}: {error}{where}") from error
         values = self._each(found, len(images))
@@ -136,11 +138,11 @@ class CallableReward(ImageReward):
         try:
             number = float(value)
         except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
+            number = float("nan")
+        if not abs(number) <= _LARGEST:
             raise RewardError(
-                f"reward.path={self.path}: expected finite numbers, got {value!r:.40} in row {row}, of the prompt"
-                f" {prompt!r:.80}"
+                f"reward.path={self.path}: expected finite numbers that fp32 can hold, got {value!r:.40} in row {row},"
+                f" of the prompt {prompt!r:.80}"
             )
         return number
 
@@ -177,7 +179,7 @@ def _known(dataset: Dataset) -> set[str]:
     return {"tag", "key"}.union(*(prompt.meta for prompt in prompts))
 
 
-def _line_of(error: Exception, function: RewardFunction) -> str:
+def _line_of(error: BaseException, function: RewardFunction) -> str:
     """`` (file.py:2)``: the deepest line of the function's own file at which an error was raised."""
     file = getattr(inspect.unwrap(function), "__code__", None)
     lines = traceback.extract_tb(error.__traceback__)[1:]  # the first is of whoever asked

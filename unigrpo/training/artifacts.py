@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,14 @@ import torch
 
 from unigrpo.io import JsonObject, write_json, write_rows
 from unigrpo.metrics import Row, schema
+from unigrpo.registry import name_of
 from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart
 from unigrpo.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from unigrpo.training.trainer import Trainer
+
+_LOG = logging.getLogger(__name__)
 
 #: Test prompts per task whose first episode is kept.
 _SAMPLES_PER_TASK = 2
@@ -43,6 +47,10 @@ def write_final(trainer: Trainer, folder: Path) -> JsonObject:
     write_samples(folder / "samples", plain, config.evaluation.images_per_prompt)
     (folder / "model").mkdir(exist_ok=True)
     config.model.save(folder / "model", trainer.model)
+    if not any((folder / "model").iterdir()):
+        _LOG.warning(
+            "model=%s: save wrote no file to %s; the trained weights are lost", name_of(config.model), folder / "model"
+        )
     evaluation = {
         "metrics": metrics,
         "eval_set_hash": trainer.evaluator.set_hash,
@@ -68,7 +76,7 @@ def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) 
             taken[prompt.tag] += 1
             if taken[prompt.tag] > _SAMPLES_PER_TASK:
                 continue
-            turns = rows[prompt.key]
+            turns = rows.get(prompt.key, [])  # of metrics that find nothing about single prompts
             index.append(
                 {
                     "prompt": prompt.text,
@@ -83,9 +91,8 @@ def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) 
 
 def _scores(turns: Sequence[Row]) -> dict[str, float]:
     """What was measured of one episode, its turns averaged."""
-    names = [
-        name for name, value in turns[0].items() if isinstance(value, int | float) and name not in ("image", "turn")
-    ]
+    first = turns[0] if turns else {}
+    names = [name for name, value in first.items() if isinstance(value, int | float) and name not in ("image", "turn")]
     return {name: fmean(turn[name] for turn in turns) for name in names}
 
 

@@ -44,13 +44,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _sizes(config: RunConfig) -> str:
     """On how many prompts a run trains and is measured, in one line."""
     settings, words = config.evaluation, []
+    there = config.dataset.prompts(settings.split)
+    train = config.dataset.prompts("train") if config.optim.updates else there
     if config.optim.updates:
-        train = config.dataset.prompts("train")
         tags = f" in {len(train)} tags" if len(train) > 1 else ""
         words.append(f"trains on {sum(map(len, train.values()))}{tags}, {config.rollout.prompts} an update")
-    there = config.dataset.prompts(settings.split)
     used, whole = len(select(there, settings.prompts_per_tag)), sum(map(len, there.values()))
     words.append(f"measured on {used} of the {whole} of split {settings.split}")
+    # Of few prompts a split may lack a tag, which is then in no mean.
+    for purpose, one, other in (("train", train, there), ("measure", there, train)):
+        if lacking := sorted(other.keys() - one.keys()):
+            words.append(f"none to {purpose} on of tag {', '.join(map(repr, lacking))}")
     return f"prompts: {'; '.join(words)}"
 
 
