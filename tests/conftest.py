@@ -1,6 +1,7 @@
 """Settings of the whole suite: repeatable Hypothesis runs, one thread."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -29,8 +30,32 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing.Sheet, "finish", finish)
 
 
+#: Files whose every line is seen by cheaper tests too; tracing makes a test of Python code half as slow again.
+UNTRACED = (
+    "ablations/test_chaos.py",
+    "ablations/test_local.py",
+    "ablations/test_own_metric.py",
+    "ablations/test_slurm.py",
+    "benchmarks/test_speed.py",
+    "models/test_context.py",
+    "rollout/test_rounds.py",
+    "test_recipes.py",
+    "training/test_rounds.py",
+    "worlds/test_dataset.py",
+    "worlds/test_story_judge.py",
+)
+
+
+@pytest.fixture(autouse=True)
+def untraced_children(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test whose coverage is not measured starts processes whose coverage is not measured either."""
+    if request.node.get_closest_marker("no_cover"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave slow tests out of the coverage: tracing costs half as much again, and other tests see the same lines."""
+    """Leave slow tests and those of :data:`UNTRACED` out of the coverage."""
+    untraced = {Path(__file__).parent / name for name in UNTRACED}
     for item in items:
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow") or item.path in untraced:
             item.add_marker("no_cover")

@@ -1,5 +1,8 @@
 """Seed each bug in a copy of its package, run its tests, say which were noticed: ``python -m tests.mutants [WORD]``.
 
+The tests that bugs name must pass without any bug, which is tried first; with ``--after-suite`` it is not, as the suite
+shows it.
+
 torch is imported once; each bug is judged in a forked child that imports the mutated copy.  Exit status 0 if all were
 killed, 1 if any survived, 2 if the list itself is faulty.  As many run at a time as there are cores, up to four.
 """
@@ -30,7 +33,7 @@ PASSED, FAILED = 0, 1  # pytest's exit codes; any other means that the tests did
 MOST = 4  # bugs at a time: each takes some 500 MB
 
 
-def main(word: str = "") -> int:
+def main(word: str = "", *, after_suite: bool = False) -> int:
     """Judge the bugs whose name or file contains ``word``; the exit status."""
     console = Console()
     bugs = [bug for bug in BUGS if word in bug.name or word in bug.file]
@@ -49,7 +52,7 @@ def main(word: str = "") -> int:
             shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
             # Told apart by hashes, since a mutated file may have the size and second of the right one.
             compileall.compile_dir(copy / package, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
-        sound = judge([*without_bugs(bugs, len(copies))], copies)
+        sound = judge([] if after_suite else [*without_bugs(bugs, len(copies))], copies)
         if logs := [log.read_text() for _, code, log in sound if code != PASSED]:
             console.print("tests fail without any bug", *logs, sep="\n", markup=False)
             return 2
@@ -135,4 +138,5 @@ def report(console: Console, outcomes: dict[Bug, int]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
+    words = [argument for argument in sys.argv[1:] if argument != "--after-suite"]
+    sys.exit(main(*words[:1], after_suite="--after-suite" in sys.argv))
