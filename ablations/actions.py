@@ -143,7 +143,9 @@ def _head(plan: Plan, root: Path, launcher: Launcher) -> list[str]:
     return [
         f"question  {grid.question}",
         f"compares  {grid.primary['metric']} ({grid.primary['direction']}) with {plan.baseline},"
-        f" paired by seed, alpha {grid.alpha:g}, correction {grid.correction}",
+        f" paired by seed, test {grid.test}, alpha {grid.alpha:g}, correction {grid.correction}"
+        + (f", margin {grid.margin:g}" if grid.margin is not None else "")
+        + (f", looks at {', '.join(map(str, grid.looks))} seeds" if grid.looks else ""),
         f"recipe    {plan.recipe}",
         f"folder    {sweep_folder(root, plan)}",
         f"launcher  {launcher.describe()}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import unicodedata
@@ -16,7 +17,9 @@ from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
 
 GRIDS = Path(__file__).parent / "grids"
-CORRECTIONS = ("holm", "none")
+CORRECTIONS = ("holm", "bonferroni", "bh", "none")
+TESTS = ("sign_flip", "paired_t", "unpaired")
+DESIGNS = ("fixed", "group_sequential")
 UNTOUCHED = "untouched"
 
 
@@ -35,6 +38,13 @@ class Grid:
     secondary: tuple[str, ...] = ()
     alpha: float = 0.05
     correction: str = "holm"
+    margin: float | None = None
+    """Differences of the primary measure that are smaller do not matter: the margin of an equivalence test."""
+    test: str = "sign_flip"
+    design: str = "fixed"
+    """Whether results are looked at once, or after so many seeds as ``looks`` says."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds of a group-sequential design at which results are looked at; the last is that of all seeds."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     overrides: tuple[str, ...] = ()
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -65,10 +75,13 @@ class Grid:
                 raise ConfigError(f"comparisons: expected other arms than the baseline, each once, got {name!r}")
         if set(self.primary) != {"metric", "direction"} or self.primary["direction"] not in ("max", "min"):
             raise ConfigError(f"primary: expected {{metric: NAME, direction: max or min}}, got {dict(self.primary)}")
-        if self.correction not in CORRECTIONS:
-            raise ConfigError(f"correction: unknown {self.correction!r}{nearest(self.correction, CORRECTIONS)}")
+        for key, known in (("correction", CORRECTIONS), ("test", TESTS), ("design", DESIGNS)):
+            if (value := getattr(self, key)) not in known:
+                raise ConfigError(f"{key}: unknown {value!r}{nearest(value, known)}")
         if not 0 < self.alpha < 1:
             raise ConfigError(f"alpha: expected a number between 0 and 1, got {self.alpha}")
+        if self.margin is not None and not 0 < self.margin < math.inf:
+            raise ConfigError(f"margin: expected a number above 0, in units of the primary measure, got {self.margin}")
         if len({len(values) for values in self.zip.values()}) > 1:
             raise ConfigError("zip: expected lists of equal length")
         for key in self.zip:
@@ -83,6 +96,38 @@ class Grid:
             if "arm" in rule and rule["arm"] not in self.arms:
                 raise ConfigError(f"exclude: no arm is called {rule['arm']!r}{nearest(str(rule['arm']), self.arms)}")
         check_seeds(self.seeds)
+        self._check_looks()
+
+    def _check_looks(self) -> None:
+        if self.design == "fixed":
+            if self.looks:
+                raise ConfigError(
+                    f"looks: design=fixed has none, got {list(self.looks)}; give design: group_sequential"
+                )
+            return
+        whole = all(isinstance(look, int) and not isinstance(look, bool) for look in self.looks)
+        if not (self.looks and whole and self.looks[0] >= 2 and sorted({*self.looks}) == [*self.looks]):
+            raise ConfigError(
+                f"looks: design=group_sequential needs the numbers of seeds at which results are looked at, ascending"
+                f" from 2 or more, as in [6, 8, 10]; got {list(self.looks)}"
+            )
+        if self.looks[-1] != len(self.seeds):
+            raise ConfigError(
+                f"looks: the last is at all seeds, expected {len(self.seeds)}, got {self.looks[-1]}; the grid lists the"
+                " most seeds that there may be, and seeds=N on the command line begins with the first N"
+            )
+
+    def check_part(self, seeds: tuple[int, ...]) -> None:
+        """See to it that a command's ``seeds`` are a part of what a group-sequential design declares.
+
+        Raises:
+            ConfigError: they are others, or not the first of them.
+        """
+        if self.design == "group_sequential" and seeds != self.seeds[: len(seeds)]:
+            raise ConfigError(
+                f"seeds: design=group_sequential declares {list(self.seeds)}, expected the first of them, got"
+                f" {list(seeds)}; other seeds are another design: change seeds and looks in the grid"
+            )
 
 
 def check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -170,11 +215,13 @@ def _value(key: str, value: Any) -> Any:
         return {name: _items(f"{key}.{name}", items) for name, items in _mapping(key, value).items()}
     if key in ("comparisons", "secondary", "overrides"):
         return _words(key, value)
-    if key in ("seeds", "exclude"):
+    if key in ("seeds", "exclude", "looks"):
         return _items(key, value)
     if key == "primary":
         return _mapping(key, value)
-    return _typed(key, value, float if key == "alpha" else str)
+    if key in ("alpha", "margin"):
+        return float(_typed(key, value, (int, float)))
+    return _typed(key, value, str)
 
 
 def _mapping(key: str, value: Any) -> dict[str, Any]:
@@ -193,7 +240,7 @@ def _items(key: str, value: Any) -> tuple[Any, ...]:
     return tuple(_typed(key, [] if value is None and key.startswith("arms.") else value, list))
 
 
-def _typed(key: str, value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise ConfigError(f"{key}: expected a {kind.__name__}, got {value!r}")
+def _typed(key: str, value: Any, kind: type | tuple[type, ...]) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ConfigError(f"{key}: expected a {'number' if isinstance(kind, tuple) else kind.__name__}, got {value!r}")
     return value

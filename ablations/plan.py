@@ -106,6 +106,11 @@ class Plan:
         runnable = [arm.name for arm in self.arms if not arm.untouched and not arm.refused]
         return [name for name in runnable if name.partition("@")[0] in planned and name != self.baseline]
 
+    @property
+    def planned_seeds(self) -> list[int]:
+        """All seeds that the design may come to; of a group-sequential one a command may run the first of them."""
+        return sorted(self.grid.seeds if self.grid.looks else self.seeds)
+
     @cached_property
     def sweep_id(self) -> str:
         """``<grid>-<hash8>``, of the arms without their seeds: a sweep keeps its folder when seeds are added."""
@@ -159,7 +164,8 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
     if not candidates:
         raise ConfigError(f"exclude: leaves nothing of the baseline {grid.baseline}")
     baseline = min(candidates, key=lambda arm: bool(arm.refused)).name
-    plan = Plan(grid, recipe, baseline, tuple(arms), check_seeds(seeds or grid.seeds), ())
+    grid.check_part(chosen := check_seeds(seeds or grid.seeds))
+    plan = Plan(grid, recipe, baseline, tuple(arms), chosen, ())
     return dataclasses.replace(plan, notes=(*builder.notes, *_notes(plan)))
 
 
@@ -329,10 +335,10 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"an axis splits the baseline; every comparison is with {plan.baseline}"
     yield from unmeasured([arm.config for arm in trained], (plan.grid.primary["metric"], *plan.grid.secondary))
     comparisons = len(plan.comparisons)
-    factor = comparisons if plan.grid.correction == "holm" else 1
+    factor = comparisons if plan.grid.correction in ("holm", "bonferroni") else 1
     seeds = len(plan.seeds)
     smallest = 2 / 2**seeds
-    if comparisons > 0 and smallest * factor > plan.grid.alpha:
+    if plan.grid.test == "sign_flip" and comparisons > 0 and smallest * factor > plan.grid.alpha:
         enough = next(n for n in itertools.count(seeds) if factor * 2 / 2**n <= plan.grid.alpha)
         corrected = f", {min(1, smallest * factor):.3g} after {plan.grid.correction} over {comparisons} comparisons"
         yield (

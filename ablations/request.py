@@ -27,6 +27,7 @@ RESERVED = {
     "grid": "which question: a name of --list, or a path that ends in .yaml",
     "preset": "one of the grid's presets; small: a few updates of a few prompts, to see that all of it runs",
     "primary": "the measure that decides, in place of the grid's: primary=reward/total, or primary=NAME,min",
+    "margin": "differences of that measure that do not matter, in its units, in place of the grid's: margin=.02",
     "seeds": "5 takes the first five of the grid's seeds (and goes on counting), [3,4,7] takes these",
     "dry_run": "true: show the plan and touch nothing (also --dry-run, -n)",
     "launcher": "local (default), slurm or inline; launcher.workers=2, launcher.minutes=90",
@@ -108,6 +109,8 @@ def read(arguments: Sequence[str]) -> Request:
     search_beside(values["grid"])
     if "primary" in values:
         grid = dataclasses.replace(grid, primary=_primary(values["primary"]))
+    if "margin" in values:
+        grid = dataclasses.replace(grid, margin=_margin(values["margin"]))
     return Request(
         grid=grid,
         seeds=_seeds(values["seeds"], grid.seeds) if "seeds" in values else None,
@@ -212,6 +215,13 @@ def _primary(text: str) -> dict[str, str]:
     if not metric or (comma and direction not in ("min", "max")):
         raise ConfigError(f"primary: expected NAME, or NAME,min where lower is better, got {text!r}")
     return {"metric": metric, "direction": direction or "max"}
+
+
+def _margin(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"margin: expected a number above 0, as in margin=.02, got {text!r}") from None
 
 
 def _seeds(text: str, listed: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ablations.grid import UNTOUCHED, Grid, grids, load_grid
 from ablations.plan import Cell, make_plan
+from ablations.request import read
 from unigrpo.compose import compose
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
@@ -421,6 +422,17 @@ def test_without_a_correction_the_number_of_comparisons_does_not_count():
         ({"primary": {"metric": "m", "direction": "up"}}, "max or min"),
         ({"correction": "hol"}, "did you mean 'holm'?"),
         ({"alpha": 1.5}, "between 0 and 1"),
+        ({"correction": "bonferoni"}, "correction: unknown 'bonferoni'; did you mean 'bonferroni'?"),
+        ({"test": "sign_flp"}, "test: unknown 'sign_flp'; did you mean 'sign_flip'?"),
+        ({"design": "sequential"}, "design: unknown 'sequential'; did you mean 'group_sequential'?"),
+        ({"margin": 0.0}, "margin: expected a number above 0, in units of the primary measure, got 0.0"),
+        ({"margin": float("nan")}, "margin: expected a number above 0"),
+        ({"looks": (3, 6)}, "looks: design=fixed has none, got [3, 6]; give design: group_sequential"),
+        ({"design": "group_sequential"}, "ascending from 2 or more, as in [6, 8, 10]; got []"),
+        ({"design": "group_sequential", "looks": (1, 6)}, "got [1, 6]"),
+        ({"design": "group_sequential", "looks": (4, 4, 6)}, "got [4, 4, 6]"),
+        ({"design": "group_sequential", "looks": (2.0, 6)}, "got [2.0, 6]"),
+        ({"design": "group_sequential", "looks": (4, 5)}, "the last is at all seeds, expected 6, got 5"),
         ({"seeds": (1, 1)}, "distinct"),
         ({"zip": {"a": (1,), "b": (1, 2)}}, "equal length"),
         ({"zip": {"a": (1,)}, "axes": {"a": (1,)}}, "zip: a is among the axes already"),
@@ -431,6 +443,30 @@ def test_a_grid_that_makes_no_sense_is_refused(changes, expected):
     with pytest.raises(ConfigError) as caught:
         grid_of(**changes)
     assert expected in str(caught.value)
+
+
+def test_a_group_sequential_design_runs_the_first_of_its_seeds_and_no_others():
+    grid = grid_of(design="group_sequential", looks=(4, 6))
+    plan = make_plan(grid, seeds=(0, 1, 2, 3))
+    assert (plan.seeds, plan.planned_seeds) == ((0, 1, 2, 3), [0, 1, 2, 3, 4, 5])
+    for seeds in ((1, 2, 3, 4), tuple(range(7))):
+        with pytest.raises(ConfigError, match="seeds: design=group_sequential declares .* expected the first of them"):
+            make_plan(grid, seeds=seeds)
+    assert make_plan(grid_of(), seeds=(5, 0)).planned_seeds == [0, 5]
+
+
+@pytest.mark.parametrize(("text", "margin"), [(".02", 0.02), ("2", 2.0)])
+def test_a_margin_of_the_command_takes_the_place_of_the_grids(text, margin):
+    assert read(["grid=kl_vs_mse", f"margin={text}"]).grid.margin == margin
+    for wrong in ("", "x", "-1", "nan", "0"):
+        with pytest.raises(ConfigError, match="margin: expected a number above 0"):
+            read(["grid=kl_vs_mse", f"margin={wrong}"])
+
+
+def test_the_floor_of_the_exact_test_is_no_fault_of_another_test():
+    lines = {f"w{i}": (f"optim.updates={i + 1}",) for i in range(3)}
+    notes = {test: make_plan(grid_of(arms=lines, baseline="w0", test=test)).notes for test in ("sign_flip", "paired_t")}
+    assert [len(found) for found in notes.values()] == [1, 0]
 
 
 def test_a_grid_file_that_is_not_there_is_told_as_such(tmp_path):
@@ -450,6 +486,8 @@ def test_a_grid_file_that_is_not_there_is_told_as_such(tmp_path):
         ("a: [", "grid"),
         ("question: [1]\nrecipe: u\nbaseline: a\nprimary: {}\narms: {}", "question: expected a str"),
         ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {a: 3}", "arms.a: expected a list"),
+        ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {}\nmargin: a", "margin: expected a number, got 'a'"),
+        ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {}\nlooks: 6", "looks: expected a list, got 6"),
         ("question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {a: [b: 3]}", "arms.a[0]: expected a str"),
         (
             "question: x\nrecipe: u\nbaseline: a\nprimary: {}\narms: {1: []}",
