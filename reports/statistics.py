@@ -115,7 +115,7 @@ def smallest_adjusted_p(n: int, comparisons: int, correction: str) -> float:
 
     Holm multiplies the best p by the number of tests; under Benjamini-Hochberg all tests may be at the floor together.
     """
-    return min(1.0, smallest_p(n) * (comparisons if correction == "holm" else 1))
+    return min(1.0, smallest_p(n) * (comparisons if correction in ("holm", "bonferroni") else 1))
 
 
 def seeds_needed(alpha: float, comparisons: int, correction: str) -> int:
@@ -150,6 +150,7 @@ def adjust(p_values: Sequence[float], correction: str) -> list[float]:
         ValueError: another name.
     """
     rules: dict[str, Callable[[Sequence[float]], list[float]]] = {"holm": holm, "bh": benjamini_hochberg, "none": list}
+    rules["bonferroni"] = lambda found: [min(1.0, len(found) * p) for p in found]
     if correction not in rules:
         raise ValueError(f"correction: expected one of {', '.join(rules)}, got {correction!r}")
     return rules[correction](p_values)

@@ -450,7 +450,7 @@ def test_a_group_sequential_design_runs_the_first_of_its_seeds_and_no_others():
     plan = make_plan(grid, seeds=(0, 1, 2, 3))
     assert (plan.seeds, plan.planned_seeds) == ((0, 1, 2, 3), [0, 1, 2, 3, 4, 5])
     for seeds in ((1, 2, 3, 4), tuple(range(7))):
-        with pytest.raises(ConfigError, match="seeds: design=group_sequential declares .* expected the first of them"):
+        with pytest.raises(ConfigError, match=r"seeds: design=group_sequential declares .* expected the first of them"):
             make_plan(grid, seeds=seeds)
     assert make_plan(grid_of(), seeds=(5, 0)).planned_seeds == [0, 5]
 
