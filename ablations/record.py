@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ablations import declaration
 from ablations.cells import CellFolder
 from ablations.plan import Plan, digest
 from ablations.provenance import git_sha, now
 from unigrpo.io import append_row, read_json, read_rows, write_json
 
 #: Layout of ``sweep.json``; ``reports`` reads this one.
-LAYOUT = 1
+LAYOUT = 2
 
 
 def sweep_folder(root: Path, plan: Plan) -> Path:
@@ -34,17 +35,14 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
     before = read_json(folder / "sweep.json") or {}
     grid = plan.grid
     record = {
+        **(content := declaration.content_of(plan)),
         "schema": LAYOUT,
         "grid": grid.name,
-        "question": grid.question,
         "recipe": plan.recipe,
-        "baseline": plan.baseline,
-        "primary": dict(grid.primary),
         "secondary": list(grid.secondary),
         "comparisons": list(plan.comparisons),
-        "alpha": grid.alpha,
-        "correction": grid.correction,
         "seeds": list(plan.seeds),
+        "planned_seeds": content["seeds"],
         "notes": list(plan.notes),
         "arms": [
             {
@@ -59,10 +57,11 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
         "root": os.path.relpath(root / "cells", folder),
     }
     # An unchanged sweep keeps its first date and command, so that its report is not made again.
-    same = {key: value for key, value in before.items() if key not in _OCCASION} == record
+    told = {key: value for key, value in before.items() if key not in (*_OCCASION, "schema")}
+    same = bool(told) and all(record.get(key) == value for key, value in told.items())
     occasion = before if same else {"command": shlex.split(command), "created": now(), "git_sha": git_sha()}
     record |= {key: occasion[key] for key in _OCCASION}
-    _remember(folder, _cells_in(before) | _cells_in(record))
+    _remember(folder, {**_cells_in(before), **_cells_in(record)})
     if record != before:
         write_json(folder / "sweep.json", record)
     return folder
@@ -70,26 +69,47 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
 
 _OCCASION = ("command", "created", "git_sha")
 
+#: Arm and seed of a cell.
+Name = list[str | int]
+
+
+def declare(root: Path, folder: Path, plan: Plan) -> str:
+    """Declare the plan of the sweep in ``folder`` (:func:`ablations.declaration.declare`); returns a note, or nothing.
+
+    Raises:
+        ConfigError: the present declaration cannot be read.
+        OSError: the folder cannot be written.
+    """
+    return declaration.declare(folder, plan, [CellFolder(root / "cells" / cell_id) for cell_id in planned(folder)])
+
 
 def planned(folder: Path) -> set[str]:
     """Ids of all cells that the sweep in ``folder`` ever had; a later command for fewer seeds removes none."""
-    return _remembered(folder) | _cells_in(read_json(folder / "sweep.json") or {})
+    return {*_remembered(folder), *_cells_in(read_json(folder / "sweep.json") or {})}
 
 
-def _remember(folder: Path, cell_ids: set[str]) -> None:
+def _remember(folder: Path, cells: Mapping[str, Name]) -> None:
     # Append only, so that commands that run at the same time do not overwrite each other.
-    if new := cell_ids - _remembered(folder):
-        append_row(folder / "cells.jsonl", {"cells": sorted(new)})
+    known = _remembered(folder)
+    if new := {cell_id: name for cell_id, name in sorted(cells.items()) if not known.get(cell_id)}:
+        append_row(folder / "cells.jsonl", {"cells": new})
 
 
-def _remembered(folder: Path) -> set[str]:
-    return {cell_id for row in read_rows(folder / "cells.jsonl") for cell_id in row["cells"]}
+def _remembered(folder: Path) -> dict[str, Name | None]:
+    """Cell id -> its arm and seed; None where a former layout of the file holds no more than the id."""
+    found: dict[str, Name | None] = {}
+    for row in read_rows(folder / "cells.jsonl"):
+        found |= row["cells"] if isinstance(row["cells"], dict) else dict.fromkeys(row["cells"])
+    return found
 
 
-def _cells_in(record: Mapping[str, Any]) -> set[str]:
-    return {cell_id for arm in record.get("arms", ()) for cell_id in arm["cells"].values()}
+def _cells_in(record: Mapping[str, Any]) -> dict[str, Name]:
+    cells = ((arm["name"], seed, cell_id) for arm in record.get("arms", ()) for seed, cell_id in arm["cells"].items())
+    return {cell_id: [name, int(seed)] for name, seed, cell_id in cells}
 
 
-def state_digest(folder: Path, cells: Sequence[CellFolder]) -> str:
-    """A digest that changes whenever the sweep or the result of one of its cells does."""
-    return digest({"sweep": read_json(folder / "sweep.json"), "cells": [cell.signature() for cell in cells]}, 16)
+def state_digest(root: Path, folder: Path) -> str:
+    """A digest that changes whenever the sweep, its declaration or the result of a cell that it ever had does."""
+    cells = (CellFolder(root / "cells" / cell_id) for cell_id in sorted(planned(folder)))
+    files = {name: read_json(folder / name) for name in ("sweep.json", declaration.FILE)}
+    return digest({"files": files, "cells": [cell.signature() for cell in cells]}, 16)

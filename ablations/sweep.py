@@ -14,7 +14,7 @@ from typing import Any
 
 from ablations import actions
 from ablations import request as requests
-from ablations.cells import CellFolder, State
+from ablations.cells import State
 from ablations.controller import Controller
 from ablations.display import make_view, unfailing_output
 from ablations.doctor import checks_of_folder
@@ -22,7 +22,7 @@ from ablations.doctor import report as report_checks
 from ablations.launchers.environment import of_worker
 from ablations.launchers.queue import Refused, SlurmDown
 from ablations.plan import Cell, Plan, make_plan
-from ablations.record import state_digest, write_sweep
+from ablations.record import declare, state_digest, write_sweep
 from ablations.request import Request
 from ablations.tracking import Mirror
 from ablations.worker import RUNNER
@@ -160,10 +160,11 @@ def _act(request: Request, plan: Plan, cells: list[Cell], command: str, runner: 
         return _look(request, plan, cells, command, runner)
     try:
         folder = write_sweep(request.root, plan, command)
+        late = declare(request.root, folder, plan)
     except OSError as error:
         print(f"error: cannot write in root={request.root}: {error}", file=sys.stderr)
         return MISTAKE
-    for note in (*plan.notes, *request.launcher.notes()):
+    for note in (*plan.notes, *request.launcher.notes(), *([late] if late else [])):
         print(f"note: {note}")
     cancelled = CancelFlag(folder)
     rerun = Rerun(folder, request.rerun)
@@ -196,7 +197,7 @@ def _look(request: Request, plan: Plan, cells: list[Cell], command: str, runner:
     elif action == "cancel" and not request.dry_run:
         print(actions.cancel(plan, cells, root))
     elif action == "report" and not request.dry_run:
-        report = _report(root, plan, write_sweep(root, plan, command), anew=True)
+        report = _report(root, write_sweep(root, plan, command), anew=True)
         print(f"report: {report}")
         return DONE if report else INCOMPLETE
     else:
@@ -246,7 +247,7 @@ def _run(
 
 def _conclude(request: Request, plan: Plan, folder: Path, controller: Controller, mirror: Mirror | None) -> int:
     """Write the report, mirror what is left, and sum up."""
-    report = _report(request.root, plan, folder)
+    report = _report(request.root, folder)
     if mirror:
         mirror.finish(report.parent if report else None)
     print(controller.counts())
@@ -265,9 +266,9 @@ def _conclude(request: Request, plan: Plan, folder: Path, controller: Controller
     return DONE if report and states == {State.DONE} else INCOMPLETE
 
 
-def _report(root: Path, plan: Plan, folder: Path, anew: bool = False) -> Path | None:
+def _report(root: Path, folder: Path, anew: bool = False) -> Path | None:
     """The report of the sweep, written if the one that is there is of other results; None if that fails."""
-    digest = state_digest(folder, [CellFolder(root / "cells" / cell.id) for cell in plan.cells()])
+    digest = state_digest(root, folder)
     written = read_json(folder / "report.json") or {}
     if not anew and written.get("digest") == digest and Path(written["path"]).exists():
         return Path(written["path"])

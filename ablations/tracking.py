@@ -10,7 +10,6 @@ of a grid are never part of a query.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -22,17 +21,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ablations import declaration
 from ablations.cells import CellFolder, State
 from ablations.costs import cost_of
 from ablations.plan import SCHEMA, Cell, Plan
 from ablations.store_faults import try_database, way_out
 from ablations.store_text import keys, public, text_of
 from unigrpo.identity import flat
-from unigrpo.io import read_json, read_rows, write_json, write_text
+from unigrpo.io import locked, read_json, read_rows, write_json, write_text
 
 #: Seconds between two batches.
 PAUSE = 3.0
@@ -134,7 +133,7 @@ class Mirror:
             self._due.add(self._ended.get())
         known = self._writer is not None
         try:
-            with _lock(self.root / "mlflow.lock"):
+            with locked(self.root / "mlflow.lock"):
                 self._mirror(_Memory(self.folder / "mlflow.json", self.uri), report)
         except Exception as error:  # from MLflow, its database or its server
             self._writer = None
@@ -309,7 +308,12 @@ class _Writer:
             run = self.client.create_run(self.experiment, run_name=text_of(self.plan.sweep_id, _NAME), tags=tags)
             found = [run.info.run_id]
         memory.parent = memory.parent or found[0]
-        self.client.log_artifact(memory.parent, str(memory.path.parent / "sweep.json"))
+        folder = memory.path.parent
+        for name in ("sweep.json", declaration.FILE):
+            if (folder / name).exists():
+                self.client.log_artifact(memory.parent, str(folder / name))
+        if declared := declaration.revisions(folder):
+            self.client.set_tag(memory.parent, "declaration_hash", declared[-1]["hash"])
         return lost
 
     def _children(self, memory: _Memory, cell_ids: list[str]) -> dict[str, list[str]]:
@@ -429,11 +433,3 @@ def _tree_digest(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     state = "".join(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files)
     return hashlib.sha256(state.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Lock a root for one writer: two must not create the database, or mirror a cell, at the same time."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from reports import statistics
+from reports import declaration, statistics
 from reports.findings import Family
 from reports.gaps import first, gaps, machines, name
 from reports.metrics import p_value
@@ -33,7 +33,9 @@ _DIRTY = ("+", "dirty")
 
 def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[str]:
     """The warnings of a report, one sentence each; ``shown`` is the part of the sweep that is drawn."""
+    yield from declaration.warnings(sweep)
     yield from _cell_warnings(sweep)
+    yield from _failure_rates(sweep)
     yield from gaps(sweep)
     yield from machines(sweep, families)
     yield from _prompt_warnings(sweep)
@@ -77,9 +79,31 @@ def _cell_warnings(sweep: Sweep) -> Iterator[str]:
             yield f"{len(cells)} of {len(sweep.cells)} cells {words}: {names}."
     for arm in sweep.arms:
         if arm.unstable:
-            yield f"{arm.name} is unstable (more than one seed failed): not averaged over its survivors."
+            yield f"{arm.name} is unstable (more than 1 in 5 of its seeds failed): not averaged over its survivors."
     if sweep.untouched is None or not sweep.untouched.done:
         yield "The untouched model has no result: nothing says what training changed."
+
+
+def _failure_rates(sweep: Sweep) -> Iterator[str]:
+    """Failures of each arm against those of the baseline, by Fisher's exact test, if a cell of an arm failed."""
+    ended = {
+        arm.name: [cell.state == "failed" for cell in arm.cells if cell.state != "missing"] for arm in sweep.trained
+    }
+    usual = ended.pop(sweep.baseline, [])
+    if not usual or not any(map(any, [usual, *ended.values()])):
+        return
+    from scipy import stats
+
+    told: dict[str, float] = {}
+    for arm, failed in ended.items():
+        if failed:
+            table = [[sum(failed), len(failed) - sum(failed)], [sum(usual), len(usual) - sum(usual)]]
+            told[f"{arm} {sum(failed)} of {len(failed)}"] = float(stats.fisher_exact(table).pvalue)
+    listed = first([f"{words} (p {p_value(told[words])})" for words in sorted(told, key=lambda words: told[words])])
+    yield (
+        f"Failed cells, against {sum(usual)} of {len(usual)} of {sweep.baseline}, by Fisher's exact test without"
+        f" correction: {listed}. Means are over the cells that survived."
+    )
 
 
 def _prompt_warnings(sweep: Sweep) -> Iterator[str]:

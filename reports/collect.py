@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from reports import history
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
 from reports.metrics import Metric, Schema
 from reports.records import Arm, Cell, EvaluationSize, Failure, Picture, PromptScore, Sample, Segment, Series, Sweep
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 #: Layout of ``sweep.json`` that this package reads.
-SWEEP_SCHEMA = 1
+SWEEP_SCHEMA = 2
 
 
 def read(folder: Path) -> Sweep:
@@ -44,11 +46,19 @@ def read(folder: Path) -> Sweep:
     path = folder / "sweep.json"
     plan = read_json(path)
     if not isinstance(plan, dict) or plan.get("schema") != SWEEP_SCHEMA:
-        raise BrokenSweepError(f"{path}: expected an object with schema {SWEEP_SCHEMA}")
+        raise BrokenSweepError(f"{path}: expected an object with schema {SWEEP_SCHEMA}{_way_out(plan)}")
     try:
         return _sweep(folder, plan)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BrokenSweepError(f"{path}: missing or malformed entry ({type(error).__name__}: {error})") from error
+
+
+def _way_out(plan: object) -> str:
+    """How a plan of a former layout is written anew."""
+    if not isinstance(plan, dict) or not isinstance(plan.get("command"), list):
+        return ""
+    again = shlex.join([*(str(word) for word in plan["command"]), "action=report"])
+    return f", got {plan.get('schema')!r}; the command that made it writes it anew, and its report: {again}"
 
 
 def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
@@ -96,6 +106,14 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         correction=plan["correction"],
         command=tuple(plan["command"]),
         seeds=tuple(plan["seeds"]),
+        test=str(plan["test"]),
+        margin=None if plan["margin"] is None else float(plan["margin"]),
+        design=str(plan["design"]),
+        looks=tuple(plan["looks"]),
+        content=history.content_of(plan),
+        revisions=history.revisions(folder),
+        looked_at=history.looks(folder),
+        left_out=history.left_out(folder, root, {cell.identity for arm in arms for cell in arm.cells}),
         arms=tuple(_exclude_other_eval_sets(arms)),
         refused=tuple((called[name], reason) for name, reason in refused),
         created=plan["created"],

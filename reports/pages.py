@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import curves, figures, tables
+from reports import curves, declaration, figures, tables
 from reports.analysis import analyse, drawn, leading
 from reports.collect import read
 from reports.drawing import Mark, Panel, failed, inline, marks
 from reports.findings import Analysis
+from reports.history import add_look
 from reports.metrics import capitalize_first, number, p_value
 from reports.penalties import profiles
 from reports.records import Sweep
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
-_CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "uncorrected"}
+_CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "none": "uncorrected"}
 
 #: Tables of more comparisons than this are folded.
 _UNFOLDED = 12
@@ -90,6 +91,7 @@ def write_report(folder: Path) -> Written:
         (fresh / "figures").mkdir()
         for name, content in files.items():
             (fresh / name).write_bytes(content)
+        add_look(folder, analysis.sweep)  # before anybody can read it
         if target.exists():
             shutil.rmtree(target)
         os.replace(fresh, target)
@@ -162,6 +164,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "marks": key,
         "trained_marks": [(name, mark) for name, mark in key if sweep.arm(name).trained],
         "facts": _facts(analysis),
+        "declared": declaration.history(sweep),
         "evaluated": sweep.evaluated.in_words + (f" ({tags})" if (tags := sweep.evaluated.tags_in_words) else ""),
         "sections": sections,
         "main": tables.main_table(analysis),
@@ -213,12 +216,12 @@ def _key(sweep: Sweep) -> list[tuple[str, Mark]]:
 
 def _facts(analysis: Analysis) -> list[tuple[str, str]]:
     sweep = analysis.sweep
-    count = {state: sum(c.state == state for c in sweep.cells) for state in ("done", "failed")}
+    failed = sum(cell.state == "failed" for cell in sweep.cells)
     hours = sum(cell.metrics.get("cost/cpu_s", 0.0) for cell in sweep.cells if cell.state == "done") / 3600
     return [
         ("Seeds", str(len(sweep.seeds))),
-        ("Cells done", f"{count['done']} of {len(sweep.cells)}"),
-        ("Failed", str(count["failed"])),
+        ("Cells done", f"{len(sweep.counted)} of {len(sweep.cells)}"),
+        ("Failed", str(failed)),
         ("CPU-hours", f"{hours:.2f}"),
         *([("Evaluated on", sweep.evaluated.in_words)] if sweep.evaluated.prompts else []),
         (
@@ -226,6 +229,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
             f"{sweep.schema.metric_phrase(sweep.primary)}\u00a0{'↑' if sweep.higher_is_better else '↓'}",
         ),
         ("Baseline", sweep.baseline),
+        ("Declared", declaration.short(sweep)),
         ("Kind of machine", next(iter(sweep.kinds), "–") if len(sweep.kinds) < 2 else f"{len(sweep.kinds)} kinds"),
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,8 +168,8 @@ class Arm:
 
     @property
     def unstable(self) -> bool:
-        """Whether more than one seed failed: such an arm is not averaged over its survivors."""
-        return sum(cell.state == "failed" for cell in self.cells) > 1
+        """Whether more than 1 in 5 of its seeds failed: such an arm is not averaged over its survivors."""
+        return 5 * sum(cell.state == "failed" for cell in self.cells) > len(self.cells)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -181,6 +183,45 @@ class Arm:
     def curves(self, metric: str) -> dict[int, Series]:
         """Seed -> logged series, for cells that have it."""
         return {cell.seed: cell.history[metric] for cell in self.done if metric in cell.history}
+
+
+#: What is declared of a plan, by key, as JSON has it.
+Content = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What a command declared before its cells ran, where that was another content than before."""
+
+    time: str
+    hash: str
+    finished: int
+    """Cells of the sweep that had finished by then, of ``cells``."""
+    cells: int
+    looked: tuple[int, ...]
+    """Numbers of complete seeds at the looks at results by then."""
+    content: Content
+    genuine: bool
+    """Whether ``hash`` is that of ``content``."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A report that showed new results."""
+
+    time: str
+    seeds: int
+    """Seeds that all arms of the planned comparisons had finished."""
+    results: str
+    """Digest of the results."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A finished cell that the sweep once had and the present plan leaves out."""
+
+    arm: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -208,11 +249,60 @@ class Sweep:
     git_sha: str
     schema: Schema
     """The descriptions of measures."""
+    test: str = "sign_flip"
+    margin: float | None = None
+    """Differences of the primary measure that are smaller do not matter; None if none was declared."""
+    design: str = "fixed"
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds at which a group-sequential design looks at results; the last is its maximum."""
+    content: Content = field(default_factory=dict)
+    """What the present plan would be declared as."""
+    revisions: tuple[Revision, ...] = ()
+    """What was declared, oldest first."""
+    looked_at: tuple[Look, ...] = ()
+    """All looks at results, oldest first; that at the present ones is among them once a report is written."""
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """All cells, arm by arm."""
         return tuple(cell for arm in self.arms for cell in arm.cells)
+
+    @property
+    def counted(self) -> tuple[Cell, ...]:
+        """The finished cells with the primary measure: without it a cell has no part in the verdict."""
+        return tuple(cell for cell in self.cells if cell.state == "done" and self.primary in cell.metrics)
+
+    @cached_property
+    def complete_seeds(self) -> tuple[int, ...]:
+        """The seeds that the baseline and all arms of the planned comparisons have finished, with the primary measure.
+
+        An arm that does not train has one cell, which counts for all seeds; without it no seed is complete.
+        """
+        compared = [arm for arm in self.arms if arm.name == self.baseline or arm.name in self.planned]
+        found = [{*arm.values(self.primary)} for arm in compared]
+        constant = [
+            {*self.seeds} if seeds else seeds for arm, seeds in zip(compared, found, strict=True) if not arm.trained
+        ]
+        trained = [seeds for arm, seeds in zip(compared, found, strict=True) if arm.trained]
+        return tuple(sorted(set.intersection(*trained, *constant))) if trained else ()
+
+    @property
+    def earlier_looks(self) -> tuple[Look, ...]:
+        """Looks at other results than the present ones, so that a page is the same before and after its own look."""
+        return tuple(look for look in self.looked_at if look.results != self.results)
+
+    @property
+    def looked(self) -> tuple[int, ...]:
+        """Numbers of complete seeds at looks at other results than the present ones, ascending, each once."""
+        lost = {n for revision in self.revisions for n in revision.looked} - {look.seeds for look in self.looked_at}
+        return tuple(sorted(({look.seeds for look in self.earlier_looks} | lost) - {0}))
+
+    @cached_property
+    def results(self) -> str:
+        """A digest of the final metrics of all finished cells; empty if there is none."""
+        found = sorted((cell.identity, sorted(cell.metrics.items())) for cell in self.cells if cell.state == "done")
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16] if found else ""
 
     @property
     def trained(self) -> tuple[Arm, ...]:

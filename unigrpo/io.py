@@ -7,6 +7,7 @@ import math
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,16 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     finite = {key: value for key, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
     with path.open("a", encoding="utf-8") as handle:
         handle.write(json.dumps(finite, allow_nan=False) + "\n")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the only process that has the file ``path`` locked, which is made if it is not there; others wait."""
+    import fcntl
+
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read_json(path: Path) -> Any:

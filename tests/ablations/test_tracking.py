@@ -20,6 +20,7 @@ import pytest
 from filelock import FileLock
 
 from ablations.cells import CellFolder
+from ablations.declaration import revisions
 from ablations.store_faults import way_out
 from ablations.store_text import keys, public, text_of
 from ablations.tracking import _points
@@ -86,7 +87,11 @@ def test_every_cell_becomes_one_run_that_can_be_compared(sandbox, store):
     assert (none.info.status, cells["velocity_mse"].info.status) == ("FINISHED", "FAILED")
     assert cells["velocity_mse"].data.tags["status_detail"] == "exception: ValueError: told to <fail>"
     assert {file.path for file in store.list_artifacts(none.info.run_id)} >= {"config.json", "result.json", "images"}
-    assert {file.path for file in store.list_artifacts(parent.info.run_id)} == {"report", "sweep.json"}
+    assert {file.path for file in store.list_artifacts(parent.info.run_id)} == {
+        "report", "sweep.json", "declaration.json"
+    }  # fmt: skip
+    (declared,) = revisions(next(sandbox.root.glob("sweeps/*")))
+    assert parent.data.tags["declaration_hash"] == declared["hash"]
 
 
 def test_points_are_there_once_however_often_the_command_runs(sandbox, store):

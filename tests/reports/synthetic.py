@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from reports import history
 from tests.reports.families import PICTURES, Family
 
 #: Arm -> (regularizer, final strict, final proxy, final drift).
@@ -73,30 +74,45 @@ def write_sweep(
             _write_cell(cell, name, seed, regularizer, strict, proxy, drift, updates, spread, family, digest)
         overrides = [f"regularizer={regularizer['name']}"]
         entries.append({"name": name, "overrides": overrides, "untouched": False, "cells": cells})
-    _dump(
-        folder / "sweep.json",
-        {
-            "schema": 1,
-            "grid": grid,
-            "question": "Does a velocity-MSE penalty keep the judge's score better than a latent KL of matched"
-            " strength, when the reward is a proxy that can be hacked?",
-            "recipe": "unigrpo",
-            "baseline": baseline,
-            "primary": {"metric": family.primary, "direction": "maximize"},
-            "secondary": list(family.secondary),
-            "comparisons": [arm for arm in arms if arm != baseline] if planned is None else list(planned),
-            "alpha": 0.05,
-            "correction": "holm",
-            "command": ["python", "-m", "ablations.sweep", f"grid={grid}"],
-            "seeds": list(seeds),
-            "arms": entries,
-            "refused": [{"arm": "ode_raw", "reason": "image_ratio=raw: dynamics=ode has no density; choose flow_sde"}],
-            "created": "2026-01-02T03:04:05+00:00",
-            "git_sha": "0123456789abcdef0123456789abcdef01234567",
-            "root": "../../cells",
-        },
-    )
+    plan = {
+        "schema": 2,
+        "grid": grid,
+        "question": "Does a velocity-MSE penalty keep the judge's score better than a latent KL of matched"
+        " strength, when the reward is a proxy that can be hacked?",
+        "recipe": "unigrpo",
+        "baseline": baseline,
+        "primary": {"metric": family.primary, "direction": "maximize"},
+        "secondary": list(family.secondary),
+        "comparisons": [arm for arm in arms if arm != baseline] if planned is None else list(planned),
+        "alpha": 0.05,
+        "correction": "holm",
+        "margin": None,
+        "test": "sign_flip",
+        "design": "fixed",
+        "looks": [],
+        "planned_seeds": sorted(seeds),
+        "evaluation": {"digest": "0123456789abcdef", "words": "test prompts of shapes"},
+        "command": ["python", "-m", "ablations.sweep", f"grid={grid}"],
+        "seeds": list(seeds),
+        "arms": entries,
+        "refused": [{"arm": "ode_raw", "reason": "image_ratio=raw: dynamics=ode has no density; choose flow_sde"}],
+        "created": "2026-01-02T03:04:05+00:00",
+        "git_sha": "0123456789abcdef0123456789abcdef01234567",
+        "root": "../../cells",
+    }
+    _dump(folder / "sweep.json", plan)
+    _declare(folder, plan)
     return folder
+
+
+def _declare(folder: Path, plan: dict[str, Any]) -> None:
+    """What the first command would have left: the plan, declared before any cell had finished."""
+    content = history.content_of(plan)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    cells = sum(len(arm["cells"]) for arm in plan["arms"])
+    revision = {"time": "2026-01-02T03:04:05Z", "hash": hashlib.sha256(text.encode()).hexdigest(), "content": content}
+    revision |= {"finished": 0, "cells": cells, "looked": []}
+    _dump(folder / "declaration.json", {"schema": 1, "revisions": [revision]})
 
 
 def _identity(name: str, seed: int) -> str:

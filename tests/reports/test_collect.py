@@ -139,8 +139,9 @@ def test_an_unreadable_failure_is_still_a_failure(small):
     [
         (None, "no such file"),
         ("{", "cannot be read as JSON"),
-        ('{"schema": 99}', "schema 1"),
-        ('{"schema": 1}', "missing or malformed"),
+        ('{"schema": 99}', "schema 2"),
+        ('{"schema": 1, "command": ["python", "-m", "x"]}', "got 1; the command .* anew.*: python -m x action=report"),
+        ('{"schema": 2}', "missing or malformed"),
     ],
 )
 def test_a_broken_plan_is_a_clear_error(tmp_path, content, message):
