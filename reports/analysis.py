@@ -239,7 +239,8 @@ def _shown(pair: Pair, alpha: float) -> bool:
 def _verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
     family = next((f for f in families if f.key == "baseline"), None)
     if family is None:
-        return Verdict("nothing to compare", "No arm can be compared with the baseline yet.")
+        yet = " yet" if any(cell.state == "missing" for cell in sweep.cells) else ""
+        return Verdict("nothing to compare", f"No arm can be compared with the baseline{yet}.")
     pairs = family.pairs
     # Uncorrected tests support one claim only: that all comparisons differ.
     enough = all if sweep.correction == "none" else any

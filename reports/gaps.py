@@ -18,8 +18,8 @@ def gaps(sweep: Sweep) -> Iterator[str]:
     if without:
         scored = sweep.schema.metric_phrase(sweep.primary)
         yield (
-            f"{len(without)} of {len(done)} finished cells have no {scored} and no part in its means and"
-            f" pairs: {first(without)}."
+            f"{len(without)} of {len(done)} finished cells have no {scored}, count as missing, and have no part in its"
+            f" means and pairs: {first(without)}."
         )
     faults: dict[str, list[str]] = {}
     for cell in done:

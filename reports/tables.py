@@ -82,7 +82,7 @@ def _table(analysis: Analysis, wanted: Sequence[Metric]) -> Table:
     decimals = {m.name: digits([i[m.name].mean for i in intervals.values() if m.name in i]) for m in columns}
     rows = []
     for arm in analysis.sweep.arms:
-        done, planned = len(arm.done), len(arm.cells)
+        done, planned = len(arm.values(analysis.sweep.primary)), len(arm.cells)
         note = "unstable" if arm.unstable else f"n = {done}" if done == planned else f"n = {done} of {planned}"
         if arm.name == analysis.sweep.baseline:
             note += ", baseline"
@@ -101,7 +101,7 @@ def _entry(interval: Interval | None, decimals: int | None, done: int, *, bold: 
         return Entry("–")
     half = interval.half_width
     spread = "" if half is None else f"±{number(half, decimals)}"
-    if interval.n < done:
+    if interval.n != done:
         spread = f"{spread} n = {interval.n}".strip()
     return Entry(number(interval.mean, decimals), spread, interval.mean, bold)
 
@@ -255,7 +255,7 @@ def summary_json(analysis: Analysis) -> str:
             arm.name: {
                 "untouched": arm.untouched,
                 "unstable": arm.unstable,
-                "done": len(arm.done),
+                "done": len(arm.values(sweep.primary)),
                 "planned": len(arm.cells),
                 "iqm": iqm([*values.values()]) if (values := arm.values(sweep.primary)) else None,
                 "metrics": {m: dataclasses.asdict(i) for m, i in analysis.intervals.get(arm.name, {}).items()},

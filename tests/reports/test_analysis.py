@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from reports.analysis import analyse
 from reports.collect import read
+from reports.records import Arm, Cell
 from tests.reports.synthetic import ARMS, write_sweep
 
 
@@ -131,6 +133,30 @@ def test_an_arm_with_two_failures_is_unstable_and_not_averaged(tmp_path):
     assert "latent_kl" not in analysis.intervals
     assert set(pairs(analysis, "baseline")) == {("velocity_mse", "none")}
     assert any("latent_kl is unstable" in warning for warning in analysis.warnings)
+
+
+@pytest.mark.parametrize(
+    ("failed", "planned", "unstable"), [(2, 20, False), (2, 10, False), (2, 7, True), (1, 4, True)]
+)
+def test_an_arm_is_unstable_by_the_share_of_its_seeds_that_failed(failed, planned, unstable):
+    cells = (Cell("arm", seed, f"c{seed}", "failed" if seed < failed else "done") for seed in range(planned))
+    assert Arm("arm", (), False, tuple(cells)).unstable == unstable
+
+
+def test_failures_of_arms_are_compared(tmp_path):
+    lost = [("latent_kl", seed) for seed in range(5)] + [("velocity_mse", 0)]
+    text = "\n".join(analyse(read(write_sweep(tmp_path, failed=lost, updates=2))).warnings)
+    p = stats.fisher_exact([[5, 1], [0, 6]]).pvalue
+    assert p == pytest.approx(2 * 6 / 792)  # by hand: of C(12, 5) ways, C(6, 5) have all five in one arm, either arm
+    assert "Failed cells, against 0 of 6 of none, by Fisher's exact test without correction: latent_kl 5 of 6" in text
+    assert "latent_kl 5 of 6 (p 0.015), velocity_mse 1 of 6 (p 1.00)" in text
+
+
+def test_no_cell_that_is_to_come_no_yet(tmp_path):
+    """All that could be compared failed: waiting does not help."""
+    everything = [(arm, seed) for arm in ARMS for seed in range(2)]
+    analysis = analyse(read(write_sweep(tmp_path, seeds=[0, 1], failed=everything, updates=2)))
+    assert analysis.verdict.sentence == "No arm can be compared with the baseline."
 
 
 def test_nothing_to_compare(tmp_path):

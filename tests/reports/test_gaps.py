@@ -65,14 +65,15 @@ def test_a_score_that_is_no_number_is_named_and_its_mean_says_its_n(sweep, value
         metrics = json.loads(path.read_text())["metrics"]
         change(path, metrics=metrics | {"geneval/strict": value})
     text = warnings(sweep)
-    assert (
-        "1 of 10 finished cells have no strict overall score and no part in its means and pairs: latent_kl/1." in text
-    )
+    unscored = "1 of 10 finished cells have no strict overall score, count as missing, and have no part in its"
+    assert f"{unscored} means and pairs: latent_kl/1." in text
     assert "Incomplete files, latent_kl/1: geneval/strict is" in text
     table = main_table(analyse(read(sweep)))
     (row,) = [row for row in table.rows if row.arm == "latent_kl"]
-    assert row.entries[0].spread.endswith("n = 2")
-    assert "n =" not in row.entries[1].spread
+    assert row.note == "n = 2 of 3"
+    assert "n =" not in row.entries[0].spread
+    assert row.entries[1].spread.endswith("n = 3")
+    assert "<dt>Cells done</dt><dd>9 of 10</dd>" in written(sweep)["report.html"]
 
 
 def test_a_measure_that_a_seed_lacks_is_named(sweep):
