@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ablations.declaration import content_of, declare, hash_of, revisions
@@ -253,6 +253,8 @@ def plans():
     return [(plan, content_of(plan) | {"planned_seeds": plan.planned_seeds}) for plan in made]
 
 
+@example(commands=[(0, 0), (1, 0)], shown=0)  # a page of the first of two
+@example(commands=[(0, 0), (1, 0), (0, 0)], shown=0)  # back again
 @given(
     commands=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=5),
     shown=st.integers(0, 2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.algorithms import ALGORITHM_BUGS
 from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.data import DATA_BUGS
+from tests.mutants.declarations import DECLARATION_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.kernels import KERNEL_BUGS
@@ -30,4 +31,5 @@ BUGS = (
     *REPORT_BUGS,
     *READER_BUGS,
     *DATA_BUGS,
+    *DECLARATION_BUGS,
 )
