@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,13 @@ def revisions(folder: Path) -> list[JsonObject]:
     return list(found["revisions"])
 
 
-def declare(folder: Path, plan: Plan, cells: Collection[CellFolder]) -> str:
+def declare(folder: Path, plan: Plan, cells: Mapping[str, CellFolder]) -> str:
     """Declare the plan of the sweep in ``folder``, unless it was declared last; returns a note if that comes late.
 
     Args:
         folder: of the sweep.
         plan: what is declared.
-        cells: all that the sweep ever had.
+        cells: all that the sweep ever had, by the names that are written down of those that are done.
 
     Raises:
         ConfigError: the present file cannot be read.
@@ -91,21 +91,22 @@ def declare(folder: Path, plan: Plan, cells: Collection[CellFolder]) -> str:
         known = revisions(folder)
         if known and known[-1]["content"] == content:
             return ""
-        finished = sum(cell.is_done() for cell in cells)
+        done = sorted(name for name, cell in cells.items() if cell.is_done())
         revision = {
             "time": now(),
             "hash": hash_of(content),
-            "finished": finished,
+            "finished": len(done),
+            "done": done,
             "cells": len(cells),
             "looked": _looked(folder),
             "content": content,
         }
         write_json(folder / FILE, {"schema": LAYOUT, "revisions": [*known, revision]})
-    if not (known or finished):
+    if not (known or done):
         return ""
     changed = [key for key in content if known and content[key] != known[-1]["content"].get(key)]
     what = f"the declaration is changed ({', '.join(changed)})" if known else "the sweep is declared"
-    return f"{what} when {finished} of {len(cells)} cells have finished; the report says so"
+    return f"{what} when {len(done)} of {len(cells)} cells have finished; the report says so"
 
 
 def _looked(folder: Path) -> list[int]:

@@ -80,12 +80,19 @@ def declare(root: Path, folder: Path, plan: Plan) -> str:
         ConfigError: the present declaration cannot be read.
         OSError: the folder cannot be written.
     """
-    return declaration.declare(folder, plan, [CellFolder(root / "cells" / cell_id) for cell_id in planned(folder)])
+    named = {cell_id: f"{name[0]}/{name[1]}" if name else cell_id for cell_id, name in _planned(folder).items()}
+    return declaration.declare(
+        folder, plan, {name: CellFolder(root / "cells" / cell_id) for cell_id, name in named.items()}
+    )
 
 
 def planned(folder: Path) -> set[str]:
     """Ids of all cells that the sweep in ``folder`` ever had; a later command for fewer seeds removes none."""
-    return {*_remembered(folder), *_cells_in(read_json(folder / "sweep.json") or {})}
+    return {*_planned(folder)}
+
+
+def _planned(folder: Path) -> dict[str, Name | None]:
+    return {**_remembered(folder), **_cells_in(read_json(folder / "sweep.json") or {})}
 
 
 def _remember(folder: Path, cells: Mapping[str, Name]) -> None:

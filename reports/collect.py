@@ -41,7 +41,8 @@ def read(folder: Path) -> Sweep:
     """Read the sweep in ``folder``.
 
     Raises:
-        BrokenSweepError: ``sweep.json`` is missing, not JSON, of another schema or lacks a key.
+        BrokenSweepError: ``sweep.json`` is missing, not JSON, of another schema or lacks a key, or a file beside it is
+            malformed.
     """
     path = folder / "sweep.json"
     plan = read_json(path)
@@ -49,6 +50,8 @@ def read(folder: Path) -> Sweep:
         raise BrokenSweepError(f"{path}: expected an object with schema {SWEEP_SCHEMA}{_way_out(plan)}")
     try:
         return _sweep(folder, plan)
+    except BrokenSweepError:
+        raise  # of another file, which it names
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BrokenSweepError(f"{path}: missing or malformed entry ({type(error).__name__}: {error})") from error
 

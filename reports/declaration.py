@@ -10,6 +10,8 @@ from reports.records import Content, Revision, Sweep
 
 #: Most changes of a declaration that the verdict card lists; the section on methods has all.
 _LISTED = 3
+#: Most finished cells that are named.
+_NAMED = 2
 #: Most characters of a declared value, and digits of a hash, that a sentence shows.
 _LETTERS, _DIGITS = 120, 12
 
@@ -138,7 +140,9 @@ def _in_time(revision: Revision) -> bool:
 
 def _when(revision: Revision) -> str:
     if revision.finished:
-        return f"when {revision.finished} of {revision.cells} cells had finished"
+        # Where they are few they may be no runs of this question, as a model before training that others evaluated.
+        named = f" ({', '.join(revision.done)})" if len(revision.done) <= _NAMED else ""
+        return f"when {revision.finished} of {revision.cells} cells had finished{named}"
     if looks := ", ".join(map(str, sorted({*revision.looked} - {0}))):
         return f"after a look at {looks} complete seeds, whose cells were gone"
     return f"before any of {revision.cells} cells had finished"

@@ -59,6 +59,7 @@ def _revision(one: Mapping[str, Any]) -> Revision:
         time=str(one["time"]),
         hash=str(one["hash"]),
         finished=int(one["finished"]),
+        done=tuple(map(str, one["done"])),
         cells=int(one["cells"]),
         looked=tuple(int(seeds) for seeds in one["looked"]),
         content=content,

@@ -197,6 +197,8 @@ class Revision:
     hash: str
     finished: int
     """Cells of the sweep that had finished by then, of ``cells``."""
+    done: tuple[str, ...]
+    """Their names, ``arm/seed``."""
     cells: int
     looked: tuple[int, ...]
     """Numbers of complete seeds at the looks at results by then."""

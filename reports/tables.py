@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.analysis import better
+from reports.declaration import before
 from reports.findings import Analysis, Pair
 from reports.metrics import COSTS, Metric, digits, number, p_value
 from reports.records import Sweep
@@ -246,6 +247,7 @@ def summary_json(analysis: Analysis) -> str:
         "baseline": sweep.baseline,
         "primary": {"metric": sweep.primary, "higher_is_better": sweep.higher_is_better},
         "alpha": sweep.alpha,
+        "declared_before": before(sweep),
         "eval_set_hash": sweep.eval_set_hash,
         "evaluated": dataclasses.asdict(sweep.evaluated),
         "kinds": {kind: [{"arm": c.arm, "seed": c.seed} for c in cells] for kind, cells in sweep.kinds.items()},

@@ -129,6 +129,14 @@ def test_a_declaration_that_is_deleted_comes_after_the_cells(sandbox):
     assert facts(sandbox) == (False, "when 4 of 7 cells had finished")
 
 
+def test_cells_that_others_made_come_first_and_are_named(sandbox):
+    """Grids on one root share the untouched model: what of it was known is said, not that nothing was."""
+    sandbox.inline("seeds=1", "only=untouched:0")
+    (folder_of(sandbox) / "declaration.json").unlink()
+    sandbox.inline("seeds=1")
+    assert facts(sandbox) == (False, "when 1 of 4 cells had finished (untouched/0)")
+
+
 def test_a_declaration_that_is_altered_or_broken_is_said(sandbox, capsys):
     sandbox.inline("seeds=1")
     path = folder_of(sandbox) / "declaration.json"
@@ -226,7 +234,7 @@ def test_commands_at_once_lose_no_declaration(tmp_path):
     plans = [make_plan(grid, ["optim.updates=4"], seeds=tuple(range(k + 1))) for k in range(6)]
     for plan in plans:
         assert plan.arms[0].identity  # reading the weights is not what races
-    threads = [threading.Thread(target=declare, args=(tmp_path, plan, [])) for plan in plans]
+    threads = [threading.Thread(target=declare, args=(tmp_path, plan, {})) for plan in plans]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -263,7 +271,7 @@ def test_before_the_runs_is_said_if_and_only_if_it_is_so(plans, commands, shown)
     """Any commands, each with a content and the number of cells that had finished, and a page of any content."""
     with tempfile.TemporaryDirectory() as name:
         for which, finished in commands:
-            declare(Path(name), plans[which][0], [Ended(k < finished) for k in range(3)])
+            declare(Path(name), plans[which][0], {f"a/{k}": Ended(k < finished) for k in range(3)})
         found = history.revisions(Path(name))
     page = SimpleNamespace(revisions=found, content=history.content_of(plans[shown][1]))
     true = bool(commands) and commands[0][1] == 0 and all(which == shown for which, _ in commands)
@@ -277,11 +285,11 @@ def test_before_the_runs_is_said_if_and_only_if_it_is_so(plans, commands, shown)
 def test_another_order_is_no_other_content(tmp_path):
     grid = load_grid("kl_vs_mse")
     for seeds in ((0, 1), (1, 0)):
-        declare(tmp_path, make_plan(grid, seeds=seeds), [])
+        declare(tmp_path, make_plan(grid, seeds=seeds), {})
     assert len(revisions(tmp_path)) == 1
 
 
 def test_a_file_of_another_kind_is_not_overwritten(tmp_path):
     (tmp_path / "declaration.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"declaration\.json: cannot be read"):
-        declare(tmp_path, make_plan(load_grid("kl_vs_mse"), seeds=(0,)), [])
+        declare(tmp_path, make_plan(load_grid("kl_vs_mse"), seeds=(0,)), {})

@@ -111,7 +111,7 @@ def _declare(folder: Path, plan: dict[str, Any]) -> None:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     cells = sum(len(arm["cells"]) for arm in plan["arms"])
     revision = {"time": "2026-01-02T03:04:05Z", "hash": hashlib.sha256(text.encode()).hexdigest(), "content": content}
-    revision |= {"finished": 0, "cells": cells, "looked": []}
+    revision |= {"finished": 0, "done": [], "cells": cells, "looked": []}
     _dump(folder / "declaration.json", {"schema": 1, "revisions": [revision]})
 
 

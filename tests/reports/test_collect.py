@@ -151,6 +151,25 @@ def test_a_broken_plan_is_a_clear_error(tmp_path, content, message):
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("declaration.json", "{", "declaration.json: cannot be read as JSON"),
+        (
+            "declaration.json",
+            "[]",
+            "declaration.json: missing or malformed entry .*move it away: then the sweep counts",
+        ),
+        ("declaration.json", '{"schema": 3, "revisions": []}', "declaration.json: .*expected schema 1, got 3"),
+        ("looks.jsonl", '{"seeds": 3}', "looks.jsonl: missing or malformed entry"),
+    ],
+)
+def test_a_broken_file_beside_the_plan_is_named(small, file, content, message):
+    (small / file).write_text(content)
+    with pytest.raises(BrokenSweepError, match=f"^[^:]*{message}"):
+        read(small)
+
+
 def describe(folder, cell, *entries):
     """Let a cell describe its measures by ``entries`` alone."""
     (folder.parents[1] / "cells" / cell / "metrics_schema.json").write_text(json.dumps(entries))

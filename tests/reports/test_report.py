@@ -43,6 +43,19 @@ def test_same_files_in_same_bytes_out(written):
     command = [sys.executable, "-m", "reports", "."]
     subprocess.run(command, cwd=written, env=environment, check=True, capture_output=True)
     assert files(written / "report") == first
+    (look,) = (written / "looks.jsonl").read_text().splitlines()  # the same results are looked at once
+    assert json.loads(look)["seeds"] == 3  # of six: a cell failed, one is missing, and one is of other prompts
+
+
+def test_the_card_and_methods_say_what_was_declared(written):
+    text = (written / "report" / "report.html").read_text()
+    card, _, rest = text.partition("<main>")
+    assert "<dt>Declared</dt><dd>before the runs (2026-01-02T03:04:05Z, hash " in card
+    assert "2026-01-02T03:04:05Z, declared before any of 19 cells had finished: question Does a velocity-MSE" in rest
+    assert "primary geneval/strict (max" in rest
+    assert "This page: 3 seeds complete, of 6." in rest
+    assert "- Declared: before the runs (" in (written / "report" / "report.md").read_text()
+    assert json.loads((written / "report" / "summary.json").read_text())["declared_before"] is True
 
 
 def test_page_is_well_formed_and_self_contained(written):
