@@ -334,6 +334,9 @@ def _notes(plan: Plan) -> Iterator[str]:
     elif plan.baseline != plan.grid.baseline:
         yield f"an axis splits the baseline; every comparison is with {plan.baseline}"
     yield from unmeasured([arm.config for arm in trained], (plan.grid.primary["metric"], *plan.grid.secondary))
+    if plan.grid.looks and len(plan.seeds) not in plan.grid.looks:
+        looks = ", ".join(map(str, plan.grid.looks))
+        yield f"looks are planned at {looks} seeds: a report of {len(plan.seeds)} will count as one that was not"
     comparisons = len(plan.comparisons)
     factor = comparisons if plan.grid.correction in ("holm", "bonferroni") else 1
     seeds = len(plan.seeds)

@@ -68,7 +68,8 @@ def history(sweep: Sweep) -> list[str]:
         told.append(f"{revision.time}, {verb} {_when(revision)}: {what} (hash {revision.hash[:_DIGITS]}{seal}).")
         earlier = revision.content
     looks = [f"{look.time}, results looked at: {_seeds(look.seeds)} complete." for look in sweep.earlier_looks]
-    present = f"This page: {_seeds(len(sweep.complete_seeds))} complete, of {len(sweep.seeds)}."
+    wanted = len(sweep.content.get("seeds", sweep.seeds))
+    present = f"This page: {_seeds(len(sweep.complete_seeds))} complete, of {wanted}."
     return [*told, *looks, present]
 
 

@@ -20,7 +20,7 @@ from ablations.plan import make_plan
 from ablations.record import planned
 from reports import declaration, history
 from reports.analysis import analyse
-from reports.collect import read
+from reports.collect import BrokenSweepError, read
 from reports.history import add_look
 from unigrpo.errors import ConfigError
 
@@ -171,6 +171,24 @@ def test_a_list_of_cells_of_a_former_layout_is_kept_and_named_anew(sandbox):
     assert "3 finished cells are left out by the present seeds: latent_kl/1, none/1, velocity_mse/1." in said(sandbox)
 
 
+def test_a_plan_of_the_former_layout_is_refused_and_written_anew(sandbox):
+    sandbox.inline("seeds=1")
+    path = folder_of(sandbox) / "sweep.json"
+    plan = json.loads(path.read_text())
+    new = ("test", "margin", "design", "looks", "planned_seeds", "evaluation")
+    former = {key: value for key, value in plan.items() if key not in new}
+    former |= {"schema": 1, "created": "2025-01-01T00:00:00Z"}
+    path.write_text(json.dumps(former))
+    (folder_of(sandbox) / "declaration.json").unlink()
+    with pytest.raises(
+        BrokenSweepError, match=r"schema 2, got 1; .* writes it anew.*ablations\.sweep .* action=report"
+    ):
+        read(folder_of(sandbox))
+    assert sandbox.inline("seeds=1", "action=report") == 0
+    assert json.loads(path.read_text()) == plan | {"created": former["created"]}
+    assert facts(sandbox) == (False, "not declared")
+
+
 def test_seeds_that_are_raised_after_a_look_are_said(looking):
     looking.inline("seeds=2")
     assert "Seeds were raised" not in said(looking)
@@ -183,6 +201,8 @@ def test_seeds_that_are_raised_after_a_look_are_said(looking):
     assert (sweep.looked, [look.seeds for look in sweep.looked_at]) == ((2,), [2, 3])
     looking.inline("seeds=3", "action=report")  # the same results are no other look
     assert len(read(folder_of(looking)).looked_at) == 2
+    (folder_of(looking) / "looks.jsonl").unlink()  # the declaration knows it too
+    assert read(folder_of(looking)).looked == (2,)
 
 
 def test_a_group_sequential_design_declares_its_looks(looking, tmp_path, capsys):
@@ -194,6 +214,7 @@ def test_a_group_sequential_design_declares_its_looks(looking, tmp_path, capsys)
     assert (sweep.design, sweep.looks, sweep.looked, len(sweep.seeds)) == ("group_sequential", (2, 3, 4), (2, 3), 4)
     assert declaration.before(sweep)
     assert not [line for line in said(looking).split("\n") if "ooked" in line or "raised" in line]
+    assert declaration.history(sweep)[-1] == "This page: 4 seeds complete, of 4."
     assert looking.inline("seeds=5", **own) == 2
     assert "declares [0, 1, 2, 3], expected the first of them" in capsys.readouterr().err
 

@@ -449,6 +449,9 @@ def test_a_group_sequential_design_runs_the_first_of_its_seeds_and_no_others():
     grid = grid_of(design="group_sequential", looks=(4, 6))
     plan = make_plan(grid, seeds=(0, 1, 2, 3))
     assert (plan.seeds, plan.planned_seeds) == ((0, 1, 2, 3), [0, 1, 2, 3, 4, 5])
+    assert not [note for note in plan.notes if "looks" in note]
+    (note,) = [note for note in make_plan(grid, seeds=(0, 1, 2)).notes if "looks" in note]
+    assert note == "looks are planned at 4, 6 seeds: a report of 3 will count as one that was not"
     for seeds in ((1, 2, 3, 4), tuple(range(7))):
         with pytest.raises(ConfigError, match=r"seeds: design=group_sequential declares .* expected the first of them"):
             make_plan(grid, seeds=seeds)
