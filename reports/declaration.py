@@ -15,10 +15,10 @@ _NAMED = 2
 #: Most characters of a declared value, and digits of a hash, that a sentence shows.
 _LETTERS, _DIGITS = 120, 12
 
-#: Simulated at a true difference of 0 and alpha .05, with the exact sign-flip test of 6 seeds or more.
+#: At a true difference of 0, alpha .05 and normal scores.
 _PEEKING = (
-    "simulated, a look after each seed from 6 on makes 7 % false differences by 8 seeds, 10 % by 10 and 13 % by 12,"
-    " where 5 % are meant; looks at 6 and 10 alone make 6.5 %"
+    "simulated with the exact sign-flip test, a look after each seed from 6 on makes 7 % false differences by 8 seeds,"
+    " 10 % by 10 and 13 % by 12, where 5 % are meant; looks at 6 and 10 alone make 6.5 %"
 )
 
 
