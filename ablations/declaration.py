@@ -36,7 +36,7 @@ def content_of(plan: Plan) -> JsonObject:
         "question": grid.question,
         "baseline": plan.baseline,
         "primary": dict(grid.primary),
-        "comparisons": sorted(plan.comparisons),
+        "comparisons": sorted(contrast.words for contrast in plan.comparisons),
         "margin": grid.margin,
         "alpha": grid.alpha,
         "correction": grid.correction,

@@ -17,7 +17,7 @@ from unigrpo.registry import nearest
 from unigrpo.strict_yaml import load_yaml
 
 GRIDS = Path(__file__).parent / "grids"
-CORRECTIONS = ("holm", "bonferroni", "bh", "none")
+CORRECTIONS = ("bonferroni", "bh", "none")
 TESTS = ("sign_flip", "paired_t", "unpaired")
 DESIGNS = ("fixed", "group_sequential")
 UNTOUCHED = "untouched"
@@ -37,7 +37,7 @@ class Grid:
     """Arms whose comparison with the baseline is planned, and corrected for; empty means all."""
     secondary: tuple[str, ...] = ()
     alpha: float = 0.05
-    correction: str = "holm"
+    correction: str = "bonferroni"
     margin: float | None = None
     """Differences of the primary measure that are smaller do not matter: the margin of an equivalence test."""
     test: str = "sign_flip"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ablations.contrasts import Contrast, Factors, contrasts, partners
 from ablations.grid import UNTOUCHED, Grid, check_seeds
 from ablations.measures import check_alike, check_primary, unmeasured
 from unigrpo.compose import Draft, recipe_of, unknown_key
@@ -59,11 +60,18 @@ class Arm:
     config: RunConfig
     refused: tuple[str, ...] = ()
     """Why it cannot run; empty if it can."""
+    factors: Factors = dataclasses.field(default_factory=dict)
+    """Key of an axis -> its level there, such as ``weight=3``."""
+
+    @property
+    def stem(self) -> str:
+        """Its name in the grid file."""
+        return self.name.partition("@")[0]
 
     @property
     def untouched(self) -> bool:
         """Whether this is a model before training, which is there without being listed."""
-        return self.name.partition("@")[0] == UNTOUCHED
+        return self.stem == UNTOUCHED
 
     @property
     def trained(self) -> bool:
@@ -99,12 +107,20 @@ class Plan:
     seeds: tuple[int, ...]
     notes: tuple[str, ...]
 
+    @cached_property
+    def comparisons(self) -> list[Contrast]:
+        """What is compared as planned."""
+        planned = self.grid.comparisons or tuple(name for name in self.grid.arms if name != self.grid.baseline)
+        return contrasts(self._runnable, self.grid.baseline, planned)
+
+    @cached_property
+    def partners(self) -> dict[str, str]:
+        """Arm -> the baseline at its levels of the axes."""
+        return partners(self._runnable, self.grid.baseline)
+
     @property
-    def comparisons(self) -> list[str]:
-        """Names of the arms that are compared with the baseline as planned."""
-        planned = self.grid.comparisons or tuple(self.grid.arms)
-        runnable = [arm.name for arm in self.arms if not arm.untouched and not arm.refused]
-        return [name for name in runnable if name.partition("@")[0] in planned and name != self.baseline]
+    def _runnable(self) -> list[Arm]:
+        return [arm for arm in self.arms if not arm.untouched and not arm.refused]
 
     @property
     def planned_seeds(self) -> list[int]:
@@ -160,7 +176,7 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
     check_alike({arm.name: arm.config for arm in listed if not arm.refused})
     check_primary([arm.config for arm in arms if not arm.refused], grid.primary["metric"])
     recipe = recipe_of([override for override in parsed if not override.sweep], grid.recipe)
-    candidates = [arm for arm in arms if arm.name.partition("@")[0] == grid.baseline]
+    candidates = [arm for arm in arms if arm.stem == grid.baseline]
     if not candidates:
         raise ConfigError(f"exclude: leaves nothing of the baseline {grid.baseline}")
     baseline = min(candidates, key=lambda arm: bool(arm.refused)).name
@@ -220,9 +236,9 @@ class _Builder:
         known = [plain_form(arm.config.model) for arm in arms if not arm.trained]
         trained = [arm for arm in arms if arm.trained]
         able = [arm for arm in trained if not arm.refused] or trained
-        able.sort(key=lambda arm: arm.name.partition("@")[0] != self.grid.baseline)
+        able.sort(key=lambda arm: arm.stem != self.grid.baseline)
         for arm in able:
-            model, listed = plain_form(arm.config.model), arm.name.partition("@")[0]
+            model, listed = plain_form(arm.config.model), arm.stem
             if model not in known:
                 known.append(model)
                 # An axis may give one arm of the file several models.
@@ -255,7 +271,8 @@ class _Builder:
                 if full in points or self._excluded(name, mine):
                     continue
                 points[full] = texts
-                yield _arm(full, draft)
+                factors = {override.key: _label(override, swept) for override in mine}
+                yield dataclasses.replace(_arm(full, draft), factors=factors)
             except ConfigError as error:
                 raise ConfigError(f"arm {name}: {error}") from error
 
@@ -331,19 +348,17 @@ def _notes(plan: Plan) -> Iterator[str]:
     names = {arm.name for arm in trained}
     if plan.baseline not in names:
         yield f"the baseline {plan.baseline} is refused: there is nothing to compare with"
-    elif plan.baseline != plan.grid.baseline:
-        yield f"an axis splits the baseline; every comparison is with {plan.baseline}"
     yield from unmeasured([arm.config for arm in trained], (plan.grid.primary["metric"], *plan.grid.secondary))
     if plan.grid.looks and len(plan.seeds) not in plan.grid.looks:
         looks = ", ".join(map(str, plan.grid.looks))
         yield f"looks are planned at {looks} seeds: a report of {len(plan.seeds)} will count as one that was not"
     comparisons = len(plan.comparisons)
-    factor = comparisons if plan.grid.correction in ("holm", "bonferroni") else 1
+    factor = comparisons if plan.grid.correction == "bonferroni" else 1
     seeds = len(plan.seeds)
-    smallest = 2 / 2**seeds
+    smallest = min(1.0, 2 / 2**seeds)
     if plan.grid.test == "sign_flip" and comparisons > 0 and smallest * factor > plan.grid.alpha:
         enough = next(n for n in itertools.count(seeds) if factor * 2 / 2**n <= plan.grid.alpha)
-        corrected = f", {min(1, smallest * factor):.3g} after {plan.grid.correction} over {comparisons} comparisons"
+        corrected = f", {min(1, smallest * factor):.3g} corrected for {comparisons} comparisons"
         yield (
             f"with {seeds} seed{'s' * (seeds > 1)} the smallest p that an exact paired test can give is {smallest:.3g}"
             f"{corrected if factor > 1 else ''}, above alpha = {plan.grid.alpha:g}: the test cannot show any"

@@ -10,6 +10,7 @@ from typing import Any
 
 from ablations import declaration
 from ablations.cells import CellFolder
+from ablations.grid import UNTOUCHED
 from ablations.plan import Plan, digest
 from ablations.provenance import git_sha, now
 from unigrpo.io import append_row, read_json, read_rows, write_json
@@ -40,7 +41,10 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
         "grid": grid.name,
         "recipe": plan.recipe,
         "secondary": list(grid.secondary),
-        "comparisons": list(plan.comparisons),
+        "comparisons": [
+            {"arm": each.arm, "other": each.other, "couples": [*map(list, each.couples)], "words": each.words}
+            for each in plan.comparisons
+        ],
         "seeds": list(plan.seeds),
         "planned_seeds": content["seeds"],
         "notes": list(plan.notes),
@@ -49,6 +53,8 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
                 "name": arm.name,
                 "overrides": list(arm.overrides),
                 "untouched": arm.untouched,
+                "factors": dict(arm.factors),
+                "against": plan.partners.get(arm.name),
                 "cells": {str(cell.config.seed): cell.id for cell in plan.cells_of(arm)},
             }
             for arm in plan.arms
@@ -80,7 +86,12 @@ def declare(root: Path, folder: Path, plan: Plan) -> str:
         ConfigError: the present declaration cannot be read.
         OSError: the folder cannot be written.
     """
-    named = {cell_id: f"{name[0]}/{name[1]}" if name else cell_id for cell_id, name in _planned(folder).items()}
+    # A model before training is shared by all grids of a folder, and says nothing of what is compared.
+    named = {
+        cell_id: f"{name[0]}/{name[1]}" if name else cell_id
+        for cell_id, name in _planned(folder).items()
+        if not name or str(name[0]).partition("@")[0] != UNTOUCHED
+    }
     return declaration.declare(
         folder, plan, {name: CellFolder(root / "cells" / cell_id) for cell_id, name in named.items()}
     )

@@ -47,22 +47,31 @@ def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[
             f" baseline and the {len(shown.trained) - 1} best others on {scored}; scores are of all."
         )
     shas = {str(cell.environment.get("git_sha")) for cell in sweep.cells if cell.environment.get("git_sha")}
-    for family in families:
-        short = [pair for pair in family.pairs if pair.floor > sweep.alpha]
-        if short and family.key == "baseline":
-            n, m = min(len(pair.seeds) for pair in short), len(family.pairs)
-            needed = statistics.seeds_needed(sweep.alpha, m, family.correction)
-            rule = f" after Holm's correction over {m} comparisons" if m > 1 and family.correction == "holm" else ""
-            floor = p_value(max(pair.floor for pair in short))
-            yield (
-                f"Under-powered, {family.title[0].lower()}{family.title[1:]}: with n = {n} the smallest possible"
-                f" p{rule} is {floor}; {needed} seeds are needed to reach {sweep.alpha:g}."
-            )
+    yield from _power_warnings(families)
     if any(sha.endswith(_DIRTY) for sha in (sweep.git_sha, *shas)):
         yield "The working tree had uncommitted changes: the commit alone does not give this code back."
     if len(shas) > 1:
         yield f"Cells ran on {len(shas)} different commits: {', '.join(sorted(sha[:10] for sha in shas))}."
     yield from _compute_warnings(sweep)
+
+
+def _power_warnings(families: Sequence[Family]) -> Iterator[str]:
+    for family in families:
+        short = [pair for pair in family.pairs if not pair.testable]
+        if family.key != "baseline" or not short:
+            continue
+        if not family.level:
+            yield "Before the first planned look nothing is tested."
+        else:
+            n, m = min(len(pair.seeds) for pair in short), len(family.pairs)
+            floor = p_value(max(pair.comparison.evidence.floor for pair in short))
+            rule = f", as each of {m} comparisons is tested at that level" if m > 1 else ""
+            needed = statistics.seeds_needed(family.level)
+            enough = f"; {needed} seeds are needed" if needed > n else ""
+            yield (
+                f"Under-powered: with n = {n} the smallest possible p is"
+                f" {floor}, more than {family.level:.2g}{rule}{enough}."
+            )
 
 
 def _cell_warnings(sweep: Sweep) -> Iterator[str]:

@@ -16,8 +16,20 @@ import numpy as np
 from reports import history
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
 from reports.metrics import Metric, Schema
-from reports.records import Arm, Cell, EvaluationSize, Failure, Picture, PromptScore, Sample, Segment, Series, Sweep
-from reports.text import names
+from reports.records import (
+    Arm,
+    Cell,
+    Contrast,
+    EvaluationSize,
+    Failure,
+    Picture,
+    PromptScore,
+    Sample,
+    Segment,
+    Series,
+    Sweep,
+)
+from reports.text import names, one_line
 
 __all__ = [
     "Arm",
@@ -81,6 +93,8 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
             name=called[arm["name"]],
             overrides=tuple(arm["overrides"]),
             untouched=bool(arm["untouched"]),
+            factors={one_line(key): one_line(level) for key, level in arm["factors"].items()},
+            against=called.get(arm["against"]),
             cells=tuple(
                 _cell(root, called[arm["name"]], int(seed), str(identity), scored, unnamed)
                 for seed, identity in _by_seed(arm)
@@ -104,7 +118,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         primary=primary,
         higher_is_better=_higher_is_better(plan["primary"]["direction"]),
         secondary=tuple(plan["secondary"]),
-        planned=tuple(called[name] for name in plan["comparisons"]),
+        planned=tuple(_contrast(entry, called) for entry in plan["comparisons"]),
         alpha=float(plan["alpha"]),
         correction=plan["correction"],
         command=tuple(plan["command"]),
@@ -123,6 +137,12 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         git_sha=plan.get("git_sha") or "",
         schema=schema,
     )
+
+
+def _contrast(entry: Mapping[str, Any], called: Mapping[str, str]) -> Contrast:
+    couples = tuple((called[one], called[two]) for one, two in entry["couples"])
+    arm, other = (called.get(entry[key], one_line(entry[key])) for key in ("arm", "other"))
+    return Contrast(arm, other, couples)
 
 
 def _by_seed(arm: Mapping[str, Any]) -> list[tuple[str, str]]:

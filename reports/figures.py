@@ -39,7 +39,7 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
         axes = drawn.axes
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, pair in enumerate(family.pairs):
-            mark, interval = style[pair.arm], pair.comparison.difference
+            mark, interval = style[pair.couples[0][0]], pair.interval
             axes.plot(
                 pair.comparison.differences,
                 [row + 0.16] * interval.n,
@@ -65,7 +65,7 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
         )
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
-        alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.difference.mean:+.3f}" for p in family.pairs)
+        alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.mean:+.3f}" for p in family.pairs)
         drawn.finish(f"Forest plot. {alt}", legend=False)
     yield from drawn.panels
 

@@ -7,39 +7,87 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.records import Sweep
-from reports.statistics import Comparison, Interval
+from reports.statistics import Comparison, Correction, Interval
 
-Status = Literal["difference shown", "no difference shown", "not testable", "nothing to compare"]
+Status = Literal["difference shown", "equal within margin", "no difference shown", "not testable", "nothing to compare"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """``arm`` minus ``other`` on one metric."""
+    """``arm`` minus ``other`` on one metric, as its family judges it."""
 
     arm: str
     other: str
+    couples: tuple[tuple[str, str], ...]
+    """The arms behind it: one couple, or several over which it is averaged."""
     metric: str
     seeds: tuple[int, ...]
     comparison: Comparison
-    floor: float
-    """The smallest corrected p that is possible with this many pairs."""
     decimals: int | None
     """Decimals that the metric is printed with; None for scientific notation."""
-    p_adjusted: float = 1.0
+    interval: Interval
+    """The effects that are not rejected at the family's level; it excludes 0 exactly where a difference is shown."""
+    p_adjusted: float
+    testable: bool
+    """Whether this many seeds, with as many ties, can reach the family's level."""
+    equal: bool | None = None
+    """Whether the difference is shown to lie within the margin; None without a margin."""
     crossed: Interval | None = None
     """Bootstrap interval over seeds and prompts."""
     new_prompts: Interval | None = None
     """Interval for these checkpoints on new prompts, clustered by prompt; it says nothing about new training runs."""
 
+    @property
+    def arms(self) -> frozenset[str]:
+        """Names of all arms behind it."""
+        return frozenset(name for couple in self.couples for name in couple)
+
+    @property
+    def name(self) -> str:
+        """Such as ``velocity_mse − latent_kl``."""
+        return f"{self.arm} − {self.other}"
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of the test, not corrected."""
+        return self.comparison.evidence.p()
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown."""
+        return self.interval.excludes(0.0)
+
 
 @dataclass(frozen=True)
 class Family:
-    """Comparisons whose p-values are corrected together."""
+    """Comparisons that are corrected together."""
 
     key: str
     title: str
-    correction: str
+    correction: Correction
     pairs: tuple[Pair, ...]
+    alpha: float
+    """Of the family, at this look."""
+    level: float
+    """Of each of its tests; 1 - ``level`` is the coverage of each of its intervals."""
+
+    @property
+    def shown(self) -> tuple[Pair, ...]:
+        """The pairs whose difference is shown. Without a correction it is all of them or none."""
+        found = tuple(pair for pair in self.pairs if pair.shown)
+        return found if self.correction != "none" or len(found) == len(self.pairs) else ()
+
+    @property
+    def coverage(self) -> str:
+        """What its intervals cover, in words."""
+        covered = f"{100 * (1 - self.alpha):.3g} %"
+        if len(self.pairs) == 1:
+            return covered
+        return {
+            "none": f"{covered} each",
+            "bh": f"{covered} of those that exclude 0 (false coverage rate)",
+            "bonferroni": f"{covered} for all {len(self.pairs)} together",
+        }[self.correction]
 
 
 @dataclass(frozen=True)
@@ -52,11 +100,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class EqualProxy:
-    """At one proxy score: the gold score of each ladder, and the paired difference of the first two ladders."""
+    """At one proxy score: the gold score of each ladder, and the difference of the first two ladders by seed."""
 
     level: float
     gold: Mapping[str, Interval]
-    difference: Comparison | None
+    difference: Interval | None
+    """Simultaneous over the levels."""
+    p_adjusted: float
+    unreached: int
+    """Seeds of which one of the two ladders does not reach the level; they are left out."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +132,6 @@ class Analysis:
 
     @property
     def significant(self) -> frozenset[str]:
-        """Arms that differ from the baseline on the primary metric after correction."""
+        """Arms whose planned difference from the baseline is shown; a main effect says nothing of a single arm."""
         family = self.family("baseline")
-        return frozenset(p.arm for p in family.pairs if p.p_adjusted <= self.sweep.alpha) if family else frozenset()
+        return frozenset(pair.arm for pair in family.shown if len(pair.couples) == 1) if family else frozenset()

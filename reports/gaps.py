@@ -54,11 +54,10 @@ def machines(sweep: Sweep, families: Sequence[Family]) -> Iterator[str]:
     kind_of = {(cell.arm, cell.seed): kind for kind, cells in kinds.items() for cell in cells}
     trained = {arm.name for arm in sweep.trained}
     mixed: dict[frozenset[str], str] = {}
-    for pair in (pair for family in families for pair in family.pairs if {pair.arm, pair.other} <= trained):
-        seeds = [seed for seed in pair.seeds if kind_of[pair.arm, seed] != kind_of[pair.other, seed]]
+    for pair in (pair for family in families for pair in family.pairs if pair.arms <= trained):
+        seeds = [seed for seed in pair.seeds if len({kind_of[arm, seed] for arm in pair.arms}) > 1]
         if seeds:
-            words = f"{pair.arm} − {pair.other}, seed {', '.join(map(str, seeds))}"
-            mixed.setdefault(frozenset((pair.arm, pair.other)), words)
+            mixed.setdefault(pair.arms, f"{pair.name}, seed {', '.join(map(str, seeds))}")
     if mixed:
         yield f"Paired by seed across kinds of machine, so that rounding differs too: {first([*mixed.values()], '; ')}."
 

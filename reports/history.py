@@ -27,7 +27,11 @@ _KEYS = (
 
 def content_of(plan: Mapping[str, Any]) -> Content:
     """What the plan in ``sweep.json`` would be declared as; lists whose order means nothing are sorted."""
-    plan = {**plan, "comparisons": sorted(plan["comparisons"]), "seeds": sorted(plan["planned_seeds"])}
+    plan = {
+        **plan,
+        "comparisons": sorted(one["words"] for one in plan["comparisons"]),
+        "seeds": sorted(plan["planned_seeds"]),
+    }
     return {key: plan[key] for key in _KEYS}
 
 

@@ -14,23 +14,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import curves, declaration, figures, tables
-from reports.analysis import analyse, drawn, leading
+from reports.analysis import analyse, drawn
 from reports.collect import read
 from reports.drawing import Mark, Panel, failed, inline, marks
 from reports.findings import Analysis
 from reports.history import add_look
+from reports.leading import leading
 from reports.metrics import capitalize_first, number, p_value
 from reports.penalties import profiles
 from reports.records import Sweep
 from reports.samples import data_uri, sample_grid
 from reports.text import distinct, markdown, one_line, printable, tex
+from reports.verdict import span
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
-_CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "none": "uncorrected"}
+_CORRECTIONS = {"bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "none": "uncorrected"}
+
+#: Name of a test -> what it is called on the page.
+_TESTS = {
+    "sign_flip": "exact two-sided sign-flip tests of the paired differences",
+    "paired_t": "two-sided paired t tests",
+    "unpaired": "exact two-sided permutation tests of unpaired arms",
+}
 
 #: Tables of more comparisons than this are folded.
 _UNFOLDED = 12
@@ -161,6 +170,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "sweep": sweep,
         "primary": sweep.schema.metric_phrase(sweep.primary),
         "correction_names": _CORRECTIONS,
+        "tests": _TESTS[sweep.test],
         "marks": key,
         "trained_marks": [(name, mark) for name, mark in key if sweep.arm(name).trained],
         "facts": _facts(analysis),
@@ -170,8 +180,8 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "main": tables.main_table(analysis),
         "costs": tables.cost_table(analysis),
         "seed_rows": tables.seed_rows(sweep),
-        "families": [(f, [tables.pair_row(p, sweep) for p in f.pairs]) for f in analysis.families],
-        "exploratory": [tables.pair_row(p, sweep) for p in analysis.exploratory.pairs],
+        "families": [(f, [tables.pair_row(p, f, sweep) for p in f.pairs]) for f in analysis.families],
+        "exploratory": [tables.pair_row(p, analysis.exploratory, sweep) for p in analysis.exploratory.pairs],
         "forests": _forests(analysis, sections["differences"]),
         "equal_proxy": _equal_proxy_rows(analysis),
         "samples": sample_grid(shown),
@@ -256,11 +266,9 @@ def _equal_proxy_rows(analysis: Analysis) -> list[tuple[str, list[str], str]]:
             cells.append("–" if gold is None else f"{number(gold.mean)}{spread} (n = {gold.n})")
         difference = ""
         if level.difference is not None:
-            interval = level.difference.difference
-            difference = number(interval.mean, signed=True)
-            if interval.half_width is not None:
-                difference += f" ±{number(interval.half_width)}"
-            difference += f", exact p {p_value(level.difference.p)}"
+            difference = f"{number(level.difference.mean, signed=True)} ({span(level.difference, 3)}),"
+            difference += f" p {p_value(level.p_adjusted)}, n = {level.difference.n}"
+            difference += f"; {level.unreached} seeds do not reach it" if level.unreached else ""
         rows.append((number(level.level), cells, difference))
     return rows
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.metrics import Schema
+from reports.metrics import Better, Schema
+from reports.statistics import Correction
 
 Floats = NDArray[np.float64]
 State = Literal["done", "failed", "broken", "excluded", "missing"]
@@ -155,6 +156,10 @@ class Arm:
     overrides: tuple[str, ...]
     untouched: bool
     cells: tuple[Cell, ...]
+    factors: Mapping[str, str] = field(default_factory=dict)
+    """Key of an axis -> its level there, in words."""
+    against: str | None = None
+    """The baseline at the same levels of the axes; None for the baseline and for arms that have none."""
 
     @cached_property
     def done(self) -> tuple[Cell, ...]:
@@ -227,6 +232,18 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A planned comparison: for each seed, the mean over its couples of the first arm minus the second."""
+
+    arm: str
+    other: str
+    couples: tuple[tuple[str, str], ...]
+    """Arms that differ within a couple in nothing else; several are the levels of other factors."""
+    summed: bool = False
+    """Whether the couples are added up, for a difference of differences, and not averaged."""
+
+
+@dataclass(frozen=True)
 class Sweep:
     """Everything that a report is made from."""
 
@@ -238,10 +255,10 @@ class Sweep:
     primary: str
     higher_is_better: bool
     secondary: tuple[str, ...]
-    planned: tuple[str, ...]
-    """Arms whose comparison with the baseline was planned; other comparisons are exploratory."""
+    planned: tuple[Contrast, ...]
+    """The comparisons that were planned; others are exploratory."""
     alpha: float
-    correction: str
+    correction: Correction
     command: tuple[str, ...]
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
@@ -281,7 +298,8 @@ class Sweep:
 
         An arm that does not train has one cell, which counts for all seeds; without it no seed is complete.
         """
-        compared = [arm for arm in self.arms if arm.name == self.baseline or arm.name in self.planned]
+        planned = {name for contrast in self.planned for couple in contrast.couples for name in couple}
+        compared = [arm for arm in self.arms if arm.name in {self.baseline, *planned}]
         found = [{*arm.values(self.primary)} for arm in compared]
         constant = [
             {*self.seeds} if seeds else seeds for arm, seeds in zip(compared, found, strict=True) if not arm.trained
@@ -315,6 +333,12 @@ class Sweep:
     def untouched(self) -> Arm | None:
         """The model before training."""
         return next((arm for arm in self.arms if arm.untouched), None)
+
+    def better(self, name: str) -> Better:
+        """Which direction is better: for the primary metric as the grid says, for others as the schema says."""
+        if name == self.primary:
+            return "higher" if self.higher_is_better else "lower"
+        return self.schema.metric(name).better
 
     def arm(self, name: str) -> Arm:
         """The arm called ``name``."""

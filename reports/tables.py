@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reports.analysis import better
 from reports.declaration import before
-from reports.findings import Analysis, Pair
+from reports.findings import Analysis, Family, Pair
 from reports.metrics import COSTS, Metric, digits, number, p_value
 from reports.records import Sweep
-from reports.statistics import Interval, iqm, smallest_p
+from reports.statistics import Interval, iqm
 from reports.text import spreadsheet
+from reports.verdict import span
 
 #: Layout of ``summary.json``; raised when a key changes its meaning or goes away.
-SUMMARY_SCHEMA = 1
+SUMMARY_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Table:
 def main_table(analysis: Analysis) -> Table:
     """All arms by all final measures that any arm has; the primary metric is always there."""
     sweep = analysis.sweep
-    primary = replace(sweep.schema.metric(sweep.primary), better=better(sweep, sweep.primary))
+    primary = replace(sweep.schema.metric(sweep.primary), better=sweep.better(sweep.primary))
     known = [*sweep.schema.columns, replace(COSTS[0], better="neither")]
     columns = [primary if m.name == sweep.primary else m for m in known]
     return _table(analysis, columns if primary in columns else [primary, *columns])
@@ -139,11 +139,10 @@ class PairRow:
     difference: str
     interval: str
     testable: bool
-    """Whether the uncorrected test can reach the level; if not, ``p`` says so in words."""
+    """Whether the test can reach the level; if not, ``p`` says so in words."""
     p: str
     p_adjusted: str
-    floor: str
-    """The smallest possible corrected p, if that is above the level; else empty."""
+    p_t: str
     effect: str
     improved: str
     correlation: str
@@ -152,38 +151,27 @@ class PairRow:
     bold: bool
 
 
-def pair_row(pair: Pair, sweep: Sweep) -> PairRow:
-    """Format ``pair``; if no p below alpha is possible, the smallest possible p is shown instead of a p-value."""
+def pair_row(pair: Pair, family: Family, sweep: Sweep) -> PairRow:
+    """Format ``pair``; if no p that low is possible, the smallest possible p is shown instead of a p-value."""
     comparison, n, decimals = pair.comparison, len(pair.seeds), pair.decimals
-    floor = smallest_p(n)
-    if floor > sweep.alpha:
-        p = adjusted = f"not testable with n = {n} (smallest possible p = {p_value(floor)})"
-    else:
-        p = p_value(comparison.p)
-        adjusted = p_value(pair.p_adjusted)
+    words = f"not testable with n = {n} (smallest possible p = {p_value(comparison.evidence.floor)})"
     return PairRow(
-        name=f"{pair.arm} − {pair.other}",
+        name=pair.name,
         metric=sweep.schema.metric(pair.metric).full_label,
         n=n,
-        difference=number(comparison.difference.mean, decimals, signed=True),
-        interval=_span(comparison.difference, decimals),
-        testable=floor <= sweep.alpha,
-        p=p,
-        p_adjusted=adjusted,
-        floor=f"smallest possible {p_value(pair.floor)}" if floor <= sweep.alpha < pair.floor else "",
+        difference=number(comparison.mean, decimals, signed=True),
+        interval=span(pair.interval, decimals),
+        testable=pair.testable,
+        p=p_value(pair.p) if pair.testable else words,
+        p_adjusted=p_value(pair.p_adjusted) if pair.testable else words,
+        p_t=p_value(comparison.p_t),
         effect=number(comparison.effect, 2, signed=True),
-        improved="–" if better(sweep, pair.metric) == "neither" else f"{comparison.improved}/{n}",
+        improved="–" if sweep.better(pair.metric) == "neither" else f"{comparison.improved}/{n}",
         correlation=number(comparison.correlation, 2, signed=True),
-        crossed=_span(pair.crossed, decimals),
-        new_prompts=_span(pair.new_prompts, decimals),
-        bold=pair.p_adjusted <= sweep.alpha,
+        crossed=span(pair.crossed, decimals),
+        new_prompts=span(pair.new_prompts, decimals),
+        bold=pair in family.shown,
     )
-
-
-def _span(interval: Interval | None, decimals: int | None) -> str:
-    if interval is None or interval.low is None or interval.high is None:
-        return "–"
-    return f"{number(interval.low, decimals, signed=True)} to {number(interval.high, decimals, signed=True)}"
 
 
 def config_differences(sweep: Sweep) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -265,7 +253,12 @@ def summary_json(analysis: Analysis) -> str:
             for arm in sweep.arms
         },
         "comparisons": {
-            key: {"correction": family.correction, "pairs": [dataclasses.asdict(pair) for pair in family.pairs]}
+            key: {
+                "correction": family.correction,
+                "alpha": family.alpha,
+                "level": family.level,
+                "pairs": [_pair(pair, family) for pair in family.pairs],
+            }
             for key, family in families.items()
         },
         "equal_proxy": [dataclasses.asdict(level) for level in analysis.equal_proxy],
@@ -278,3 +271,29 @@ def summary_json(analysis: Analysis) -> str:
         "refused": [{"arm": arm, "reason": reason} for arm, reason in sweep.refused],
     }
     return json.dumps(summary, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _pair(pair: Pair, family: Family) -> dict[str, Any]:
+    """A comparison for programs."""
+    comparison = pair.comparison
+    return {
+        "arm": pair.arm,
+        "other": pair.other,
+        "metric": pair.metric,
+        "seeds": list(pair.seeds),
+        "differences": list(comparison.differences),
+        "mean": comparison.mean,
+        "interval": [pair.interval.low, pair.interval.high],
+        "p": pair.p,
+        "p_adjusted": pair.p_adjusted,
+        "p_t": comparison.p_t,
+        "floor": comparison.evidence.floor,
+        "testable": pair.testable,
+        "shown": pair in family.shown,
+        "equal": pair.equal,
+        "effect": comparison.effect,
+        "improved": comparison.improved,
+        "correlation": comparison.correlation,
+        "crossed": None if pair.crossed is None else [pair.crossed.low, pair.crossed.high],
+        "new_prompts": None if pair.new_prompts is None else [pair.new_prompts.low, pair.new_prompts.high],
+    }

@@ -117,7 +117,8 @@ class Mine:
 def test_only_planned_comparisons_count_for_the_correction():
     arms = {name: (f"optim.image_lr={rate}",) for name, rate in (("a", 1e-4), ("b", 2e-4), ("c", 3e-4))}
     everything, one = (make_plan(grid_of(arms=arms, comparisons=names)) for names in ((), ("c",)))
-    assert (everything.comparisons, one.comparisons) == (["b", "c"], ["c"])
+    assert [contrast.arm for contrast in everything.comparisons] == ["b", "c"]
+    assert [contrast.arm for contrast in one.comparisons] == ["c"]
     assert any("cannot show any difference" in note for note in everything.notes)
     assert one.notes == ()
     with pytest.raises(ConfigError, match="comparisons: no arm is called 'd'"):
@@ -224,7 +225,10 @@ def test_an_axis_crosses_the_arms_that_have_its_key():
         "velocity_mse@weight=2",
     ]
     assert plan.baseline == "latent_kl@weight=1"
-    assert any("splits the baseline" in note for note in plan.notes)
+    (main,) = plan.comparisons
+    assert (main.arm, main.other) == ("velocity_mse", "latent_kl")
+    assert main.couples == tuple((f"velocity_mse@weight={w}", f"latent_kl@weight={w}") for w in (1, 2))
+    assert plan.partners["none"] == "latent_kl@weight=1"
 
 
 def test_axes_zip_and_exclude_of_a_grid_file():
@@ -420,7 +424,7 @@ def test_without_a_correction_the_number_of_comparisons_does_not_count():
         ({"arms": {"a": (), "b@2": ()}}, "arms: expected a name of printable characters without '@', got 'b@2'"),
         ({"arms": {"a": (), "b\n": ()}}, "got 'b\\n'"),
         ({"primary": {"metric": "m", "direction": "up"}}, "max or min"),
-        ({"correction": "hol"}, "did you mean 'holm'?"),
+        ({"correction": "bonferoni"}, "did you mean 'bonferroni'?"),
         ({"alpha": 1.5}, "between 0 and 1"),
         ({"correction": "bonferoni"}, "correction: unknown 'bonferoni'; did you mean 'bonferroni'?"),
         ({"test": "sign_flp"}, "test: unknown 'sign_flp'; did you mean 'sign_flip'?"),
@@ -559,7 +563,7 @@ def test_every_model_that_arms_start_from_has_one_untouched_cell(models, arms, a
     found = {arm.name: arm.config.model.name.rpartition(".")[2] for arm in plan.arms if arm.untouched}
     assert found == expected
     assert all(not arm.trained and len(plan.cells_of(arm)) == 1 for arm in plan.arms if arm.untouched)
-    assert not [name for name in plan.comparisons if name.startswith(UNTOUCHED)]
+    assert not [each for each in plan.comparisons if each.arm.startswith(UNTOUCHED)]
 
 
 def test_an_untouched_model_is_told_as_its_arm_was(models):

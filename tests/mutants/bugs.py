@@ -15,6 +15,7 @@ from tests.mutants.plans import PLAN_BUGS
 from tests.mutants.readers import READER_BUGS
 from tests.mutants.reports import REPORT_BUGS
 from tests.mutants.run import RUN_BUGS
+from tests.mutants.statistics import STATISTICS_BUGS
 from tests.mutants.sweeps import SWEEP_BUGS
 
 BUGS = (
@@ -32,4 +33,5 @@ BUGS = (
     *READER_BUGS,
     *DATA_BUGS,
     *DECLARATION_BUGS,
+    *STATISTICS_BUGS,
 )

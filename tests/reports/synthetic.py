@@ -58,7 +58,7 @@ def write_sweep(
     """Write ``root/cells`` and ``root/sweeps/<grid>-0badcafe``, first arm the baseline; return the sweep's folder."""
     baseline = next(iter(arms))
     folder = root / "sweeps" / f"{grid}-0badcafe"
-    entries = [{"name": "untouched", "overrides": ["optim.updates=0"], "untouched": True, "cells": {"0": "untouched0"}}]
+    entries = [_entry("untouched", ["optim.updates=0"], {"0": "untouched0"}, None)]
     _write_cell(root / "cells" / "untouched0", "untouched", 0, {"name": "none"}, 0.38, 0.42, 0.0, 0, spread, family)
     for name, (regularizer, strict, proxy, drift) in arms.items():
         cells = {}
@@ -73,7 +73,7 @@ def write_sweep(
             digest = "other-prompts" if (name, seed) in strange else "d41d8cd98f00"
             _write_cell(cell, name, seed, regularizer, strict, proxy, drift, updates, spread, family, digest)
         overrides = [f"regularizer={regularizer['name']}"]
-        entries.append({"name": name, "overrides": overrides, "untouched": False, "cells": cells})
+        entries.append(_entry(name, overrides, cells, None if name == baseline else baseline))
     plan = {
         "schema": 2,
         "grid": grid,
@@ -83,9 +83,13 @@ def write_sweep(
         "baseline": baseline,
         "primary": {"metric": family.primary, "direction": "maximize"},
         "secondary": list(family.secondary),
-        "comparisons": [arm for arm in arms if arm != baseline] if planned is None else list(planned),
+        "comparisons": [
+            {"arm": arm, "other": baseline, "couples": [[arm, baseline]], "words": f"{arm} − {baseline}"}
+            for arm in (arms if planned is None else planned)
+            if arm != baseline
+        ],
         "alpha": 0.05,
-        "correction": "holm",
+        "correction": "bonferroni",
         "margin": None,
         "test": "sign_flip",
         "design": "fixed",
@@ -113,6 +117,11 @@ def _declare(folder: Path, plan: dict[str, Any]) -> None:
     revision = {"time": "2026-01-02T03:04:05Z", "hash": hashlib.sha256(text.encode()).hexdigest(), "content": content}
     revision |= {"finished": 0, "done": [], "cells": cells, "looked": []}
     _dump(folder / "declaration.json", {"schema": 1, "revisions": [revision]})
+
+
+def _entry(name: str, overrides: list[str], cells: dict[str, str], against: str | None) -> dict[str, object]:
+    entry = {"name": name, "overrides": overrides, "untouched": name == "untouched", "cells": cells}
+    return entry | {"factors": {}, "against": against}
 
 
 def _identity(name: str, seed: int) -> str:

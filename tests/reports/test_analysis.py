@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.stats import ttest_ind, ttest_rel
 
 from reports.analysis import analyse
 from reports.collect import read
-from reports.records import Arm, Cell
+from reports.records import Arm, Cell, Contrast
+from reports.statistics import nominal_levels
 from tests.reports.synthetic import ARMS, write_sweep
 
 
@@ -25,6 +28,11 @@ def pairs(analysis, key):
 def edit(folder, **changes):
     path = folder / "sweep.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def against(other, *arms):
+    """Planned comparisons, as sweep.json has them."""
+    return [{"arm": arm, "other": other, "couples": [[arm, other]], "words": f"{arm} − {other}"} for arm in arms]
 
 
 def test_families(finished):
@@ -47,15 +55,15 @@ def test_the_untouched_model_is_a_constant(troubled_analysis):
     pair = pairs(troubled_analysis, "untouched")["none", "untouched"]
     constant = sweep.untouched.values("geneval/strict")[0]
     values = sweep.arm("none").values("geneval/strict")
-    assert pair.comparison.difference.mean == pytest.approx(np.mean(list(values.values())) - constant)
+    assert pair.comparison.mean == pytest.approx(np.mean(list(values.values())) - constant)
     assert pair.comparison.correlation is None
     assert pair.seeds == (0, 1, 2, 3, 4, 5)
 
 
 def test_prompt_level_intervals_are_about_the_same_difference(finished):
     pair = pairs(analyse(read(finished)), "baseline")["velocity_mse", "none"]
-    assert pair.crossed.mean == pytest.approx(pair.comparison.difference.mean)
-    assert pair.new_prompts.mean == pytest.approx(pair.comparison.difference.mean)
+    assert pair.crossed.mean == pytest.approx(pair.comparison.mean)
+    assert pair.new_prompts.mean == pytest.approx(pair.comparison.mean)
     assert pair.new_prompts.n == 36
 
 
@@ -64,8 +72,8 @@ def test_prompt_level_intervals_of_every_family(family, request):
     analysis = analyse(read(request.getfixturevalue(family)))
     for key in ("baseline", "untouched"):
         for pair in analysis.family(key).pairs:
-            assert pair.crossed.mean == pytest.approx(pair.comparison.difference.mean)
-            assert pair.new_prompts.mean == pytest.approx(pair.comparison.difference.mean)
+            assert pair.crossed.mean == pytest.approx(pair.comparison.mean)
+            assert pair.new_prompts.mean == pytest.approx(pair.comparison.mean)
 
 
 def test_no_prompt_level_interval_for_rows_that_do_not_make_the_metric(edits, tmp_path):
@@ -74,7 +82,7 @@ def test_no_prompt_level_interval_for_rows_that_do_not_make_the_metric(edits, tm
     folder = tmp_path / "sweeps" / edits.name
     edit(folder, primary={"metric": "editing/turn/3/O", "direction": "max"})
     pair = pairs(analyse(read(folder)), "baseline")["velocity_mse", "none"]
-    assert pair.comparison.difference.mean > 0
+    assert pair.comparison.mean > 0
     assert pair.crossed is None
     assert pair.new_prompts is None
 
@@ -84,21 +92,21 @@ def test_trouble_is_said(troubled_analysis):
     assert "failed: velocity_mse/4" in text
     assert "not finished: latent_kl/5" in text
     assert "another evaluation set than the rest: excluded, never paired: latent_kl/2" in text
-    assert "Under-powered, against the baseline, none, as planned: with n = 4" in text
-    assert "7 seeds are needed" in text
+    assert "Under-powered: with n = 4 the smallest possible p is 0.12" in text
+    assert "more than 0.025, as each of 2 comparisons is tested at that level; 7 seeds are needed" in text
     assert "Unequal compute, velocity evaluations in training relative to none: latent_kl 1.20×" in text
 
 
-def test_six_seeds_cannot_carry_two_comparisons_under_holm(finished):
+def test_six_seeds_cannot_carry_two_comparisons(finished):
     verdict = analyse(read(finished)).verdict
     assert verdict.status == "not testable"
-    assert "not testable after correction with n = 6" in verdict.sentence
+    assert "not testable with n = 6" in verdict.sentence
 
 
 def test_one_planned_comparison_is_not_corrected_for_the_others(tmp_path):
     analysis = analyse(read(write_sweep(tmp_path, planned=["velocity_mse"], updates=2)))
     (pair,) = analysis.family("baseline").pairs
-    assert (pair.arm, pair.floor) == ("velocity_mse", 2 / 2**6)
+    assert (pair.arm, pair.comparison.evidence.floor) == ("velocity_mse", 2 / 2**6)
     assert analysis.verdict.status != "not testable"
     assert {p.arm for p in analysis.family("untouched").pairs} == {"none", "latent_kl", "velocity_mse"}
 
@@ -110,6 +118,103 @@ def test_a_clear_difference_is_shown(tmp_path):
     assert analysis.verdict.status == "difference shown"
     assert analysis.significant == {"velocity_mse"}
     assert analysis.family("pairs") is None  # it would only repeat the one comparison
+
+
+def planned(*arms):
+    return tuple(Contrast(arm, "none", ((arm, "none"),)) for arm in arms)
+
+
+def judged(folder, **changes):
+    """The verdict and the planned family of a sweep that was declared otherwise."""
+    analysis = analyse(replace(read(folder), **changes))
+    return analysis.verdict, analysis.family("baseline")
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """Two arms that differ by .2, a third that is like the first; eight seeds."""
+    arms = {name: ARMS[name] for name in ("none", "latent_kl", "velocity_mse")}
+    arms["latent_kl"] = (*arms["latent_kl"][:1], arms["none"][1] + 0.2, *arms["latent_kl"][2:])
+    arms["velocity_mse"] = (*arms["velocity_mse"][:1], arms["none"][1], *arms["velocity_mse"][2:])
+    return write_sweep(tmp_path_factory.mktemp("eight"), arms=arms, seeds=list(range(8)), updates=2)
+
+
+def test_equal_within_the_margin(eight):
+    verdict, family = judged(eight, planned=planned("velocity_mse"), margin=0.1)
+    assert verdict.status == "equal within margin"
+    assert "velocity_mse − none is 0 within the margin of ±0.100" in verdict.sentence
+    (pair,) = family.pairs
+    # Two one-sided tests at the family's level are the interval at twice the level; no narrower one will do.
+    wide, narrow = (pair.comparison.evidence.interval(1 - k * family.level).largest for k in (2, 4))
+    assert narrow < wide
+    for margin, equal in ((wide * 1.01, True), ((wide + narrow) / 2, False)):
+        assert judged(eight, planned=planned("velocity_mse"), margin=margin)[1].pairs[0].equal == equal
+    verdict, _ = judged(eight, planned=planned("velocity_mse"), margin=1e-4)
+    assert verdict.status == "no difference shown"
+
+
+def test_what_is_not_shown_has_a_bound(eight):
+    verdict, family = judged(eight, planned=planned("velocity_mse"))
+    (pair,) = family.pairs
+    assert verdict.status == "no difference shown"
+    assert (
+        f"an effect up to {max(abs(pair.interval.low), abs(pair.interval.high)):.3f} is not excluded"
+        in verdict.sentence
+    )
+
+
+def test_a_difference_can_be_shown_and_lie_within_the_margin(eight):
+    verdict, _ = judged(eight, planned=planned("latent_kl"), margin=0.5)
+    assert verdict.status == "difference shown"
+    assert "which lies within the margin of ±0.500" in verdict.sentence
+
+
+def test_without_a_correction_all_must_differ(eight):
+    """An intersection-union test says nothing about one of its comparisons: no arm is bold."""
+    verdict, family = judged(eight, correction="none")
+    assert [pair.shown for pair in family.pairs] == [True, False]
+    assert family.shown == ()
+    assert verdict.status == "no difference shown"
+    assert analyse(replace(read(eight), correction="none")).significant == frozenset()
+    assert judged(eight, correction="none", planned=planned("latent_kl"))[0].status == "difference shown"
+
+
+def test_intervals_hold_for_the_family_together(eight):
+    verdict, family = judged(eight)
+    assert family.level == 0.05 / 2
+    assert "95 % for all 2 together" in verdict.sentence
+    for pair in family.pairs:
+        assert pair.interval == pair.comparison.evidence.interval(1 - family.level)
+        assert pair.shown == (pair.p <= family.level) == (pair.p_adjusted <= 0.05)
+
+
+def test_an_arm_that_has_no_result_was_planned_all_the_same(eight):
+    """Leaving it out of the correction would reward losing it."""
+    _, family = judged(eight, planned=planned("latent_kl", "velocity_mse", "gone"))
+    assert len(family.pairs) == 2
+    assert family.level == 0.05 / 3
+
+
+def test_looks_spend_the_level(eight):
+    sweep = {"design": "group_sequential", "planned": planned("latent_kl")}
+    _, family = judged(eight, **sweep, looks=(4, 8, 12))
+    assert family.alpha == pytest.approx(nominal_levels(0.05, (4, 8, 12))[1])
+    assert judged(eight, **sweep, looks=(4, 8))[1].alpha == pytest.approx(nominal_levels(0.05, (4, 8))[1])
+    verdict, family = judged(eight, **sweep, looks=(10, 20))
+    assert family.alpha == 0
+    assert verdict.status == "not testable"
+
+
+def test_the_declared_test_decides(eight):
+    for test in ("paired_t", "unpaired"):
+        _, family = judged(eight, test=test)
+        for pair in family.pairs:
+            mine, theirs = (
+                [sweep_arm.values("geneval/strict")[seed] for seed in pair.seeds]
+                for sweep_arm in (read(eight).arm(pair.arm), read(eight).arm(pair.other))
+            )
+            expected = ttest_rel(mine, theirs) if test == "paired_t" else ttest_ind(mine, theirs)
+            assert pair.p == pytest.approx(expected.pvalue, abs=1e-9 if test == "paired_t" else 0.05)
 
 
 def test_no_difference_shown_is_a_verdict(tmp_path):
@@ -124,7 +229,7 @@ def test_lower_is_better_counts_the_other_way(tmp_path):
     folder = write_sweep(tmp_path, updates=2)
     edit(folder, primary={"metric": "heldout/distance_to_clean", "direction": "min"})
     pair = pairs(analyse(read(folder)), "baseline")["latent_kl", "none"]
-    assert pair.comparison.difference.mean < 0
+    assert pair.comparison.mean < 0
     assert pair.comparison.improved == 6
 
 
@@ -168,7 +273,7 @@ def test_nothing_to_compare(tmp_path):
 
 def test_untouched_as_baseline_is_compared_once(tmp_path):
     folder = write_sweep(tmp_path, updates=2)
-    edit(folder, baseline="untouched", comparisons=list(ARMS))
+    edit(folder, baseline="untouched", comparisons=against("untouched", *ARMS))
     analysis = analyse(read(folder))
     assert len(pairs(analysis, "baseline")) == 3
     assert analysis.family("untouched") is None
@@ -200,9 +305,9 @@ def test_an_arm_that_did_not_train_is_a_constant(two_models):
     others = analysis.sweep.arm("none").values("geneval/strict")
     assert pair.comparison.differences == pytest.approx([constant - others[seed] for seed in range(6)])
     assert pair.crossed is not None
-    edit(two_models, baseline="latent_kl", comparisons=["none"])
+    edit(two_models, baseline="latent_kl", comparisons=against("latent_kl", "none"))
     assert set(pairs(analyse(read(two_models)), "baseline")) == {("none", "latent_kl")}
-    edit(two_models, baseline="untouched", comparisons=["none", "latent_kl"])
+    edit(two_models, baseline="untouched", comparisons=against("untouched", "none", "latent_kl"))
     assert set(pairs(analyse(read(two_models)), "baseline")) == {("none", "untouched")}
 
 
@@ -223,7 +328,7 @@ def test_without_a_correction_only_all_of_the_tests_together_show_a_difference(t
     folder = write_sweep(tmp_path, arms=arms, updates=2)
     edit(folder, correction="none")
     assert analyse(read(folder)).verdict.status == "no difference shown"
-    edit(folder, comparisons=["better"])
+    edit(folder, comparisons=against("none", "better"))
     assert analyse(read(folder)).verdict.status == "difference shown"
 
 
@@ -243,11 +348,12 @@ def test_ladder_and_gold_at_equal_proxy(ladder):
     assert levels == sorted(levels)
     assert len(levels) == 3
     for entry in analysis.equal_proxy:
-        seeds = entry.difference.difference.n
+        seeds = entry.difference.n
+        assert entry.unreached == 6 - seeds
         assert seeds <= 6
         if all(gold.n == seeds for gold in entry.gold.values()):
             golds = entry.gold["latent_kl"].mean - entry.gold["velocity_mse"].mean
-            assert entry.difference.difference.mean == pytest.approx(golds)
+            assert entry.difference.mean == pytest.approx(golds)
     assert analysis.verdict.sentence.count("−") < 6  # many arms are counted, not listed
 
 
@@ -261,4 +367,48 @@ def test_exploratory_measures_are_corrected_together(finished):
     family = analyse(read(finished)).exploratory
     assert "geneval/strict" not in {pair.metric for pair in family.pairs}
     assert family.correction == "bh"
-    assert all(pair.p_adjusted >= pair.comparison.p for pair in family.pairs)
+    assert all(pair.p_adjusted >= pair.p for pair in family.pairs)
+    # By t tests: 24 of 38 exact ones would have to be at their floor before any is shown with six seeds.
+    assert all(pair.p == pytest.approx(pair.comparison.p_t) for pair in family.pairs)
+    assert family.shown == tuple(pair for pair in family.pairs if pair.p_adjusted <= 0.05)
+
+
+@pytest.fixture(scope="module")
+def factorial(tmp_path_factory):
+    """Two penalties at two dynamics, which differ by .1; the penalties differ at the second dynamics only."""
+    strict = {"a@1": 0.6, "b@1": 0.6, "a@2": 0.7, "b@2": 0.9}
+    arms = {name: (*ARMS["none"][:1], score, *ARMS["none"][2:]) for name, score in strict.items()}
+    root = tmp_path_factory.mktemp("factorial")
+    folder = write_sweep(root, arms=arms, seeds=list(range(8)), updates=2)
+    edit(
+        folder, comparisons=[{"arm": "b", "other": "a", "couples": [["b@1", "a@1"], ["b@2", "a@2"]], "words": "b − a"}]
+    )
+    return folder
+
+
+def test_a_main_effect_is_averaged_over_the_other_factor_within_each_seed(factorial):
+    analysis = analyse(read(factorial))
+    (pair,) = analysis.family("baseline").pairs
+    value = {arm.name: arm.values("geneval/strict") for arm in analysis.sweep.arms}
+    expected = [(value["b@1"][s] - value["a@1"][s] + value["b@2"][s] - value["a@2"][s]) / 2 for s in range(8)]
+    assert pair.comparison.differences == pytest.approx(expected)
+    assert pair.name == "b − a"
+    assert analysis.verdict.status == "difference shown"
+    assert analysis.significant == frozenset()  # a main effect makes no single arm bold
+
+
+def test_levels_and_interactions_are_families_of_their_own(factorial):
+    analysis = analyse(read(factorial))
+    assert set(pairs(analysis, "levels")) == {("b@1", "a@1"), ("b@2", "a@2")}
+    (interaction,) = analysis.family("interactions").pairs
+    assert interaction.name == "(b@2 − a@2) − (b@1 − a@1)"
+    at = {arm: pair.comparison.differences for (arm, _), pair in pairs(analysis, "levels").items()}
+    assert interaction.comparison.differences == pytest.approx(np.subtract(at["b@2"], at["b@1"]))
+    assert interaction.shown
+
+
+def test_other_measures_are_held_against_the_baseline_at_equal_levels(factorial):
+    sweep = read(factorial)
+    arms = tuple(replace(arm, against={"b@1": "a@1", "b@2": "a@2"}.get(arm.name)) for arm in sweep.arms)
+    family = analyse(replace(sweep, arms=arms)).exploratory
+    assert {(pair.arm, pair.other) for pair in family.pairs} == {("b@1", "a@1"), ("b@2", "a@2")}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 import reports
-from reports.analysis import LARGE, analyse, drawn, leading
+from reports.analysis import analyse, drawn
 from reports.collect import read
+from reports.leading import LARGE, leading
 from tests.reports.synthetic import write_sweep
 
 

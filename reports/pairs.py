@@ -1,0 +1,215 @@
+"""The comparisons of a sweep, family by family."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from reports import statistics
+from reports.findings import Family, Pair
+from reports.leading import LARGE, leading
+from reports.metrics import digits
+from reports.records import Arm, Contrast, Sweep
+from reports.statistics import Comparison, Correction
+
+T = TypeVar("T")
+
+#: A metric and the mean of its rows may differ by this much, by rounding.
+_SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A comparison that its family has not judged yet."""
+
+    contrast: Contrast
+    metric: str
+    seeds: tuple[int, ...]
+    comparison: Comparison
+    decimals: int | None
+
+
+def families(sweep: Sweep) -> Iterator[Family]:
+    """The families of comparisons on the primary metric that have a pair."""
+    usable = {arm.name: arm for arm in sweep.arms if arm.done and not arm.unstable}
+    trained = [arm for arm in usable.values() if arm.trained]
+    fixed = [arm for arm in usable.values() if not arm.trained and arm.name != sweep.baseline]
+    starts = {_model(arm): arm for arm in sorted(fixed, key=lambda arm: arm.untouched)}
+    # Of two arms this would only repeat the one comparison.
+    couples = [*itertools.combinations(trained, 2)] if 2 < len(trained) <= LARGE else []
+    groups = {
+        "baseline": ("As planned", sweep.planned),
+        "levels": ("At each level of the other factors", [*_levels(sweep)]),
+        "interactions": ("Does the difference depend on the other factors?", [*_interactions(sweep)]),
+        "untouched": (
+            "Against the model before training",
+            [_couple(arm.name, starts[_model(arm)].name) for arm in trained if _model(arm) in starts],
+        ),
+        # Of two arms this would only repeat the one comparison.
+        "pairs": (
+            "All pairs of trained arms",
+            [_couple(b.name, a.name) for a, b in couples] if len(couples) > 1 else [],
+        ),
+    }
+    for key, (title, contrasts) in groups.items():
+        drafts = [draft for contrast in contrasts if (draft := _draft(sweep, contrast, sweep.primary, sweep.test))]
+        if drafts:
+            yield _family(sweep, key, title, drafts)
+
+
+def _couple(arm: str, other: str) -> Contrast:
+    return Contrast(arm, other, ((arm, other),))
+
+
+def _levels(sweep: Sweep) -> Iterator[Contrast]:
+    """Of each main effect, its couples one by one."""
+    for contrast in sweep.planned:
+        if len(contrast.couples) > 1:
+            yield from itertools.starmap(_couple, contrast.couples)
+
+
+def _interactions(sweep: Sweep) -> Iterator[Contrast]:
+    """Of each main effect, by how much it is another at a further level than at the first."""
+    for contrast in sweep.planned:
+        (one, two), *rest = contrast.couples
+        for arm, other in rest:
+            # A difference of differences: its second couple counts the other way round.
+            yield Contrast(f"({arm} − {other})", f"({one} − {two})", ((arm, other), (two, one)), summed=True)
+
+
+def exploratory(sweep: Sweep) -> Family:
+    """All other measures of the leading arms against the baseline, corrected together for false discoveries.
+
+    By paired t tests: under many comparisons an exact test of a few seeds can show none.
+    """
+    names = dict.fromkeys((*sweep.secondary, *(metric.name for metric in sweep.schema.columns)))
+    names.pop(sweep.primary, None)
+    drafts = [
+        draft
+        for name in names
+        for arm in leading(sweep).trained
+        if arm.against and (draft := _draft(sweep, _couple(arm.name, arm.against), name, "paired_t")) is not None
+    ]
+    return _judged("exploratory", "Other measures against the baseline (exploratory)", drafts, sweep.alpha, "bh")
+
+
+def _family(sweep: Sweep, key: str, title: str, drafts: Sequence[_Draft]) -> Family:
+    planned = key == "baseline"
+    # What was planned counts, whatever became of it.
+    comparisons = len(sweep.planned) if planned else len(drafts)
+    # Only the planned family may rest on all of its comparisons being shown.
+    correction: Correction = sweep.correction if planned or sweep.correction != "none" else "bonferroni"
+    alpha = _alpha(sweep, drafts) if planned else sweep.alpha
+    family = _judged(key, title, drafts, alpha, correction, comparisons, sweep.margin)
+    if key not in ("baseline", "untouched"):
+        return family
+    return replace(family, pairs=tuple(_with_prompts(sweep, pair) for pair in family.pairs))
+
+
+def _alpha(sweep: Sweep, drafts: Sequence[_Draft]) -> float:
+    """The level of the whole family at the look that the finished seeds allow; 0 before the first."""
+    if sweep.design == "fixed" or not drafts:
+        return sweep.alpha
+    n = min(len(draft.seeds) for draft in drafts)
+    levels = statistics.nominal_levels(sweep.alpha, sweep.looks)
+    return next((level for look, level in zip(sweep.looks[::-1], levels[::-1], strict=True) if look <= n), 0.0)
+
+
+def _judged(
+    key: str,
+    title: str,
+    drafts: Sequence[_Draft],
+    alpha: float,
+    correction: Correction,
+    comparisons: int = 0,
+    margin: float | None = None,
+) -> Family:
+    """Judge all of a family's comparisons at one level."""
+    p_values = [draft.comparison.evidence.p() for draft in drafts]
+    corrected = statistics.correct(p_values, alpha, correction, comparisons)
+    level = corrected.level
+    pairs = []
+    for draft, adjusted in zip(drafts, corrected.adjusted, strict=True):
+        evidence = draft.comparison.evidence
+        pairs.append(
+            Pair(
+                draft.contrast.arm,
+                draft.contrast.other,
+                draft.contrast.couples,
+                draft.metric,
+                draft.seeds,
+                draft.comparison,
+                draft.decimals,
+                interval=evidence.interval(1 - level),
+                p_adjusted=adjusted,
+                testable=evidence.floor <= level,
+                # Two one-sided tests at the level (Schuirmann 1987).
+                equal=None if margin is None else evidence.interval(1 - 2 * level).within(margin),
+            )
+        )
+    return Family(key, title, correction, tuple(pairs), alpha, level)
+
+
+def _model(arm: Arm) -> str:
+    """What an arm starts from; models of a user's own need not have a checkpoint."""
+    return json.dumps(arm.config.get("model"), sort_keys=True)
+
+
+def _by_seed(arm: Arm, table: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, T]:
+    """``table`` by seed. An arm that does not train has one entry, which is repeated for every seed."""
+    return table if arm.trained or not table else dict.fromkeys(seeds, next(iter(table.values())))
+
+
+def _draft(sweep: Sweep, contrast: Contrast, name: str, test: str) -> _Draft | None:
+    """One comparison, over the seeds that all of its arms have; None if there is no such seed."""
+    arms = {arm.name: arm for arm in sweep.arms if arm.done and not arm.unstable}
+    if not all(one in arms and two in arms for one, two in contrast.couples):
+        return None
+    members = [(arms[one], arms[two]) for one, two in contrast.couples]
+    values = {arm.name: arm.values(name) for couple in members for arm in couple}
+    trained = [values[arm.name].keys() for couple in members for arm in couple if arm.trained]
+    if not trained:
+        return None  # constants: nothing to test
+    seeds = tuple(sorted(set.intersection(*map(set, trained))))
+    if not seeds or not all(values.values()):
+        return None
+    by_seed = {
+        arm.name: np.array([_by_seed(arm, values[arm.name], seeds)[seed] for seed in seeds])
+        for couple in members
+        for arm in couple
+    }
+    over = np.sum if contrast.summed else np.mean
+    mine, theirs = (over([by_seed[couple[side].name] for couple in members], axis=0) for side in (0, 1))
+    constant = not any(other.trained for _, other in members)
+    comparison = statistics.compare(
+        mine, theirs[0] if constant else theirs, test=test, higher_is_better=sweep.better(name) != "lower"
+    )
+    decimals = digits([value for found in values.values() for value in found.values()])
+    return _Draft(contrast, name, seeds, comparison, decimals)
+
+
+def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
+    """Add the intervals over prompts, if the mean of the scores by prompt is the metric itself."""
+    if len(pair.couples) > 1:
+        return pair
+    arm, other = sweep.arm(pair.arm), sweep.arm(pair.other)
+    mine, theirs = (_by_seed(one, {cell.seed: cell.prompts for cell in one.done}, pair.seeds) for one in (arm, other))
+    tables = [(mine[seed], theirs[seed]) for seed in pair.seeds]
+    keys = sorted(tables[0][0])
+    if not keys or any(set(a) != set(keys) or set(b) != set(keys) for a, b in tables):
+        return pair
+    differences = np.array([[a[k].score - b[k].score for k in keys] for a, b in tables])
+    tags = [tables[0][0][key].tag for key in keys]
+    weighted = differences.mean(axis=0) * statistics.prompt_weights(tags) * len(keys)
+    if not np.isclose(weighted.mean(), pair.comparison.mean, rtol=0, atol=_SAME):
+        return pair
+    return replace(
+        pair,
+        crossed=statistics.two_level_bootstrap(differences, tags),
+        new_prompts=statistics.mean_interval(weighted),
+    )
