@@ -95,32 +95,33 @@ def columns_of(examples: Sequence[Sequence[Block]], model: MoTModel) -> Columns:
     import torch
 
     segments: list[Segment] = []
-    for index in range(max(map(len, examples))):
+    longest = max(map(len, examples))
+    for index in range(longest):
         column = [example[index] if index < len(example) else None for example in examples]
         first = next(block for block in column if block is not None)
         if isinstance(first, ImageBlock):
             alive = torch.tensor([block is not None for block in column])
             # A row without the image holds any other one: what it holds means nothing.
-            latents = _latents([block if isinstance(block, ImageBlock) else first for block in column], model)
-            segments.append(ImageSegment((), latents, alive, first.given, first.turn))
+            images = [block if isinstance(block, ImageBlock) else first for block in column]
+            latents, features = _encoded(images, model, followed=index + 1 < longest)
+            segments.append(ImageSegment((), latents, alive, first.given, first.turn, features=features))
         else:
             texts = [block if isinstance(block, TextBlock) else None for block in column]
             segments.append(TextSegment(*_tokens(texts, model.tokenizer), first.given, first.turn))
     return tuple(segments)
 
 
-def _latents(blocks: Sequence[ImageBlock], model: MoTModel) -> Tensor:
+def _encoded(blocks: Sequence[ImageBlock], model: MoTModel, *, followed: bool) -> tuple[Tensor, Tensor | None]:
+    """Latents of images, and features if the model has a vision encoder and something follows them."""
     import torch
 
-    from unigrpo.models.processor import fitted
-
-    found, size = [], model.processor.image_size()
-    with torch.no_grad():
-        for start in range(0, len(blocks), _IMAGES):
-            chunk = blocks[start : start + _IMAGES]
-            pixels = [fitted(torch.from_numpy(block.image.pixels()), size) for block in chunk]
-            found.append(model.autoencoder.encode(torch.stack(pixels)))
-    return torch.cat(found)
+    latents, features, size = [], [], model.processor.image_size()
+    for start in range(0, len(blocks), _IMAGES):
+        images = [block.image for block in blocks[start : start + _IMAGES]]
+        found, seen = model.processor.encode_images(images, size, followed=followed)
+        latents.append(found)
+        features += [] if seen is None else [seen]
+    return torch.cat(latents), torch.cat(features) if features else None
 
 
 def _tokens(blocks: Sequence[TextBlock | None], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
@@ -143,7 +144,9 @@ def rows_of(columns: Columns, rows: Tensor) -> Columns:
             length = max(1, int(mask.sum(1).max()))
             cut: Segment = dataclasses.replace(segment, tokens=segment.tokens[rows, :length], mask=mask[:, :length])
         else:
-            cut = dataclasses.replace(segment, latents=segment.latents[rows], alive=segment.alive[rows])
+            features = None if segment.features is None else segment.features[rows]
+            latents, alive = segment.latents[rows], segment.alive[rows]
+            cut = dataclasses.replace(segment, latents=latents, alive=alive, features=features)
         if not cut.alive.any():
             break
         kept.append(cut)

@@ -46,7 +46,7 @@ def seen(leaf: Any) -> Any:
 class Calls:
     """A policy that notes its calls: the name of each, and what ``recorder`` recorded meanwhile."""
 
-    METHODS = ("extend_text", "extend_image", "velocity", "extend_codes")
+    METHODS = ("extend_text", "extend_image", "velocity", "extend_codes", "extend_features")
 
     def __init__(self, policy: Any, recorder: Recorder):
         self._policy, self._operations = policy, recorder.operations

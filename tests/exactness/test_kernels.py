@@ -21,29 +21,12 @@ from unigrpo.rollout.rollout import replay
 pytestmark = pytest.mark.no_cover
 
 
-class Looking(torch.nn.Module):
-    """What understands pictures: one product over channels."""
-
-    def __init__(self):
-        super().__init__()
-        self.project = Linear(3, 32)
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.project(latents.flatten(2).transpose(1, 2))
-
-
-def understanding():
-    policy = tiny.policy()
-    policy.understanding = Looking()
-    return policy
-
-
 POLICIES = {
     "flow": tiny.policy,
     "adaln": lambda: tiny.policy(time_conditioning="adaln", prediction="data"),
     "patches": lambda: tiny.policy(latent_patch_size=2, latent_size=(4, 4)),
     "plain": lambda: tiny.policy(qk_norm=False, num_key_value_heads=4),
-    "understanding": understanding,
+    "seeing": lambda: tiny.policy(vision_channels=3),
     "tokens": lambda: tiny.policy(code_levels=(3, 2, 2)),
 }
 EPISODES = {
@@ -56,6 +39,7 @@ EPISODES = {
 #: Every policy where it paints, every episode with both ways to paint, and both without guidance.
 WALKS = [
     *((policy, "single_round", True) for policy in POLICIES),
+    ("seeing", "editing", True),
     *((policy, episode, True) for policy in ("adaln", "tokens") for episode in EPISODES if episode != "single_round"),
     *((policy, "single_round", False) for policy in ("adaln", "tokens")),
 ]
@@ -64,7 +48,8 @@ WALKS = [
 def rules_of(policy: str, guided: bool, context_grad: bool = False):
     head = {"head": Tokens(), "dynamics": Ode(), "stochastic": ()} if policy == "tokens" else {"head": Flow()}
     guidance = Cfg(scale=2.0, renorm=True) if guided else CfgFree()
-    return spec(guidance=guidance, context_grad=context_grad, **head)
+    see = (lambda image: image.latents.flatten(2).transpose(1, 2)) if policy == "seeing" else None
+    return spec(guidance=guidance, context_grad=context_grad, see=see, **head)
 
 
 @pytest.mark.parametrize(("policy", "episode", "guided"), WALKS)

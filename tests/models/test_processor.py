@@ -49,6 +49,52 @@ def test_an_edit_gives_its_picture_and_then_its_instructions():
     assert [list(row) for row in zip(*texts, strict=True)] == [list(prompt.turns) for prompt in prompts]
 
 
+def seeing():
+    return StandardProcessor(MODEL.tokenizer, MODEL.autoencoder, PROCESSOR.grid, vision=tiny.Quarters())
+
+
+def test_given_images_are_seen_by_their_pixels_and_generated_ones_as_decoded():
+    prompts = [tests[0] for tests in Shapes("edits").prompts("test").values()]
+    processor, look = seeing(), tiny.Quarters()
+    source, *_ = processor.encode(prompts)
+    pixels = torch.stack([torch.from_numpy(prompt.images[0].pixels()) for prompt in prompts])
+    assert torch.equal(source.features, look(pixels))
+    again = processor.see(source)
+    assert torch.equal(again, look(MODEL.autoencoder.decode(source.latents)))
+    assert not torch.allclose(again, source.features, atol=1e-2)
+    assert PROCESSOR.see is None
+    assert PROCESSOR.encode(prompts)[0].features is None
+
+
+def test_what_rows_hold_that_are_over_is_not_decoded():
+    latents, alive = tiny.randn(2, 3, 4, 4), torch.tensor([True, False])
+    whole = seeing().see(ImageSegment((), latents, torch.ones_like(alive)))
+    latents[1] = torch.nan
+    part = seeing().see(ImageSegment((), latents, alive))
+    assert torch.equal(part[0], whole[0])
+    assert part.isfinite().all()
+
+
+def test_an_image_of_another_size_is_seen_as_it_is_painted():
+    """Fitted: the encoder sees what the autoencoder does."""
+    (prompt,) = [Prompt("a", "red", images=(Drawn(Scene(())),))]
+    source, _ = seeing().encode([prompt], 16, 24)
+    (pixels,) = (fitted(torch.from_numpy(image.pixels()), (16, 24)) for image in prompt.images)
+    assert torch.equal(source.features, tiny.Quarters()(pixels[None]))
+
+
+def test_a_vision_encoder_moves_with_the_processor():
+    moved = []
+
+    class Movable(tiny.Quarters):
+        def to(self, device):
+            moved.append(device)
+            return self
+
+    StandardProcessor(MODEL.tokenizer, MODEL.autoencoder, PROCESSOR.grid, vision=Movable()).to(torch.device("cpu"))
+    assert moved == [torch.device("cpu")]
+
+
 def segment_of(rows: list[tuple[list[str], str | None]], turn: int) -> TextSegment:
     ids = MODEL.tokenizer.words()
     closing = {"stop": [MODEL.tokenizer.eos], "image": [MODEL.tokenizer.start_of_image], "cut": [], None: []}

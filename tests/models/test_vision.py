@@ -12,7 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.models import tiny
+from unigrpo.checkpoints import digest
 from unigrpo.errors import ConfigError
+from unigrpo.models.mot import Mot, checkpoint
+from unigrpo.models.mot.checkpoint import MoTModel
 from unigrpo.models.vision import PREPROCESSOR, Preparation, VisionTower
 
 SIZES = {
@@ -104,6 +108,54 @@ def test_a_tower_is_written_as_it_is_read(folders, tmp_path):
     again = VisionTower(tmp_path)
     assert torch.equal(again(pixels), tower(pixels))
     assert again.preparation == tower.preparation
+
+
+@pytest.fixture(scope="module")
+def checkpoint_folder(folders, tmp_path_factory):
+    """A tiny model that sees through a tower."""
+    model, folder = tiny.model(vision_channels=16), tmp_path_factory.mktemp("checkpoint")
+    tower = VisionTower(folders["siglip"])
+    checkpoint.save(folder, MoTModel.of(model.policy, model.autoencoder, model.tokenizer, tower))
+    return folder
+
+
+def test_a_checkpoint_keeps_its_connector_and_its_tower(folders, checkpoint_folder):
+    model = checkpoint.load(str(checkpoint_folder))
+    pixels = grey(32, 32) / 127.5 - 1
+    assert torch.equal(model.processor.vision(pixels), VisionTower(folders["siglip"])(pixels))
+    weights = load_file(checkpoint_folder / "model.safetensors")
+    assert torch.equal(model.policy.connector.fc2.weight, weights["connector.fc2.weight"])
+    more = model.with_words(["xyzzy"], 0)
+    assert torch.equal(more.policy.connector.fc1.weight, weights["connector.fc1.weight"])
+    assert more.processor.vision is model.processor.vision
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", PREPROCESSOR])
+def test_the_tower_is_part_of_a_checkpoints_digest(checkpoint_folder, tmp_path, name):
+    folder = shutil.copytree(checkpoint_folder, tmp_path / "other")
+    before = digest(folder)
+    assert before == digest(checkpoint_folder)
+    (folder / "vision" / name).write_bytes((folder / "vision" / name).read_bytes() + b" ")
+    assert digest(folder) != before
+
+
+def test_a_checkpoint_whose_tower_and_connector_do_not_fit_is_refused(checkpoint_folder, tmp_path):
+    folder = shutil.copytree(checkpoint_folder, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"connector.fc1.weight": torch.zeros(32, 9)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config | {"vision_channels": 9}))
+    with pytest.raises(ConfigError, match=r"vision: has features of 16 channels, config\.json 9"):
+        Mot(str(folder)).load(torch.device("cpu"))
+    save_file({n: w for n, w in weights.items() if not n.startswith("connector")}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config | {"vision_channels": 0}))
+    with pytest.raises(ConfigError, match=r"vision would not be used: config\.json has no vision_ch"):
+        Mot(str(folder)).load(torch.device("cpu"))
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "model.safetensors")
+    shutil.rmtree(folder / "vision")
+    with pytest.raises(ConfigError, match=f"vision: expected the folder of a vision model .*{PREPROCESSOR}"):
+        Mot(str(folder)).load(torch.device("cpu"))
 
 
 @pytest.fixture

@@ -53,6 +53,18 @@ def words() -> Tokenizer:
     return Tokenizer.of_words(vocabulary())
 
 
+class Quarters:
+    """A vision encoder: the mean colour of each quarter of an image, as 4 features of 3 channels."""
+
+    channels = 3
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
+
+    def to(self, device: torch.device) -> Quarters:
+        return self
+
+
 def model(seed: int = 0, code_levels: tuple[int, ...] = (), **changes: Any) -> MoTModel:
     """A whole model for the world ``shapes``: 32-pixel pictures, latents of 4 x 4, or so many codes."""
     tokenizer = words()
@@ -68,7 +80,8 @@ def model(seed: int = 0, code_levels: tuple[int, ...] = (), **changes: Any) -> M
     autoencoder = QuantisedAutoencoder(code_levels, 8) if code_levels else TinyAutoencoder(channels=3, width=8)
     kind = {"code_levels": code_levels, "time_conditioning": "input" if code_levels else "adaln"}
     alive = policy(seed, **ids | kind, latent_size=(4, 4), **changes)
-    return MoTModel.of(alive, autoencoder.eval().requires_grad_(False), tokenizer)
+    vision = Quarters() if alive.connector is not None else None
+    return MoTModel.of(alive, autoencoder.eval().requires_grad_(False), tokenizer, vision)
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

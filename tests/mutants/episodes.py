@@ -17,6 +17,7 @@ TRAJECTORY = "unigrpo/rollout/trajectory.py"
 CONTEXT = "unigrpo/models/mot/context.py"
 CHECKPOINT = "unigrpo/models/mot/checkpoint.py"
 TRAINER = "unigrpo/training/trainer.py"
+FEATURES = "rollout/test_features"
 CONFORMANCE = nodes("models/test_conformance", "test_the_shipped_architecture_conforms")
 
 EPISODE_BUGS = (
@@ -166,5 +167,47 @@ EPISODE_BUGS = (
         "if not (self.config.evaluation.drift or self.is_penalised):",
         "if False:",
         nodes("models/test_composed", "test_a_reference_is_kept_only_where_it_is_wanted"),
+    ),
+    Bug(
+        "features that are not repeated with their group",
+        WALK,
+        "features=None if segment.features is None else segment.features.repeat_interleave(times, 0)",
+        "features=segment.features",
+        nodes(FEATURES, "test_given_features_are_repeated_with_their_image"),
+    ),
+    Bug(
+        "features that are read and not recorded",
+        WALK,
+        "            self.segments[-1] = image\n",
+        "",
+        nodes(FEATURES, "test_a_replay_reads_what_was_recorded_and_repeats_every_bit"),
+    ),
+    Bug(
+        "a replay that looks at images anew",
+        WALK,
+        "Rollout(policy, replace(spec, see=None), len",
+        "Rollout(policy, spec, len",
+        nodes(FEATURES, "test_a_replay_reads_what_was_recorded_and_repeats_every_bit"),
+    ),
+    Bug(
+        "a connector that learns only where images pass gradients",
+        WALK,
+        "self.train_text):\n            self.contexts = tuple(",
+        "self.spec.context_grad):\n            self.contexts = tuple(",
+        nodes(FEATURES, "test_the_connector_learns_from_texts_and_from_images_only_through_contexts_with_gradients"),
+    ),
+    Bug(
+        "given images seen as the autoencoder shows them",
+        PROCESSOR,
+        "features = self.vision(pixels) if",
+        "features = self.vision(self.autoencoder.decode(self.autoencoder.encode(pixels))) if",
+        nodes("models/test_processor", "test_given_images_are_seen_by_their_pixels_and_generated_ones_as_decoded"),
+    ),
+    Bug(
+        "features of the neighbour's image",
+        PROCESSOR,
+        "vision(self.autoencoder.decode(latents).float())",
+        "vision(self.autoencoder.decode(latents).float().roll(1, 0))",
+        nodes("models/test_processor", "test_given_images_are_seen_by_their_pixels_and_generated_ones_as_decoded"),
     ),
 )

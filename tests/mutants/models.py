@@ -27,6 +27,13 @@ MODEL_BUGS = (
         CONFORMANCE,
     ),
     Bug(
+        "features read by episodes that are over",
+        POLICY,
+        "alive[:, None].expand(-1, tokens.shape[1])",
+        "alive[:, None].expand(-1, tokens.shape[1]) | True",
+        nodes("models/test_understanding", "test_they_are_read_where_the_picture_was_made_and_nowhere_else"),
+    ),
+    Bug(
         "a row compared with itself in the batch",
         CHECKS,
         "probe.answers(alone, rows=one), strict=True",

@@ -15,6 +15,7 @@ from unigrpo.registry import nearest
 SHIPPED = Path(__file__).parent
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS, AUTOENCODER, VAE = "model.safetensors", "autoencoder.safetensors", "vae"
+VISION = "vision"
 #: File name -> the shipped checkpoint that has this file; so that the package holds every file once.
 SHARED = "shared.json"
 
@@ -101,12 +102,13 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the weights of a checkpoint.
+    """SHA-256 over the weights of a checkpoint, and over how its vision tower wants its images.
 
     Raises:
         ConfigError: the policy's weights cannot be read.
     """
-    others = (file_of(folder, AUTOENCODER), *sorted((folder / VAE).glob("*.safetensors")))
+    vision = [path for ending in ("json", "safetensors") for path in sorted((folder / VISION).glob(f"*.{ending}"))]
+    others = (file_of(folder, AUTOENCODER), *sorted((folder / VAE).glob("*.safetensors")), *vision)
     return digest_of_files([folder / WEIGHTS, *filter(Path.is_file, others)])
 
 

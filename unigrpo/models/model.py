@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from unigrpo.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,10 +23,23 @@ Painting = Literal["denoising", "tokens"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A policy, and what turns prompts into its tokens and latents, and those into texts and images."""
+    """A policy, and what turns prompts into its tokens and latents, and those into texts and images.
+
+    Raises:
+        ConfigError: the processor has a vision encoder whose features the policy cannot read.
+    """
 
     policy: Policy
     processor: Processor
+
+    def __post_init__(self) -> None:
+        from unigrpo.models.policy import VisionPolicy
+
+        if self.processor.see is not None and not isinstance(self.policy, VisionPolicy):
+            raise ConfigError(
+                f"{type(self.policy).__name__}: expected extend_features(context, features, alive), for its processor"
+                " has a vision encoder; write that method, or leave vision= out of the processor"
+            )
 
     def reference(self) -> Policy:
         """A frozen policy that computes what this one computes now; here a copy."""

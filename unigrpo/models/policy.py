@@ -8,7 +8,7 @@ members of a group, share it.  ``conformance/`` checks an adapter against what i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,19 @@ class Policy(Protocol[C]):
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
         """Take over the weights of :meth:`state_dict`."""
+        ...
+
+
+@runtime_checkable
+class VisionPolicy(Protocol[C]):
+    """What a processor with a vision encoder asks of a unified model besides: it reads features of images."""
+
+    def extend_features(self, context: C, features: Tensor, alive: Tensor) -> C:
+        """Append features [B, N, D] of the image that ends ``context``, in the rows where ``alive`` [B] is True.
+
+        They come directly after :meth:`Policy.extend_image`, or after the last code; the text policy reads them as it
+        reads a given text, and its loss trains what reads them.
+        """
         ...
 
 

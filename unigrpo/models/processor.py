@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -13,6 +13,7 @@ from unigrpo.errors import ConfigError
 from unigrpo.models.autoencoder import Autoencoder
 from unigrpo.models.template import ChatTemplate
 from unigrpo.models.tokenizer import Tokenizer
+from unigrpo.models.vision import VisionEncoder
 from unigrpo.rollout.decoded import DecodedEpisodes, End, ImagePart, TextPart
 from unigrpo.rollout.trajectory import ImageSegment, Segment, TextSegment, Trajectory
 
@@ -57,7 +58,15 @@ class Processor(Protocol):
         ...
 
     def encode(self, prompts: Sequence[Prompt], height: int = 0, width: int = 0) -> tuple[Segment, ...]:
-        """What the prompts give, one row each, in the order in which it is due; images in the size asked for."""
+        """What the prompts give, one row each, in the order in which it is due; images in the size asked for.
+
+        With a vision encoder the images have features of their own pixels.
+        """
+        ...
+
+    @property
+    def see(self) -> Callable[[ImageSegment], torch.Tensor] | None:
+        """What makes features [B, N, D] of generated images, from their decoded latents; None without an encoder."""
         ...
 
     def decode(self, trajectory: Trajectory) -> DecodedEpisodes:
@@ -89,7 +98,7 @@ class LatentGrid:
 
 
 class StandardProcessor:
-    """Translates by a tokenizer, an autoencoder and, if a model wants one, a chat template.
+    """Translates by a tokenizer, an autoencoder and, if a model wants them, a chat template and a vision encoder.
 
     A text block is framed by the tokenizer's bos and eos.  With a template a request is framed by that instead: it
     begins with the template's first token, and the template's last token is what a reply begins with.
@@ -99,15 +108,22 @@ class StandardProcessor:
         autoencoder: of images.
         grid: of the policy's latents.
         template: of requests.
+        vision: of images that the policy reads.
 
     Raises:
         ConfigError: the template gives no two tokens.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, autoencoder: Autoencoder, grid: LatentGrid, template: ChatTemplate | None = None
+        self,
+        tokenizer: Tokenizer,
+        autoencoder: Autoencoder,
+        grid: LatentGrid,
+        template: ChatTemplate | None = None,
+        vision: VisionEncoder | None = None,
     ):
         self.tokenizer, self.autoencoder, self.grid, self.template = tokenizer, autoencoder, grid, template
+        self.vision = vision
         self.device = torch.device("cpu")
         self._ids = SpecialIds(tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.start_of_image)
         if template is not None:
@@ -122,8 +138,9 @@ class StandardProcessor:
         return self._ids
 
     def to(self, device: torch.device) -> Self:
-        """Move the autoencoder, and what is made."""
+        """Move the autoencoder and the vision encoder, and what is made."""
         self.autoencoder = self.autoencoder.to(device)
+        self.vision = None if self.vision is None else self.vision.to(device)
         self.device = device
         return self
 
@@ -180,12 +197,36 @@ class StandardProcessor:
                 )
         return self.tokenizer.padded([row[1:-1] for row in rows])
 
-    @torch.no_grad()
     def _image(self, images: Sequence[ImageSource], size: tuple[int, int]) -> ImageSegment:
-        pixels = torch.stack([fitted(torch.from_numpy(image.pixels()), size) for image in images])
-        latents = self.autoencoder.encode(pixels.to(self.device))
+        latents, features = self.encode_images(images, size)
         alive = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
-        return ImageSegment((), latents, alive, given=True)
+        return ImageSegment((), latents, alive, given=True, features=features)
+
+    @torch.no_grad()
+    def encode_images(
+        self, images: Sequence[ImageSource], size: tuple[int, int], *, followed: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Latents [B, C, h, w] of images fitted to (H, W), and features [B, N, D] of the same pixels.
+
+        No features without a vision encoder, nor if nothing follows the images (``followed``): nobody would read them.
+        """
+        pixels = torch.stack([fitted(torch.from_numpy(image.pixels()), size) for image in images]).to(self.device)
+        features = self.vision(pixels) if followed and self.vision is not None else None
+        return self.autoencoder.encode(pixels), features
+
+    @property
+    def see(self) -> Callable[[ImageSegment], torch.Tensor] | None:
+        """What makes features of generated images; None without a vision encoder."""
+        vision = self.vision
+        if vision is None:
+            return None
+
+        @torch.no_grad()
+        def features_of(image: ImageSegment) -> torch.Tensor:
+            latents = image.latents.where(image.alive[:, None, None, None], 0.0)
+            return vision(self.autoencoder.decode(latents).float())
+
+        return features_of
 
     @torch.no_grad()
     def decode(self, trajectory: Trajectory) -> DecodedEpisodes:

@@ -5,15 +5,15 @@ replay advances over the recorded one.  Old log-probabilities, current ones and 
 the same operations on the same sizes, and the ratio before the first update is exactly 1.
 
 A text is sampled token by token against the cached context, then fed to the context afresh as one block, as BAGEL does.
-An image, given or generated, enters the context when something follows it.  Episodes of a batch may end at different
-times: the rows that are over stay in the batch, masked.
+An image, given or generated, enters the context when something follows it, and with it what a vision encoder sees in
+it.  Episodes of a batch may end at different times: the rows that are over stay in the batch, masked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from unigrpo.rollout.trajectory import Cost, ImageSegment, Score, Segment, TextS
 if TYPE_CHECKING:
     from unigrpo.flow.dynamics import Dynamics
     from unigrpo.flow.guidance import Guidance
-    from unigrpo.models.policy import Context, Policy
+    from unigrpo.models.policy import Context, Policy, VisionPolicy
     from unigrpo.rollout.heads.head import ImageHead
 
 #: The segments that the contexts of a guidance's branches cover.
@@ -53,6 +53,8 @@ class RolloutSpec:
             modality of text it always does.
         update: number of the update, for episodes that change from one to the next.
         prompt: token id that begins a given text block, where that is another than ``bos``.
+        see: what makes the features of a generated image when it enters the context; None without a vision encoder,
+            and in a replay, which reads the recorded ones.
     """
 
     points: Tensor
@@ -69,6 +71,7 @@ class RolloutSpec:
     context_grad: bool = False
     update: int = 0
     prompt: int | None = None
+    see: Callable[[ImageSegment], Tensor] | None = None
 
     def cross_modal_context(self, context: Context) -> Context:
         """``context`` as the other modality sees it: gradients pass only with ``context_grad``."""
@@ -121,6 +124,7 @@ class Rollout:
         alive: [rows] bool, which episodes go on.
         turn: number of the turn, which episodes count.
         pending_image: an image that is to enter the contexts when something follows it, as that costs a forward pass.
+        pending_features: an image whose features are to enter then, behind it.
         cost: of the work so far.
     """
 
@@ -135,6 +139,7 @@ class Rollout:
         self.alive = torch.ones(batch, dtype=torch.bool, device=policy.device)
         self.turn = 0
         self.pending_image: ImageSegment | None = None
+        self.pending_features: ImageSegment | None = None
         self.cost = Cost()
 
     @property
@@ -228,16 +233,22 @@ class Rollout:
     def _record(self, segment: Segment, score: Score, *, pending_image: bool = False) -> None:
         self.segments.append(segment)
         self.scores.append(score)
-        self.pending_image = segment if pending_image and isinstance(segment, ImageSegment) else None
+        self.pending_features = segment if isinstance(segment, ImageSegment) else None
+        self.pending_image = self.pending_features if pending_image else None
 
     def _part(self, segment: Segment) -> None:
         if segment.rows != self.rows:
             self.repeat(segment.rows // self.rows)
 
     def _encode_pending_image(self) -> None:
-        image, self.pending_image = self.pending_image, None
-        if image is None:
-            return
+        image, seen = self.pending_image, self.pending_features
+        self.pending_image = self.pending_features = None
+        if image is not None:
+            self._enter_image(image)
+        if seen is not None:
+            self._enter_features(seen)
+
+    def _enter_image(self, image: ImageSegment) -> None:
         before = tuple(context for context, covers in zip(self.contexts, self._cover_images, strict=True) if covers)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.context_grad):
             contexts, cost = self.spec.head.encode(self.policy, self.spec, before, image)
@@ -250,6 +261,23 @@ class Rollout:
             for covers, context in zip(self._cover_images, self.contexts, strict=True)
         )
         self.cost += cost
+
+    def _enter_features(self, image: ImageSegment) -> None:
+        """Let the text policy read what a vision encoder sees in the image before, if there is one."""
+        if image.features is None and self.spec.see is not None:
+            image = replace(image, features=self.spec.see(image))
+            self.segments[-1] = image
+        if image.features is None:
+            return
+        # As of latents: what rows hold whose episode is over means nothing, and may be NaN.
+        features = image.features.where(image.alive[:, None, None], 0.0)
+        reader = cast("VisionPolicy", self.policy)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_text):
+            self.contexts = tuple(
+                reader.extend_features(context, features, image.alive) if covers else context
+                for covers, context in zip(self._cover_images, self.contexts, strict=True)
+            )
+        self.cost += Cost(tokens=int(image.alive.sum()) * features.shape[1] * sum(self._cover_images))
 
     def _go_on(self, contexts: Sequence[Context], cost: Cost) -> None:
         """Go on with the contexts as a head left them, in those that cover images."""
@@ -299,7 +327,10 @@ def _repeated(segment: Segment, times: int) -> Segment:
             segment, tokens=segment.tokens.repeat_interleave(times, 0), mask=segment.mask.repeat_interleave(times, 0)
         )
     return replace(
-        segment, latents=segment.latents.repeat_interleave(times, 0), alive=segment.alive.repeat_interleave(times, 0)
+        segment,
+        latents=segment.latents.repeat_interleave(times, 0),
+        alive=segment.alive.repeat_interleave(times, 0),
+        features=None if segment.features is None else segment.features.repeat_interleave(times, 0),
     )
 
 
@@ -311,7 +342,7 @@ def replay(
     The caller's grad mode holds; gradients flow through text blocks only with ``train_text``.  Without ``images`` their
     steps are left out (the score is None), which saves the velocities.
     """
-    rollout = Rollout(policy, spec, len(trajectory.prompts), train_text=train_text)
+    rollout = Rollout(policy, replace(spec, see=None), len(trajectory.prompts), train_text=train_text)
     for segment in trajectory.segments:
         if images or isinstance(segment, TextSegment):
             rollout.replay(segment)

@@ -186,5 +186,6 @@ class Evaluator:
             temperature=settings.temperature,
             head=self.config.image_head,
             latent_shape=self.processor.latent_shape(sampler.height, sampler.width),
+            see=self.processor.see,
             **dataclasses.asdict(self.processor.ids),
         )

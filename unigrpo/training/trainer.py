@@ -133,6 +133,7 @@ class Trainer:
             latent_shape=processor.latent_shape(config.sampler.height, config.sampler.width),
             context_grad=config.optim.context_grad,
             update=update,
+            see=processor.see,
             **dataclasses.asdict(processor.ids),
         )
 

@@ -1,4 +1,7 @@
-"""A model on disk: a folder of config.json, tokenizer.json, model.safetensors and autoencoder.safetensors."""
+"""A model on disk: a folder of config.json, tokenizer.json, model.safetensors and autoencoder.safetensors.
+
+With ``vision_channels`` in its configuration it has a folder ``vision/`` of a vision tower too.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialise
 
-from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHARED, TOKENIZER, VAE, WEIGHTS, file_of, folder_of
+from unigrpo.checkpoints import AUTOENCODER, CONFIG, SHARED, TOKENIZER, VAE, VISION, WEIGHTS, file_of, folder_of
 from unigrpo.errors import ConfigError
 from unigrpo.models.autoencoder import Autoencoder, DiffusersAutoencoder, TinyAutoencoder
 from unigrpo.models.model import LoadedModel
@@ -20,6 +23,7 @@ from unigrpo.models.mot.policy import MoTPolicy
 from unigrpo.models.processor import LatentGrid, StandardProcessor
 from unigrpo.models.quantised import QuantisedAutoencoder
 from unigrpo.models.tokenizer import Tokenizer
+from unigrpo.models.vision import VisionEncoder, VisionTower
 
 #: Weights with one row per word.
 _BY_WORD = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
@@ -28,17 +32,33 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class MoTModel(LoadedModel):
-    """A mixture of transformers with its processor."""
+    """A mixture of transformers with its processor.
+
+    Raises:
+        ConfigError: of a vision encoder and the connector behind it one is missing.
+    """
 
     policy: MoTPolicy
     processor: StandardProcessor
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.policy.connector is None) != (self.processor.vision is None):
+            has, lacks = "a connector", "the processor has no vision encoder to feed it"
+            if self.policy.connector is None:
+                has, lacks = "no connector", "the processor has a vision encoder"
+            raise ConfigError(
+                f"vision_channels={self.policy.config.vision_channels}: the policy has {has}, but {lacks}"
+            )
+
     @classmethod
-    def of(cls, policy: MoTPolicy, autoencoder: Autoencoder, tokenizer: Tokenizer) -> MoTModel:
+    def of(
+        cls, policy: MoTPolicy, autoencoder: Autoencoder, tokenizer: Tokenizer, vision: VisionEncoder | None = None
+    ) -> MoTModel:
         """From its parts."""
         config = policy.config
         grid = LatentGrid(*policy.latent_shape, config.latent_patch_size, config.max_latent_size)
-        return cls(policy, StandardProcessor(tokenizer, autoencoder, grid))
+        return cls(policy, StandardProcessor(tokenizer, autoencoder, grid, vision=vision))
 
     @property
     def autoencoder(self) -> Autoencoder:
@@ -65,7 +85,7 @@ class MoTModel(LoadedModel):
             fresh = torch.randn(len(new), old.shape[1], generator=drawn) * old.std().cpu()
             weights[name] = torch.cat((old, fresh.to(old)))
         policy.load_state_dict(weights)
-        larger = MoTModel.of(policy.to(self.policy.device).eval(), self.autoencoder, tokenizer)
+        larger = MoTModel.of(policy.to(self.policy.device).eval(), self.autoencoder, tokenizer, self.processor.vision)
         larger.processor.to(self.policy.device)
         return larger
 
@@ -104,9 +124,22 @@ def load(checkpoint: str, device: torch.device = _CPU, dtype: torch.dtype | None
         tokenizer.check_ids(ids, config.vocab_size)
     except ValueError as error:
         raise ValueError(f"{file_of(folder, TOKENIZER)}: does not fit {folder / CONFIG} ({error})") from error
-    model = MoTModel.of(policy.eval(), autoencoder.eval().requires_grad_(False), tokenizer)
+    vision = _vision(folder, config.vision_channels)
+    model = MoTModel.of(policy.eval(), autoencoder.eval().requires_grad_(False), tokenizer, vision)
     model.processor.to(device)
     return model
+
+
+def _vision(folder: Path, channels: int) -> VisionTower | None:
+    """The tower of a checkpoint whose policy reads features of so many channels."""
+    if not channels:
+        if (folder / VISION).is_dir():
+            raise ValueError(f"{folder / VISION} would not be used: {CONFIG} has no vision_channels")
+        return None
+    tower = VisionTower(folder / VISION)
+    if tower.channels != channels:
+        raise ValueError(f"{folder / VISION}: has features of {tower.channels} channels, {CONFIG} {channels}")
+    return tower
 
 
 def save(folder: Path, model: MoTModel) -> None:
@@ -122,6 +155,9 @@ def save(folder: Path, model: MoTModel) -> None:
         assert isinstance(autoencoder, TinyAutoencoder)
         _write(folder / AUTOENCODER, autoencoder)
     model.tokenizer.save(folder / TOKENIZER)
+    if (vision := model.processor.vision) is not None:
+        assert isinstance(vision, VisionTower)
+        vision.save(folder / VISION)
 
 
 def _write(path: Path, module: torch.nn.Module) -> None:

@@ -40,6 +40,8 @@ class MoTConfig:
         code_levels: levels of each latent channel of a quantised autoencoder, whose codes the policy then paints one by
             one; empty for a policy that paints by flow matching, to which alone the switches on time and prediction
             apply.
+        vision_channels: D of the features of a vision encoder, which a connector maps to tokens that the text expert
+            reads behind the image; 0 for a policy that reads latents alone.
         prediction: what the image head returns: ``"velocity"`` (BAGEL) or ``"data"``, the clean latents, from which the
             velocity is ``(x - x0) / t``.
         bos_token_id: begins every text block.
@@ -64,6 +66,7 @@ class MoTConfig:
     latent_size: tuple[int, int] = (4, 4)
     time_conditioning: str = "input"
     code_levels: tuple[int, ...] = ()
+    vision_channels: int = 0
     prediction: str = "velocity"
     bos_token_id: int = 1
     eos_token_id: int = 2

@@ -62,6 +62,18 @@ class LatentPositions(nn.Module):
         return self.pos_embed[(row[:, None] * self.side + column).flatten()]
 
 
+class Connector(nn.Module):
+    """Features of a vision encoder to tokens of the text expert: BAGEL's MLP of two layers."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.fc1, self.act, self.fc2 = Linear(channels, width), nn.GELU("tanh"), Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, N, D] -> [B, N, hidden]."""
+        return self.fc2(self.act(self.fc1(features)))
+
+
 def pack(latents: Tensor, patch: int) -> Tensor:
     """Latent map [B, C, H, W] -> tokens [B, N, patch * patch * C], patches row by row, channel fastest inside."""
     b, c, h, w = latents.shape
@@ -81,9 +93,8 @@ class MoTPolicy(nn.Module):
 
     Attributes:
         config: its sizes and switches.
-        understanding: what looks at a clean picture besides the generation expert: latents [B, C, H, W] -> tokens
-            [B, n, hidden] that the text expert reads, as those of BAGEL's ViT and its connector; the tiny model has
-            none.
+        connector: features [B, N, D] of a vision encoder -> tokens [B, N, hidden] that the text expert reads behind a
+            picture; None for a policy that reads latents alone.
     """
 
     def __init__(self, config: MoTConfig):
@@ -100,7 +111,7 @@ class MoTPolicy(nn.Module):
             self.vae2llm = Linear(config.token_channels, width)
             self.llm2vae = Linear(width, config.token_channels)
         self.latent_pos_embed = LatentPositions(config.max_latent_size, width)
-        self.understanding: nn.Module | None = None
+        self.connector: nn.Module | None = Connector(config.vision_channels, width) if config.vision_channels else None
         self.apply(self._init_weights)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -162,16 +173,18 @@ class MoTPolicy(nn.Module):
         time = torch.zeros(latents.shape[0], device=latents.device)
         _, (keys, values), seen = self._image_block(context, latents, time)
         valid = alive[:, None].expand(-1, seen - context.valid.shape[1])
-        grown = MoTContext(keys, values, torch.cat((context.valid, valid), 1), context.position + alive)
-        return grown if self.understanding is None else self._extend_features(grown, self.understanding(latents), alive)
+        return MoTContext(keys, values, torch.cat((context.valid, valid), 1), context.position + alive)
 
-    def _extend_features(self, context: MoTContext, features: Tensor, alive: Tensor) -> MoTContext:
-        """Append features [B, n, hidden] of a picture: all see each other, at one position of their own."""
-        valid = torch.cat((context.valid, alive[:, None].expand(-1, features.shape[1])), 1)
+    def extend_features(self, context: MoTContext, features: Tensor, alive: Tensor) -> MoTContext:
+        """Append features [B, N, D] of a picture: all see each other, at one position of their own."""
+        assert self.connector is not None, "no connector: the configuration has vision_channels=0"
+        # As the embeddings of words: in the weights' dtype, also under autocast.
+        tokens = self.connector(features.to(self.dtype)).to(self.dtype)
+        valid = torch.cat((context.valid, alive[:, None].expand(-1, tokens.shape[1])), 1)
         # Rows without the picture look too: softmax over nothing would be NaN, and nothing reads their state.
         seen = torch.cat((context.valid, torch.ones_like(valid[:, context.valid.shape[1] :])), 1)[:, None]
-        position = context.position[:, None].expand(-1, features.shape[1])
-        _, _, extended = self._walk_layers(context, features, None, None, position, seen)
+        position = context.position[:, None].expand(-1, tokens.shape[1])
+        _, _, extended = self._walk_layers(context, tokens, None, None, position, seen)
         return MoTContext(*extended, valid, context.position + alive)
 
     def velocity(self, context: MoTContext, x: Tensor, t: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def _by_tokens(base: MoTModel, config: CheckpointRecipe, autoencoder: TinyAutoen
     policy = MoTPolicy(MoTConfig.from_dict(sizes))
     known = policy.state_dict()
     policy.load_state_dict(known | {name: w for name, w in base.policy.state_dict().items() if name in known})
-    return MoTModel.of(policy, autoencoder, base.tokenizer)
+    return MoTModel.of(policy, autoencoder, base.tokenizer, base.processor.vision)
 
 
 def make(config: CheckpointRecipe) -> tuple[MoTModel, JsonObject]:
