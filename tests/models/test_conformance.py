@@ -9,7 +9,8 @@ import torch
 
 from tests.models import tiny
 from unigrpo.models import LoadedModel, Model
-from unigrpo.models.conformance import assert_model_conforms, assert_policy_conforms
+from unigrpo.models.conformance import assert_model_conforms, assert_policy_conforms, context
+from unigrpo.models.conformance.probe import Probe
 from unigrpo.models.mot.policy import MoTPolicy
 
 PROMPTS = ("a photo of a red circle", "a blue square")
@@ -157,6 +158,52 @@ def unconnected(self, context, x, t):
 def test_what_is_broken_is_named_and_why_it_matters(methods, said):
     with pytest.raises(AssertionError, match=said):
         check(broken(**methods))
+
+
+def seeing(extend_features=MoTPolicy.extend_features) -> LoadedModel:
+    """A tiny model with a vision encoder."""
+    model = tiny.model(vision_channels=3)
+    model.policy.__class__ = type("Seeing", (MoTPolicy,), {"extend_features": extend_features})
+    return model
+
+
+def test_a_policy_that_reads_features_conforms():
+    model = seeing()
+    assert_policy_conforms(model.policy, model.processor, PROMPTS)
+
+
+def looks_at_all(self, context, features, alive):
+    return MoTPolicy.extend_features(self, context, features, torch.ones_like(alive))
+
+
+def mixes_rows(self, context, features, alive):
+    return MoTPolicy.extend_features(self, context, features + features.mean(0), alive)
+
+
+def looks_away(self, context, features, alive):
+    return MoTPolicy.extend_features(self, context, torch.zeros_like(features), alive)
+
+
+def looks_in_place(self, context, features, alive):
+    longer = MoTPolicy.extend_features(self, context, features, alive)
+    context.position.copy_(longer.position)
+    return longer
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (looks_at_all, "extend_features: a row without the image"),
+        (mixes_rows, "extend_features: a row whose neighbour has other ones"),
+        (looks_away, "logits do not depend on the features"),
+        (looks_in_place, "the context that features were appended to is another"),
+    ],
+)
+def test_features_that_are_read_wrongly_are_found(broken, said):
+    model = seeing(broken)
+    probe = Probe(model, PROMPTS, ("text", "image"))
+    with pytest.raises(AssertionError, match=said):
+        context.features(probe)
 
 
 def test_a_context_that_loses_its_rows_is_found(monkeypatch):

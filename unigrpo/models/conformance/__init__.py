@@ -32,6 +32,7 @@ _CHECKS = (
     context.contexts_stay,
     context.laws_of_contexts,
     context.masked_rows,
+    context.features,
     context.rows_alone,
     context.blocks,
     training.modes,

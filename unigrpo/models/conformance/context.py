@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import cast
 
 import torch
 
 from unigrpo.models.conformance.expect import close, demand, equal, same
 from unigrpo.models.conformance.probe import Probe
+from unigrpo.models.policy import VisionPolicy
 from unigrpo.models.processor import StandardProcessor
 
 
@@ -138,6 +140,35 @@ def masked_rows(probe: Probe) -> None:
         close(f"a row without the {what}", mine, theirs, why)
         first, kept = (policy.velocity(c, x, t)[0] for c in (extended, context))
         demand(not torch.equal(first, kept), f"velocity: does not depend on the {what} before")
+
+
+@torch.no_grad()
+def features(probe: Probe) -> None:
+    """What a vision encoder sees is read, by the rows that have the image alone, in a context of its own."""
+    if probe.features is None:
+        return
+    same("see: dimensions and rows of the features [B, N, D]", (probe.features.dim(), len(probe.features)), (3, 2))
+    policy, reader = probe.policy, cast("VisionPolicy", probe.policy)
+    row = probe.every.clone()
+    row[1] = False
+    _, context = probe.read()
+    image = policy.extend_image(context, probe.latents, row)
+    before = probe.answers(image)
+    seen = reader.extend_features(image, probe.features, row)
+    why = "build a new one, change none in place"
+    equal("the context that features were appended to is another", before, probe.answers(image), why)
+    other = probe.features.clone()
+    other[0] += 1
+    both = probe.show(context)
+    changed = reader.extend_features(policy.extend_image(context, probe.latents, probe.every), other, probe.every)
+    index, one = probe.every.nonzero()[1], slice(1, 2)
+    why = "features belong to one image of one episode"
+    for what, *pair in (("without the image", seen, image), ("whose neighbour has other ones", both, changed)):
+        mine, theirs = (probe.answers(found.rows(index), rows=one) for found in pair)
+        for a, b in zip(mine, theirs, strict=True):
+            close(f"extend_features: a row {what}", a, b, why)
+    read, unread = (policy.extend_text(found, probe.tokens, probe.mask)[0][0] for found in (both, changed))
+    demand(not torch.equal(read, unread), "extend_features: logits do not depend on the features; nothing reads them")
 
 
 @torch.no_grad()

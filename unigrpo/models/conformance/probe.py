@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,11 @@ from unigrpo.flow.guidance import Cfg
 from unigrpo.flow.schedule import time_points
 from unigrpo.models.conformance.expect import demand
 from unigrpo.models.model import LoadedModel
-from unigrpo.models.policy import Context, Modality, Policy
+from unigrpo.models.policy import Context, Modality, Policy, VisionPolicy
 from unigrpo.noise import EpisodeDraws, normal
 from unigrpo.rollout.heads import Flow
 from unigrpo.rollout.rollout import Rollout, RolloutSpec
-from unigrpo.rollout.trajectory import TextSegment, Trajectory
+from unigrpo.rollout.trajectory import ImageSegment, TextSegment, Trajectory
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
 _T = 0.6
@@ -36,6 +37,7 @@ class Probe:
         latents: [2, C, H, W] clean ones.
         t: 0-d.
         every: [2] bool, both rows.
+        features: [2, N, D] of the clean images; None without a vision encoder.
     """
 
     def __init__(self, loaded: LoadedModel, prompts: tuple[str, str], modalities: Sequence[Modality]):
@@ -59,11 +61,22 @@ class Probe:
         self.x, self.latents = (normal([(name, row) for row in range(2)], self.shape).to(device) for name in "xl")
         self.t = torch.tensor(_T, device=device)
         self.every = torch.ones(2, dtype=torch.bool, device=device)
+        see = processor.see
+        self.features = None if see is None else see(ImageSegment((), self.latents, self.every))
 
     def read(self, policy: Policy | None = None) -> tuple[Tensor, Context]:
         """The prompts."""
         policy = policy or self.policy
         return policy.extend_text(policy.start(2), self.tokens, self.mask)
+
+    def show(self, context: Context, policy: Policy | None = None, rows: slice = slice(None)) -> Context:
+        """``context`` of ``rows`` with their images, and with the features of those if there are any."""
+        policy = policy or self.policy
+        alive = self.every[rows]
+        longer = policy.extend_image(context, self.latents[rows], alive)
+        if self.features is None:
+            return longer
+        return cast("VisionPolicy", policy).extend_features(longer, self.features[rows], alive)
 
     def answers(self, context: Context, policy: Policy | None = None, rows: slice = slice(None)) -> list[Tensor]:
         """What a policy makes of a context: a velocity, and logits of a text, before and after an image.
@@ -76,8 +89,7 @@ class Probe:
         policy = policy or self.policy
         tokens, mask = self.tokens[rows], self.mask[rows]
         logits, _ = policy.extend_text(context, tokens, mask)
-        longer = policy.extend_image(context, self.latents[rows], self.every[rows])
-        later, _ = policy.extend_text(longer, tokens, mask)
+        later, _ = policy.extend_text(self.show(context, policy, rows), tokens, mask)
         return [policy.velocity(context, self.x[rows], self.t), logits[mask], later[mask]]
 
     def thaw(self) -> None:
@@ -98,7 +110,15 @@ class Probe:
         """Prompt, text, image, text, image of two episodes for each prompt, guided."""
         ids = asdict(self.processor.ids)
         spec = RolloutSpec(
-            time_points(3), FlowSde(), (0, 1), Cfg(2.0), 1.0, head=Flow(), latent_shape=self.shape, **ids
+            time_points(3),
+            FlowSde(),
+            (0, 1),
+            Cfg(2.0),
+            1.0,
+            head=Flow(),
+            latent_shape=self.shape,
+            see=self.processor.see,
+            **ids,
         )
         rollout, draws = Rollout(self.policy, spec, 2), EpisodeDraws(("conformance",), self.prompts, 2)
         with torch.no_grad():
