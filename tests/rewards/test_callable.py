@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import pytest
 import torch
@@ -40,6 +41,10 @@ def huge(images, prompts, texts, **meta):
     return [1.0, 1e39]
 def leaves(images, prompts, texts, **meta):
     raise SystemExit(0)
+def offset(images, prompts, texts, **meta):
+    return [1e9 + 0.1 * row for row in range(len(images))]
+def part_offset(images, prompts, texts, **meta):
+    return [1e9 + row * {"a cat": 0.1, "a dog": 1000.0}[prompt] for row, prompt in enumerate(prompts)]
 def few(images):
     return [0.0] * len(images)
 def no_meta(images, prompts, texts):
@@ -77,6 +82,27 @@ def episodes() -> DecodedEpisodes:
             ImagePart(pixels / 2, [True, False], given=False, turn=1),
         ),
     )
+
+
+def groups(size: int) -> DecodedEpisodes:
+    """Groups of two prompts, an image each."""
+    prompts = [Prompt("a", "a cat")] * size + [Prompt("b", "a dog")] * size
+    image = ImagePart(torch.zeros(2 * size, 3, 4, 4), [True] * 2 * size, given=False, turn=0)
+    return DecodedEpisodes(prompts, (image,))
+
+
+def test_rewards_that_differ_only_beyond_fp32_are_said_to_teach_nothing(mine):
+    said = r"reward\.path=my_rewards:offset: .* differ, but not in fp32.* subtract what they have in common"
+    with pytest.warns(RuntimeWarning, match=said):
+        found = CallableReward("my_rewards:offset")(groups(2))
+    assert len(found.outcome.unique()) == 1
+
+
+@pytest.mark.parametrize(("name", "size"), [("part_offset", 2), ("offset", 1), ("score", 2)])
+def test_nothing_is_said_where_some_group_differs_or_none_does(mine, name, size):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CallableReward(f"my_rewards:{name}")(groups(size))
 
 
 def test_it_sees_images_prompts_texts_and_what_else_is_known(mine):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import traceback
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +125,16 @@ class CallableReward(ImageReward):
             where = _line_of(error, function)
             raise RewardError(f"reward.path={self.path}: raised {type(error).__name__}: {error}{where}") from error
         values = self._each(found, len(images))
-        return torch.tensor([self._number(value, row, prompts[row]) for row, value in enumerate(values)])[:, None]
+        numbers = [self._number(value, row, prompts[row]) for row, value in enumerate(values)]
+        scores = torch.tensor(numbers)
+        if _rounded_away(numbers, scores.tolist(), [prompt.key for prompt in episodes.prompts]):
+            warnings.warn(
+                f"reward.path={self.path}: the rewards of each group differ, but not in fp32, in which they are kept"
+                " with 7 digits: nothing is learnt from them; subtract what they have in common",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return scores[:, None]
 
     def _each(self, found: Sequence[float], count: int) -> list[float]:
         try:
@@ -145,6 +156,15 @@ class CallableReward(ImageReward):
                 f" of the prompt {prompt!r:.80}"
             )
         return number
+
+
+def _rounded_away(exact: Sequence[float], kept: Sequence[float], keys: Sequence[str]) -> bool:
+    """Whether the rewards of every group, the rows of one key, differ, and in none of them as they are kept."""
+    groups: dict[str, tuple[set[float], set[float]]] = defaultdict(lambda: (set(), set()))
+    for one, rounded, key in zip(exact, kept, keys, strict=True):
+        groups[key][0].add(one)
+        groups[key][1].add(rounded)
+    return all(len(before) > len(after) == 1 for before, after in groups.values())
 
 
 def _takes(function: RewardFunction) -> bool:
