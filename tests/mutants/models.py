@@ -41,6 +41,13 @@ MODEL_BUGS = (
         BROKEN,
     ),
     Bug(
+        "a row without features compared with itself",
+        CHECKS,
+        '("without the image", seen, image)',
+        '("without the image", seen, seen)',
+        nodes("models/test_conformance", "test_features_that_are_read_wrongly_are_found"),
+    ),
+    Bug(
         "a block compared with itself",
         CHECKS,
         "one, context = policy.extend_text(context, probe.tokens[:, k : k + 1], probe.mask[:, k : k + 1])",
