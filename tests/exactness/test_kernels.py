@@ -38,8 +38,8 @@ EPISODES = {
 }
 #: Every policy where it paints, every episode with both ways to paint, and both without guidance.
 WALKS = [
-    *((policy, "single_round", True) for policy in POLICIES),
-    ("seeing", "editing", True),
+    *((policy, "single_round", True) for policy in POLICIES if policy != "seeing"),
+    ("seeing", "editing", True),  # features are read where something follows an image
     *((policy, episode, True) for policy in ("adaln", "tokens") for episode in EPISODES if episode != "single_round"),
     *((policy, "single_round", False) for policy in ("adaln", "tokens")),
 ]
