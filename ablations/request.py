@@ -34,6 +34,7 @@ RESERVED = {
     "rerun": "missing (default), failed (those too), all (done ones too, from the start), none (report only)",
     "only": "run only the cells whose arm:seed matches this glob",
     "action": "run (default), plan, status, report, cancel, explain, gc or doctor",
+    "fail_if": "with action=report: exit code 4 if it holds, such as fail_if='geneval/strict<-0.01 or failed>0'",
     "root": "folder of cells, sweeps and mlflow.db (default: runs)",
     "tracker": "mlflow (default) or none",
     "budget": "budget.gpu_hours=8, budget.cells=12, budget.wall=2h: start no cell that would go beyond",
@@ -55,6 +56,7 @@ EXIT_CODES = """exit codes:
   1    some cells failed or are missing, a folder could not be written, or the report failed
   2    a mistake in the command or the grid; nothing was run
   3    the budget is used up and cells are left
+  4    the condition of fail_if holds
   130  interrupted: cells were checkpointed, the same command goes on"""
 
 
@@ -71,6 +73,8 @@ class Request:
     dry_run: bool
     """Whether to touch nothing."""
     budget: Budget
+    fail_if: str
+    """When ``action=report`` is a failure; empty for never."""
     root: Path
     tracker: str
     overrides: tuple[str, ...]
@@ -111,6 +115,8 @@ def read(arguments: Sequence[str]) -> Request:
         grid = dataclasses.replace(grid, primary=_primary(values["primary"]))
     if "margin" in values:
         grid = dataclasses.replace(grid, margin=_margin(values["margin"]))
+    if "fail_if" in values and values.get("action") != "report":
+        raise ConfigError("fail_if: goes with action=report")
     return Request(
         grid=grid,
         seeds=_seeds(values["seeds"], grid.seeds) if "seeds" in values else None,
@@ -120,6 +126,7 @@ def read(arguments: Sequence[str]) -> Request:
         action=values.get("action", "run"),
         dry_run=_flag("dry_run", values.get("dry_run", "false")),
         budget=Budget.read(budget),
+        fail_if=values.get("fail_if", ""),
         root=_root(values.get("root", "runs"), values.get("tracker", "mlflow")),
         tracker=values.get("tracker", "mlflow"),
         overrides=tuple(overrides),

@@ -30,7 +30,7 @@ from unigrpo import console, surroundings
 from unigrpo.errors import ConfigError
 from unigrpo.io import read_json, write_json
 
-DONE, INCOMPLETE, MISTAKE, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, INCOMPLETE, MISTAKE, OVER_BUDGET, BROKEN_CONDITION, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 #: Actions that ask a launcher for something.
 _OF_THE_LAUNCHER = ("run", "plan", "doctor")
@@ -197,12 +197,26 @@ def _look(request: Request, plan: Plan, cells: list[Cell], command: str, runner:
     elif action == "cancel" and not request.dry_run:
         print(actions.cancel(plan, cells, root))
     elif action == "report" and not request.dry_run:
-        report = _report(root, write_sweep(root, plan, command), anew=True)
+        folder = write_sweep(root, plan, command)
+        report = _report(root, folder, anew=True)
         print(f"report: {report}")
-        return DONE if report else INCOMPLETE
+        return _gate(folder, request.fail_if) if report else INCOMPLETE
     else:
         print(actions.plan_text(plan, cells, root, request.launcher))
     return DONE
+
+
+def _gate(folder: Path, fail_if: str) -> int:
+    """The exit code of a report under a condition."""
+    from reports.gate import GateError, broken
+
+    try:
+        reasons = broken(folder, fail_if)
+    except GateError as error:
+        raise ConfigError(str(error)) from error
+    for reason in reasons:
+        print(f"fail_if: {reason}", file=sys.stderr)
+    return BROKEN_CONDITION if reasons else DONE
 
 
 def _run(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from reports import declaration, statistics
+from reports import declaration, simulated, statistics
 from reports.findings import Family
 from reports.gaps import first, gaps, machines, name
 from reports.metrics import p_value
@@ -21,6 +21,10 @@ _UNEQUAL_COMPUTE = 0.1
 _HALF_WIDTH = 0.1
 #: With fewer prompts that half-width can be larger.
 _ENOUGH_PROMPTS = math.ceil((1.96 * 0.5 / _HALF_WIDTH) ** 2)
+
+#: A run has collapsed that is this many standard deviations below the median of its arm, as the median deviation gives
+#: them (the factor of a normal distribution).
+_FAR, _MAD = 6.0, 1.4826
 
 #: Share of texts that may be cut off at their limit without a warning.
 _CUT = 0.1
@@ -36,6 +40,7 @@ def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[
     yield from declaration.warnings(sweep)
     yield from _cell_warnings(sweep)
     yield from _failure_rates(sweep)
+    yield from _collapse_warnings(sweep)
     yield from gaps(sweep)
     yield from machines(sweep, families)
     yield from _prompt_warnings(sweep)
@@ -112,6 +117,26 @@ def _failure_rates(sweep: Sweep) -> Iterator[str]:
     yield (
         f"Failed cells, against {sum(usual)} of {len(usual)} of {sweep.baseline}, by Fisher's exact test without"
         f" correction: {listed}. Means are over the cells that survived."
+    )
+
+
+def _collapse_warnings(sweep: Sweep) -> Iterator[str]:
+    """Runs far below the others of their arm, which no test of a few seeds knows what to do with."""
+    values = {arm.name: arm.values(sweep.primary) for arm in sweep.trained if not arm.unstable}
+    middle = {name: float(np.median([*found.values()])) for name, found in values.items() if found}
+    off = {(name, seed): value - middle[name] for name, found in values.items() for seed, value in found.items()}
+    spread = _MAD * float(np.median([abs(value) for value in off.values()] or [0.0]))
+    sign = 1 if sweep.higher_is_better else -1
+    fallen = [f"{name}/{seed}" for (name, seed), value in off.items() if sign * value < -_FAR * spread]
+    if not fallen or not spread:
+        return
+    seeds = min(len(found) for found in values.values())
+    once = simulated.of_two_arms(sweep.test, seeds)[-1]
+    yield (
+        f"Runs that ended far below the others of their arm: {first(fallen)}. Where one arm collapses now and then and"
+        f" happens not to, a difference is shown falsely: simulated, in {100 * once.false:.0f} % of sweeps of"
+        f" {once.seeds} seeds with {once.scores}, where 5 % are meant. Compare how often runs collapse, and the"
+        " interquartile means, too."
     )
 
 

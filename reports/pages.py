@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import curves, declaration, figures, tables
+from reports import curves, declaration, figures, simulated, tables
 from reports.analysis import analyse, drawn
 from reports.collect import read
 from reports.drawing import Mark, Panel, failed, inline, marks
@@ -171,6 +171,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "primary": sweep.schema.metric_phrase(sweep.primary),
         "correction_names": _CORRECTIONS,
         "tests": _TESTS[sweep.test],
+        "simulated": simulated.of_two_arms(sweep.test, len(sweep.seeds)),
         "marks": key,
         "trained_marks": [(name, mark) for name, mark in key if sweep.arm(name).trained],
         "facts": _facts(analysis),
@@ -178,6 +179,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "evaluated": sweep.evaluated.in_words + (f" ({tags})" if (tags := sweep.evaluated.tags_in_words) else ""),
         "sections": sections,
         "main": tables.main_table(analysis),
+        "full": tables.full_table(analysis),
         "costs": tables.cost_table(analysis),
         "seed_rows": tables.seed_rows(sweep),
         "families": [(f, [tables.pair_row(p, f, sweep) for p in f.pairs]) for f in analysis.families],

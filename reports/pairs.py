@@ -98,6 +98,12 @@ def exploratory(sweep: Sweep) -> Family:
     return _judged("exploratory", "Other measures against the baseline (exploratory)", drafts, sweep.alpha, "bh")
 
 
+def differences(sweep: Sweep, name: str) -> dict[str, float]:
+    """Planned comparison -> its mean difference on any measure, where it has one."""
+    drafts = [draft for contrast in sweep.planned if (draft := _draft(sweep, contrast, name, sweep.test))]
+    return {f"{draft.contrast.arm} − {draft.contrast.other}": draft.comparison.mean for draft in drafts}
+
+
 def _family(sweep: Sweep, key: str, title: str, drafts: Sequence[_Draft]) -> Family:
     planned = key == "baseline"
     # What was planned counts, whatever became of it.

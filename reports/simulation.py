@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -19,13 +18,11 @@ from reports.findings import Family
 from reports.metrics import Schema
 from reports.pairs import families
 from reports.records import Arm, Cell, Contrast, Sweep
+from reports.simulated import TABLE
 from reports.statistics import Correction, Interval, mean_interval
 from reports.statistics.intervals import Floats
 from reports.statistics.power import smallest_effect
 from reports.verdict import verdict
-
-#: Where the table of the shipped version lies.
-TABLE = Path(__file__).with_name("simulated.json")
 
 #: Standard deviation of a score over seeds, as in ``grid=kl_vs_mse``.
 SPREAD = 0.02

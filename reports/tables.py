@@ -22,6 +22,10 @@ from reports.verdict import span
 SUMMARY_SCHEMA = 2
 
 
+#: Most columns of the main table, which fit a laptop.
+_COLUMNS = 7
+
+
 @dataclass(frozen=True)
 class Entry:
     """One cell of a table: the text, the half-width of its interval, and the number to sort by."""
@@ -47,6 +51,8 @@ class Table:
 
     columns: tuple[Metric, ...]
     rows: tuple[Row, ...]
+    grouped: bool = True
+    """Whether columns stand under their groups; else each has its whole label."""
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -61,12 +67,24 @@ class Table:
 
 
 def main_table(analysis: Analysis) -> Table:
-    """All arms by all final measures that any arm has; the primary metric is always there."""
+    """All arms by the primary metric, those that the grid names second, and headlines, as far as a page is wide."""
     sweep = analysis.sweep
-    primary = replace(sweep.schema.metric(sweep.primary), better=sweep.better(sweep.primary))
+    named = [sweep.schema.metric(name) for name in sweep.secondary]
+    chosen = dict.fromkeys((_primary(sweep), *named, *sweep.schema.headlines))
+    others = [metric for metric in chosen if metric.name != sweep.primary]
+    return _table(analysis, [_primary(sweep), *others][:_COLUMNS], grouped=False)
+
+
+def full_table(analysis: Analysis) -> Table:
+    """All arms by all final measures that any arm has; the primary metric is always there."""
+    sweep, primary = analysis.sweep, _primary(analysis.sweep)
     known = [*sweep.schema.columns, replace(COSTS[0], better="neither")]
     columns = [primary if m.name == sweep.primary else m for m in known]
     return _table(analysis, columns if primary in columns else [primary, *columns])
+
+
+def _primary(sweep: Sweep) -> Metric:
+    return replace(sweep.schema.metric(sweep.primary), better=sweep.better(sweep.primary))
 
 
 def cost_table(analysis: Analysis) -> Table:
@@ -77,7 +95,7 @@ def cost_table(analysis: Analysis) -> Table:
     return _table(analysis, [*COSTS, *phases])
 
 
-def _table(analysis: Analysis, wanted: Sequence[Metric]) -> Table:
+def _table(analysis: Analysis, wanted: Sequence[Metric], *, grouped: bool = True) -> Table:
     intervals = analysis.intervals
     columns = tuple(m for m in wanted if any(m.name in by_metric for by_metric in intervals.values()))
     decimals = {m.name: digits([i[m.name].mean for i in intervals.values() if m.name in i]) for m in columns}
@@ -94,7 +112,7 @@ def _table(analysis: Analysis, wanted: Sequence[Metric]) -> Table:
             for m in columns
         )
         rows.append(Row(arm.name, note, entries))
-    return Table(columns, tuple(rows))
+    return Table(columns, tuple(rows), grouped)
 
 
 def _entry(interval: Interval | None, decimals: int | None, done: int, *, bold: bool) -> Entry:

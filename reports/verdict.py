@@ -22,7 +22,7 @@ def verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
     sign = 1 if sweep.higher_is_better else -1
     ranked = sorted(family.pairs, key=lambda pair: -sign * pair.comparison.mean)
     listed = ranked if len(ranked) <= _LISTED else ranked[:1]
-    clauses = "; ".join(_clause(pair, family, sweep) for pair in listed)
+    clauses = ". ".join(_clause(pair, family, sweep) for pair in listed)
     more = (
         f" (the largest of {len(ranked)} differences; {len(family.shown)} are shown)"
         if len(listed) < len(ranked)
@@ -44,18 +44,22 @@ def _status(family: Family) -> Status:
 
 
 def _clause(pair: Pair, family: Family, sweep: Sweep) -> str:
-    decimals = pair.decimals
-    size = f"{pair.name} is {number(pair.comparison.mean, decimals, signed=True)}"
+    decimals, mean = pair.decimals, pair.comparison.mean
     if not pair.testable:
-        return f"{size}; not testable with n = {len(pair.seeds)}"
-    found = f"{span(pair.interval, decimals)}, p {p_value(pair.p_adjusted)}"
+        return f"{pair.name} is {number(mean, decimals, signed=True)}; not testable with n = {len(pair.seeds)}"
+    found = f"{span(pair.interval, decimals)}; p {p_value(pair.p_adjusted)}"
     margin = "" if sweep.margin is None else f"±{number(sweep.margin, decimals)}"
     if pair in family.shown:
-        return f"{size} ({found}){f', which lies within the margin of {margin}' if pair.equal else ''}"
+        size, side = number(abs(mean), decimals), "above" if mean > 0 else "below"
+        small = f", which lies within the margin of {margin}" if pair.equal else ""
+        return f"{pair.arm} is {size} {side} {pair.other} ({found}){small}"
+    found = f"{number(mean, decimals, signed=True)} ({found})"
     if pair.equal:
-        return f"{pair.name} is 0 within the margin of {margin} ({found})"
+        return f"{pair.arm} and {pair.other} are equal within the margin of {margin}: {found}"
+    if pair.shown:
+        return f"{pair.name} alone is {found}, but the claim is that all comparisons differ"
     bound = number(pair.interval.largest, decimals)
-    return f"no difference shown for {size.replace(' is ', ', ', 1)} ({found}): an effect up to {bound} is not excluded"
+    return f"No difference shown between {pair.arm} and {pair.other}: {found}; an effect up to {bound} is not excluded"
 
 
 def span(interval: Interval | None, decimals: int | None) -> str:

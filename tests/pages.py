@@ -100,6 +100,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
             assert list(words) == MLFLOW_UI
         case ["python", "-m", "tests.mutants"]:
             assert (ROOT / "tests/mutants/__main__.py").is_file()  # run by tox
+        case ["python", "-m", "reports.simulation"]:
+            run("reports.simulation", ["1", "all must differ"], folder)
         case ["unigrpo", command, *arguments] if command in _COMMANDS:
             _TRIERS[_COMMANDS[command]](arguments, folder, monkeypatch)
         case ["python", "-m", module, *arguments] if module in _TRIERS:

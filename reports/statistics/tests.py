@@ -10,13 +10,14 @@ subsets: the *typical values* of Hartigan (1969).  The same holds for exchanging
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from reports.statistics.intervals import Floats, Interval, sample
 
@@ -31,6 +32,11 @@ _ROUNDING = 1e-12
 
 class Evidence(Protocol):
     """What a test makes of one comparison."""
+
+    @property
+    def mean(self) -> float:
+        """The difference that was found."""
+        ...
 
     @property
     def n(self) -> int:
@@ -129,14 +135,8 @@ def sign_flip(differences: ArrayLike) -> Rearranged:
     """
     found = sample(differences)
     n, zeros = found.size, int((found == 0).sum())
-    if 2**n <= MOST:
-        chosen = (np.arange(1, 2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
-        ties = 2**zeros
-    else:
-        chosen = np.random.default_rng(0).integers(0, 2, size=(DRAWN - 1, n)).astype(np.float64)
-        chosen, ties = chosen[chosen.any(axis=1)], 1
-    typical = (chosen @ found) / chosen.sum(axis=1)
-    return Rearranged(float(found.mean()), n, _sorted(typical, found), ties)
+    ties = 2**zeros if 2**n <= MOST else 1
+    return Rearranged(float(found.mean()), n, _sorted(_averages(n) @ found, found), ties)
 
 
 def paired_t(differences: ArrayLike) -> Student:
@@ -160,26 +160,46 @@ def unpaired(arm: ArrayLike, other: ArrayLike) -> Rearranged:
     first, second = sample(arm), sample(other)
     n, m = first.size, second.size
     if math.comb(n + m, n) <= MOST:
-        one, two = _subset_means(first), _subset_means(second)
+        one, two = (_by_size(*_subset_means(found)) for found in (first, second))
         typical = np.concatenate([np.subtract.outer(one[k], two[k]).ravel() for k in range(1, min(n, m) + 1)])
     else:
-        order = np.random.default_rng(0).permuted(np.tile(np.arange(n + m), (DRAWN - 1, 1)), axis=1)
-        leaving = np.ones((DRAWN - 1, n + m), dtype=bool)
-        np.put_along_axis(leaving, order[:, :n], False, axis=1)
-        mine, theirs = leaving[:, :n], ~leaving[:, n:]
-        size = mine.sum(axis=1)
-        kept = size > 0
-        typical = (mine[kept] @ first - theirs[kept] @ second) / size[kept]
+        mine, theirs = _exchanges(n, m)
+        typical = mine @ first - theirs @ second
     pooled = np.concatenate((first, second))
     return Rearranged(float(first.mean() - second.mean()), min(n, m), _sorted(typical, pooled))
 
 
-def _subset_means(values: Floats) -> dict[int, Floats]:
-    """Size -> the means of all subsets of that size."""
-    chosen = (np.arange(1, 2**values.size)[:, None] >> np.arange(values.size) & 1).astype(np.float64)
-    sizes = chosen.sum(axis=1)
-    means = (chosen @ values) / sizes
-    return {k: means[sizes == k] for k in range(1, values.size + 1)}
+def _subset_means(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """The means of all subsets of ``values``, and the subsets' sizes."""
+    weights = _averages(values.size)
+    return weights @ values, (weights > 0).sum(axis=1)
+
+
+def _by_size(means: Floats, sizes: NDArray[np.int64]) -> dict[int, Floats]:
+    return {k: means[sizes == k] for k in range(1, int(sizes.max()) + 1)}
+
+
+@functools.lru_cache(maxsize=8)
+def _averages(n: int) -> Floats:
+    """Rows [k, n], each of which averages a subset of n values: all subsets if these are few, else some drawn ones."""
+    if 2**n <= MOST:
+        chosen = (np.arange(1, 2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
+    else:
+        chosen = np.random.default_rng(0).integers(0, 2, size=(DRAWN - 1, n)).astype(np.float64)
+        chosen = chosen[chosen.any(axis=1)]
+    return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))
+
+
+@functools.lru_cache(maxsize=8)
+def _exchanges(n: int, m: int) -> tuple[Floats, Floats]:
+    """Rows [k, n] and [k, m], which average what two arms exchange: equally many values of each, drawn."""
+    order = np.random.default_rng(0).permuted(np.tile(np.arange(n + m), (DRAWN - 1, 1)), axis=1)
+    leaving = np.ones((DRAWN - 1, n + m))
+    np.put_along_axis(leaving, order[:, :n], 0.0, axis=1)
+    mine, theirs = leaving[:, :n], 1 - leaving[:, n:]
+    sizes = mine.sum(axis=1, keepdims=True)
+    kept = sizes[:, 0] > 0
+    return mine[kept] / sizes[kept], theirs[kept] / sizes[kept]
 
 
 def _sorted(typical: Floats, values: Floats) -> Floats:

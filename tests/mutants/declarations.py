@@ -31,8 +31,8 @@ DECLARATION_BUGS = (
     Bug(
         "only the cells of the present seeds had finished",
         "ablations/record.py",
-        "for cell_id, name in _planned(folder).items()}",
-        'for cell_id, name in _cells_in(read_json(folder / "sweep.json")).items()}',
+        "for cell_id, name in _planned(folder).items()\n",
+        'for cell_id, name in _cells_in(read_json(folder / "sweep.json")).items()\n',
         nodes(TESTS, "test_a_declaration_that_is_deleted_comes_after_the_cells"),
     ),
     Bug(
