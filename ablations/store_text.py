@@ -7,6 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+#: Most characters of a name, a parameter and a tag in MLflow or its database.
+NAME, VALUE, TAG = 250, 6000, 5000
+
 
 def public(text: str) -> str:
     """``text`` with user names, passwords and tokens removed from its URLs."""

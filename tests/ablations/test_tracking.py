@@ -21,9 +21,9 @@ from filelock import FileLock
 
 from ablations.cells import CellFolder
 from ablations.declaration import revisions
+from ablations.store_cells import points_of
 from ablations.store_faults import way_out
 from ablations.store_text import keys, public, text_of
-from ablations.tracking import _points
 from tests.ablations.cluster import free_ports
 from tests.ablations.conftest import outcome, wait_for
 from tests.pages import MLFLOW_UI
@@ -172,7 +172,7 @@ def test_of_repeated_steps_the_last_counts_and_only_finite_numbers_pass(tmp_path
     ]
     lines = [json.dumps(row) for row in rows] + ['{"step": 2, "train/reward": NaN}', '{"step": 3, "tr']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    points = [(point.step, point.key, point.value) for point in _points(CellFolder(tmp_path), 4)]
+    points = [(point.step, point.key, point.value) for point in points_of(CellFolder(tmp_path), 4)]
     assert points == [
         (0, "train/reward", 0.1),
         (1, "eval/strict", 0.5),
