@@ -14,9 +14,10 @@ from ablations import declaration
 from ablations.cells import CellFolder
 from ablations.plan import Cell, Plan
 from ablations.store_cells import CellRuns
-from ablations.store_faults import try_database
+from ablations.store_faults import try_database, way_out
 from ablations.store_memory import Memory
 from ablations.store_text import NAME, TAG, text_of
+from ablations.store_views import KIND, NOTE, TRAINING, is_kind_open, missing_tags, note_of, view_keys, views
 from unigrpo.io import write_text
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ _MOST_ASKED = 20
 class Writer:
     """All calls to MLflow, by a client with explicit run ids."""
 
-    def __init__(self, plan: Plan, root: Path, uri: str, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, root: Path, memory: Memory, say: Callable[[str], None]) -> None:
+        uri = memory.uri
         # Set before the import, which would send telemetry; and a server that is down must be noticed soon.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -47,7 +49,7 @@ class Writer:
         self.sweep_tag = text_of(plan.sweep_id, TAG)
         self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self.restored = False
-        self.experiment = self._experiment(uri)
+        self.experiment = self._experiment(uri, memory)
         self.cells = CellRuns(self.client, plan, self.root_id, say)
 
     def open(self, memory: Memory) -> bool:
@@ -59,7 +61,9 @@ class Writer:
                 if (run.data.tags.get("root_id"), run.data.tags.get("sweep_id")) == (self.root_id, self.sweep_tag):
                     self.client.delete_run(run.info.run_id)
             self.restored = False
-        return self._find_parent(memory)
+        lost = self._find_parent(memory)
+        self._show(memory)
+        return lost
 
     def write(self, memory: Memory, cells: list[tuple[Cell, CellFolder]], report: Path | None, published: str) -> None:
         """Mirror ``cells`` and the report."""
@@ -77,11 +81,15 @@ class Writer:
             memory.save()
         if report is not None and published != memory.report:
             self.client.log_artifacts(memory.parent, str(report), "report")
+            self.client.set_tag(memory.parent, NOTE, note_of(self.plan, report))
             memory.report = published
             memory.save()
         self.client.set_terminated(memory.parent)
 
-    def _experiment(self, uri: str) -> str:
+    def _experiment(self, uri: str, memory: Memory) -> str:
+        """The id of the experiment: the one that has the sweep's run, whatever it is called now, or one by name."""
+        if memory.parent and (kept := self._experiment_of(memory.parent)) == memory.experiment:
+            return kept
         name = text_of(f"unigrpo/{self.plan.grid.name}", NAME)
         found = self.client.get_experiment_by_name(name)
         if found is None:
@@ -96,6 +104,20 @@ class Writer:
             self.restored = True
             self.say(f"MLflow: the experiment {name!r} was deleted; it is restored, and this sweep written to it anew")
         return str(found.experiment_id)
+
+    def _experiment_of(self, run_id: str) -> str:
+        """The experiment that has a run; empty if the run or its experiment is deleted or unknown."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self.client.get_run(run_id)
+            experiment = self.client.get_experiment(run.info.experiment_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return ""
+        stages = {run.info.lifecycle_stage, experiment.lifecycle_stage}
+        return str(experiment.experiment_id) if stages == {"active"} else ""
 
     def _find_parent(self, memory: Memory) -> bool:
         """Find the run of the sweep: the recorded one, one that was made but not recorded, or a new one.
@@ -114,6 +136,7 @@ class Writer:
                 "sweep_id": self.sweep_tag,
                 "root_id": self.root_id,
                 "kind": "sweep",
+                NOTE: note_of(self.plan, None),
                 "baseline": text_of(self.plan.baseline, TAG),
             }
             run = self.client.create_run(self.experiment, run_name=text_of(self.plan.sweep_id, NAME), tags=tags)
@@ -126,6 +149,24 @@ class Writer:
         if declared := declaration.revisions(folder):
             self.client.set_tag(memory.parent, "declaration_hash", declared[-1]["hash"])
         return lost
+
+    def _show(self, memory: Memory) -> None:
+        """Give the experiment its kind and the sweep's views; a store that refuses them is used without."""
+        present = self.client.get_experiment(self.experiment).tags
+        keys = view_keys(self.root_id, self.plan.sweep_id)
+        begun = self.client.get_run(memory.parent).info.start_time / 1000
+        wanted = views(self.plan, memory.parent, keys, begun)
+        memory.views = []
+        try:
+            if is_kind_open(present.get(KIND)):
+                self.client.set_experiment_tag(self.experiment, KIND, TRAINING)
+            for key, value in missing_tags(wanted, present).items():
+                self.client.set_experiment_tag(self.experiment, key, value)
+        except Exception as error:  # from MLflow, its database or its server
+            if not way_out(error):
+                raise  # an outage, after which it is tried again
+            return
+        memory.views = list(keys)
 
     def _children(self, memory: Memory, cell_ids: list[str]) -> dict[str, list[str]]:
         """Cell id -> its runs under the parent run, which belongs to this root."""

@@ -23,6 +23,7 @@ from ablations.plan import Cell, Plan
 from ablations.store_faults import way_out
 from ablations.store_memory import Memory
 from ablations.store_text import public
+from ablations.store_views import addresses
 from ablations.store_writer import Writer, tree_digest
 from unigrpo.io import locked
 
@@ -32,9 +33,6 @@ PAUSE = 3.0
 RETRY, MOST_RETRY = 5.0, 60.0
 #: Seconds to wait at the end for a store that has worked before.
 PATIENCE = 90.0
-#: The page of an experiment with its cells side by side.  By default MLflow folds them under the sweep's run.  Ordered
-#: by seed, the ten runs that it draws at first are from all arms.
-VIEW = "/#/experiments/{}/runs?searchFilter=params.arm%20!%3D%20%22%22&orderByKey=tags.%60seed%60&orderByAsc=true"
 
 
 class Mirror:
@@ -82,13 +80,17 @@ class Mirror:
             done = self._sync(report)
 
     def how_to_look(self) -> str:
-        """The command that opens the store, and the address of a page with all cells."""
-        experiment = Memory(self.folder / "mlflow.json", self.uri).experiment
-        if not experiment:
+        """The command that opens the store, and the addresses of the pages with all cells."""
+        memory = Memory(self.folder / "mlflow.json", self.uri)
+        if not memory.experiment:
             return f"nothing was written to {public(self.uri)}"
-        if self.uri.startswith("sqlite:"):
-            return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}\n  then http://127.0.0.1:5000{VIEW.format(experiment)}"
-        return public(self.uri) + (VIEW.format(experiment) if self.uri.startswith("http") else "")
+        pages = addresses(memory.experiment, memory.views or ())
+        if self.uri.startswith("http"):
+            return "\n  ".join(public(self.uri).rstrip("/") + page for page in pages)
+        if not self.uri.startswith("sqlite:"):
+            return public(self.uri)
+        command = f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+        return "\n  then ".join([command, *(f"http://127.0.0.1:5000{page}" for page in pages)])
 
     def _work(self) -> None:
         pause = RETRY
@@ -131,10 +133,10 @@ class Mirror:
     def _mirror(self, memory: Memory, report: Path | None) -> None:
         todo = self._todo(memory)
         published = tree_digest(report) if report else memory.report
-        if not todo and published == memory.report:
+        if not todo and published == memory.report and memory.views is not None:
             return
         if self._writer is None:
-            self._writer = Writer(self.plan, self.root, self.uri, self.say)
+            self._writer = Writer(self.plan, self.root, memory, self.say)
             self._worked = True
         if self._writer.open(memory):
             self._due = set(self._cells)

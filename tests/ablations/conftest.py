@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 import reports
 from ablations.cells import CellFolder
@@ -135,6 +137,22 @@ def commands():
     kill(started)
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """A database with MLflow's tables, which all workers copy: making them takes seconds, copying them does not."""
+    from mlflow.tracking import MlflowClient
+
+    shared = tmp_path_factory.getbasetemp().parent / f"mlflow-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    shared.mkdir(exist_ok=True)
+    with FileLock(shared / "lock"):
+        path = shared / "mlflow.db"
+        if not path.exists():
+            unfinished = path.with_name("unfinished.db")
+            MlflowClient(tracking_uri=f"sqlite:///{unfinished}").search_experiments()
+            unfinished.replace(path)
+    return path
+
+
 @pytest.fixture
 def sandbox(commands, tmp_path, monkeypatch):
     def write(folder: Path) -> Path:
@@ -146,6 +164,15 @@ def sandbox(commands, tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "write", write)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Sandbox(tmp_path / "runs", commands)
+
+
+@pytest.fixture
+def store(sandbox, migrated):
+    from mlflow.tracking import MlflowClient
+
+    sandbox.root.mkdir()
+    shutil.copy(migrated, sandbox.root / "mlflow.db")
+    return MlflowClient(tracking_uri=f"sqlite:///{sandbox.root / 'mlflow.db'}")
 
 
 @pytest.fixture

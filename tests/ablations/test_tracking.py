@@ -10,14 +10,11 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
-import urllib.request
 from collections import Counter
 
 import pytest
-from filelock import FileLock
 
 from ablations.cells import CellFolder
 from ablations.declaration import revisions
@@ -26,37 +23,7 @@ from ablations.store_faults import way_out
 from ablations.store_text import keys, public, text_of
 from tests.ablations.cluster import free_ports
 from tests.ablations.conftest import outcome, wait_for
-from tests.pages import MLFLOW_UI
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory):
-    """A database with MLflow's tables, which all workers copy: making them takes seconds, copying them does not."""
-    from mlflow.tracking import MlflowClient
-
-    shared = tmp_path_factory.getbasetemp().parent / f"mlflow-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
-    shared.mkdir(exist_ok=True)
-    with FileLock(shared / "lock"):
-        path = shared / "mlflow.db"
-        if not path.exists():
-            unfinished = path.with_name("unfinished.db")
-            MlflowClient(tracking_uri=f"sqlite:///{unfinished}").search_experiments()
-            unfinished.replace(path)
-    return path
-
-
-@pytest.fixture
-def store(sandbox, migrated):
-    from mlflow.tracking import MlflowClient
-
-    sandbox.root.mkdir()
-    shutil.copy(migrated, sandbox.root / "mlflow.db")
-    return MlflowClient(tracking_uri=f"sqlite:///{sandbox.root / 'mlflow.db'}")
-
-
-def runs(store, query=""):
-    experiment = store.get_experiment_by_name("unigrpo/kl_vs_mse")
-    return store.search_runs([experiment.experiment_id], query)
+from tests.ablations.mlflow_server import runs, serve
 
 
 def add_picture(sandbox, arm):
@@ -196,6 +163,16 @@ def test_a_deleted_experiment_is_restored_and_written_anew(sandbox, store, capsy
     cells = Counter((run.data.tags["kind"], run.data.tags.get("arm"), run.data.tags.get("seed")) for run in runs(store))
     assert len(cells) == 8
     assert set(cells.values()) == {1}
+
+
+def test_a_renamed_experiment_is_still_the_one_of_its_sweep(sandbox, store):
+    sandbox.inline("seeds=1", tracker="mlflow")
+    experiment = store.get_experiment_by_name("unigrpo/kl_vs_mse").experiment_id
+    store.rename_experiment(experiment, "my study")
+    sandbox.inline("seeds=2", tracker="mlflow")
+    assert [each.name for each in store.search_experiments()] == ["my study", "Default"]
+    kinds = Counter(run.data.tags["kind"] for run in store.search_runs([experiment]))
+    assert kinds == {"sweep": 1, "cell": 7}
 
 
 #: What a hostile grid may be called, as far as a file may.
@@ -406,28 +383,6 @@ def test_text_is_what_a_database_holds():
 def test_addresses_are_shown_without_what_is_secret():
     assert public("postgresql://u:p@ss@host/db?x=1&sslpassword=q&y=2") == "postgresql://host/db?x=1&sslpassword=...&y=2"
     assert public("http://host:5000/#/experiments/1") == "http://host:5000/#/experiments/1"
-
-
-def serve(sandbox, folder, port: int) -> subprocess.Popen[bytes]:
-    """An MLflow server, by the command that the pages show; returns when it answers."""
-    words = [word.replace("runs/mlflow.db", f"{folder}/mlflow.db") for word in MLFLOW_UI]
-    options = [f"--port={port}", "--workers=1", f"--artifacts-destination={folder}/artifacts"]
-    command = [sys.executable, "-m", *words, *options]
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
-    environment = {**outside, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    sandbox.commands.append(server)
-
-    def answers() -> bool:
-        # A first question to the store, which takes a server longer than opening its port.
-        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
-        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=60) as answer:
-            return answer.status == 200
-        return False
-
-    wait_for(answers)
-    return server
 
 
 @pytest.mark.slow
