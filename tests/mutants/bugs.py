@@ -10,6 +10,7 @@ from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.kernels import KERNEL_BUGS
 from tests.mutants.losses import LOSS_BUGS
+from tests.mutants.mirrors import MIRROR_BUGS
 from tests.mutants.models import MODEL_BUGS
 from tests.mutants.plans import PLAN_BUGS
 from tests.mutants.readers import READER_BUGS
@@ -30,6 +31,7 @@ BUGS = (
     *RUN_BUGS,
     *SWEEP_BUGS,
     *REPORT_BUGS,
+    *MIRROR_BUGS,
     *READER_BUGS,
     *DATA_BUGS,
     *DECLARATION_BUGS,
