@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -162,6 +163,7 @@ def note_of(plan: Plan, report: Path | None) -> str:
     if page is None or not page.exists():
         return text_of(f"**{plan.grid.question}**\n\nThe report comes when the sweep's command ends.", TAG)
     card = page.read_text(encoding="utf-8").split("\n## ")[0].strip()
+    card = re.sub(r"\A# (.+)", r"**\1**", card)  # the page sets the lines of a long heading upon each other
     where = "The whole report: *Artifacts*, `report/report.html`."
     return f"{text_of(card, TAG - len(where) - 2)}\n\n{where}"
 

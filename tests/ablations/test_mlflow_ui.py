@@ -134,7 +134,7 @@ def test_the_note_of_a_sweep_is_what_its_report_says_first(tmp_path):
     assert note_of(plan, tmp_path).startswith("**Is it so?**")
     (tmp_path / "report.md").write_text("# Is it so?\n\n**Not testable.** One seed.\n\n## Scores\n\n| a |\n")
     note = note_of(plan, tmp_path)
-    assert note.startswith("# Is it so?\n\n**Not testable.** One seed.")
+    assert note.startswith("**Is it so?**\n\n**Not testable.** One seed.")
     assert "Scores" not in note
     assert "report/report.html" in note
 
