@@ -14,6 +14,7 @@ from typing import Any
 from ablations.cells import STALE, CellFolder, State
 from ablations.costs import Cost, Estimates, cost_of
 from ablations.display import duration
+from ablations.foresight import foresight
 from ablations.launchers import Launcher
 from ablations.launchers.batches import Batches
 from ablations.launchers.queue import Queue, SlurmDown
@@ -39,11 +40,13 @@ def plan_text(plan: Plan, cells: Sequence[Cell], root: Path, launcher: Launcher)
     """The cells that would run, the state of every cell, and what the launcher would submit."""
     folders = {cell.id: CellFolder(root / "cells" / cell.id) for cell in cells}
     states = {cell_id: folder.state() for cell_id, folder in folders.items()}
+    costs = {cell_id: cost_of(folder) for cell_id, folder in folders.items()}
     lines = [
         *_head(plan, root, launcher),
         *(f"  {states[cell.id].value:<8} {cell.id}  {cell.name}" for cell in cells),
         "",
-        *_sum(cells, states, {cell_id: cost_of(folder) for cell_id, folder in folders.items()}),
+        *_sum(cells, states, costs),
+        *(f"power     {line}" for line in foresight(plan, root, _estimates(plan.cells(), states, costs))),
         *(f"refused   {arm.name}: {reason}" for arm in plan.arms for reason in arm.refused),
         *(f"note      {note}" for note in (*plan.notes, *launcher.notes())),
     ]
@@ -157,11 +160,9 @@ def _sum(cells: Sequence[Cell], states: Mapping[str, State], costs: Mapping[str,
     """Counts, costs so far and the estimated cost of the rest."""
     counts = ", ".join(f"{number} {state.value}" for state, number in Counter(states.values()).items())
     yield f"{len(cells)} cells: {counts or 'none'}"
-    estimates, spent, rest = Estimates(cells), Cost(), Cost()
+    estimates, spent, rest = _estimates(cells, states, costs), Cost(), Cost()
     for cell in cells:
         spent += costs[cell.id]
-        if states[cell.id] is State.DONE:
-            estimates.learn(cell, costs[cell.id])
     left = [cell for cell in cells if states[cell.id] in (State.MISSING, State.RUNNING)]
     guesses = {cell.arm: estimates.of(cell) for cell in left}
     for cell in left:
@@ -170,6 +171,14 @@ def _sum(cells: Sequence[Cell], states: Mapping[str, State], costs: Mapping[str,
         yield f"spent so far: {_worth(spent)} in {spent.attempts} attempts, {duration(spent.wasted_s)} of it wasted"
     if rest.attempts:
         yield f"the rest may take {_worth(rest)}, as finished cells did"
+
+
+def _estimates(cells: Sequence[Cell], states: Mapping[str, State], costs: Mapping[str, Cost]) -> Estimates:
+    estimates = Estimates(cells)
+    for cell in cells:
+        if states.get(cell.id) is State.DONE:
+            estimates.learn(cell, costs[cell.id])
+    return estimates
 
 
 def _worth(cost: Cost) -> str:

@@ -32,6 +32,8 @@ def content_of(plan: Plan) -> JsonObject:
     Lists whose order means nothing are sorted, so that another order is no other content.
     """
     grid = plan.grid
+    # Only where there are such arms, so that all other grids declare what they always did.
+    matched = {} if grid.matched is None else {"matched": _matched(plan, grid.matched.measure)}
     return {
         "question": grid.question,
         "baseline": plan.baseline,
@@ -45,6 +47,7 @@ def content_of(plan: Plan) -> JsonObject:
         "looks": list(grid.looks),
         "seeds": plan.planned_seeds,
         "evaluation": _evaluation(plan),
+        **matched,
     }
 
 
@@ -112,6 +115,10 @@ def declare(folder: Path, plan: Plan, cells: Mapping[str, CellFolder]) -> str:
 def _looked(folder: Path) -> list[int]:
     """Numbers of complete seeds at the looks at results so far, as reports have noted them."""
     return sorted({row["seeds"] for row in read_rows(folder / "looks.jsonl") if isinstance(row.get("seeds"), int)})
+
+
+def _matched(plan: Plan, measure: str) -> str:
+    return f"{', '.join(sorted(contrast.words for contrast in plan.matched))} in {measure}"
 
 
 def _evaluation(plan: Plan) -> JsonObject:

@@ -21,6 +21,31 @@ CORRECTIONS = ("bonferroni", "bh", "none")
 TESTS = ("sign_flip", "paired_t", "unpaired")
 DESIGNS = ("fixed", "group_sequential")
 UNTOUCHED = "untouched"
+#: Repetitions of the baseline are arms called replicate1, replicate2, ...
+REPLICATE = "replicate"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Arms that are said to be of equal strength, and the measure in which that shows."""
+
+    measure: str
+    arms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much the planned differences varied from seed to seed when the grid was run before.
+
+    Attributes:
+        sd: standard deviation of a comparison's differences by seed, in units of the primary measure.
+        seeds: how many seeds it was found from.
+        source: where that is written.
+    """
+
+    sd: float
+    seeds: int
+    source: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,12 @@ class Grid:
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     zip: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     exclude: tuple[Mapping[str, Any], ...] = ()
+    replicate: int = 0
+    """Further arms with the baseline's configuration and other draws (A/A): their differences are noise alone."""
+    matched: Matched | None = None
+    """Arms whose equal strength is tested."""
+    spread: Spread | None = None
+    """From an earlier run: what the plan goes by until cells of its own have finished."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without composing a configuration.
@@ -97,6 +128,30 @@ class Grid:
                 raise ConfigError(f"exclude: no arm is called {rule['arm']!r}{nearest(str(rule['arm']), self.arms)}")
         check_seeds(self.seeds)
         self._check_looks()
+        self._check_further_keys()
+
+    @property
+    def replicates(self) -> tuple[str, ...]:
+        """Names of the arms that repeat the baseline."""
+        return tuple(f"{REPLICATE}{number}" for number in range(1, self.replicate + 1))
+
+    def _check_further_keys(self) -> None:
+        if self.replicate < 0:
+            raise ConfigError(f"replicate: expected how often to repeat the baseline, 0 or more, got {self.replicate}")
+        if taken := sorted({*self.replicates} & {*self.arms}):
+            raise ConfigError(f"arms: {taken[0]!r} is what a repetition of the baseline is called; choose another name")
+        if self.matched is not None:
+            names = self.matched.arms
+            for name in names:
+                if name not in self.arms:
+                    raise ConfigError(f"matched.arms: no arm is called {name!r}{nearest(name, self.arms)}")
+            if len({*names}) < max(2, len(names)):
+                raise ConfigError(f"matched.arms: expected two arms or more, each once, got {list(names)}")
+        if self.spread is not None:
+            if not 0 < self.spread.sd < math.inf:
+                raise ConfigError(f"spread.sd: expected a number above 0, got {self.spread.sd}")
+            if self.spread.seeds < 2:
+                raise ConfigError(f"spread.seeds: a spread is known from 2 seeds on, got {self.spread.seeds}")
 
     def _check_looks(self) -> None:
         if self.design == "fixed":
@@ -192,7 +247,8 @@ def _grid(name: str, data: Any, preset: str) -> Grid:
     if preset:
         if preset not in presets:
             raise ConfigError(f"preset: unknown {preset!r}{nearest(preset, presets)}")
-        data |= presets[preset]
+        # The spread is that of whole cells.
+        data = {key: value for key, value in data.items() if key != "spread"} | presets[preset]
     _known("", data)
     for key in ("question", "recipe", "baseline", "primary", "arms"):
         if key not in data:
@@ -219,6 +275,15 @@ def _value(key: str, value: Any) -> Any:
         return _items(key, value)
     if key == "primary":
         return _mapping(key, value)
+    if key == "matched":
+        found = _section(key, value, ("measure", "arms"))
+        return Matched(_typed("matched.measure", found["measure"], str), _words("matched.arms", found["arms"]))
+    if key == "spread":
+        found = _section(key, value, ("sd", "seeds", "from"))
+        sd, seeds = _typed("spread.sd", found["sd"], (int, float)), _typed("spread.seeds", found["seeds"], int)
+        return Spread(float(sd), seeds, _typed("spread.from", found["from"], str))
+    if key == "replicate":
+        return _typed(key, value, int)
     if key in ("alpha", "margin"):
         return float(_typed(key, value, (int, float)))
     return _typed(key, value, str)
@@ -229,6 +294,13 @@ def _mapping(key: str, value: Any) -> dict[str, Any]:
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{key}: expected words as names, got {name!r}; put it in quotes")
     return dict(value)
+
+
+def _section(key: str, value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    found = _mapping(key, value)
+    if {*found} != {*keys}:
+        raise ConfigError(f"{key}: expected the keys {', '.join(keys)}, got {', '.join(found) or 'none'}")
+    return found
 
 
 def _words(key: str, value: Any) -> tuple[str, ...]:

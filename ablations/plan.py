@@ -62,6 +62,8 @@ class Arm:
     """Why it cannot run; empty if it can."""
     factors: Factors = dataclasses.field(default_factory=dict)
     """Key of an axis -> its level there, such as ``weight=3``."""
+    replicate: bool = False
+    """Whether this is the baseline again, with other draws."""
 
     @property
     def stem(self) -> str:
@@ -118,9 +120,24 @@ class Plan:
         """Arm -> the baseline at its levels of the axes."""
         return partners(self._runnable, self.grid.baseline)
 
+    @cached_property
+    def replicates(self) -> dict[str, str]:
+        """Repetition of the baseline -> the baseline at its levels of the axes."""
+        alike = [arm for arm in self.arms if not arm.refused and (arm.replicate or arm.stem == self.grid.baseline)]
+        found = partners(alike, self.grid.baseline)
+        return {arm.name: found[arm.name] for arm in alike if arm.replicate}
+
+    @cached_property
+    def matched(self) -> list[Contrast]:
+        """The arms that are said to be matched, each against the first of them."""
+        if self.grid.matched is None:
+            return []
+        first, *others = self.grid.matched.arms
+        return contrasts(self._runnable, first, others)
+
     @property
     def _runnable(self) -> list[Arm]:
-        return [arm for arm in self.arms if not arm.untouched and not arm.refused]
+        return [arm for arm in self.arms if not (arm.untouched or arm.replicate or arm.refused)]
 
     @property
     def planned_seeds(self) -> list[int]:
@@ -165,7 +182,7 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
     """
     parsed = [parse(text) for text in overrides]
     builder = _Builder(grid, parsed)
-    listed = [*itertools.chain.from_iterable(map(builder.arms, grid.arms))]
+    listed = [*itertools.chain.from_iterable(map(builder.arms, (*grid.arms, *grid.replicates)))]
     arms = [*builder.untouched(listed), *listed]
     builder.check_used()
     _check_distinct(arms)
@@ -196,6 +213,8 @@ class _Builder:
         self.grid = grid
         self.shared = [*map(parse, grid.overrides)]
         self.own = {name: [*map(parse, texts)] for name, texts in grid.arms.items()}
+        salts = {name: Override.of("salt", number) for number, name in enumerate(grid.replicates, 1)}
+        self.own |= {name: [*self.own[grid.baseline], salt] for name, salt in salts.items()}
         self.fixed = [override for override in command if not override.sweep]
         said = {override.key for override in command}
         # What the command says of a key replaces what the grid varies there.
@@ -272,7 +291,10 @@ class _Builder:
                     continue
                 points[full] = texts
                 factors = {override.key: _label(override, swept) for override in mine}
-                yield dataclasses.replace(_arm(full, draft), factors=factors)
+                arm = dataclasses.replace(_arm(full, draft), factors=factors, replicate=name in self.grid.replicates)
+                if arm.replicate and not arm.trained:
+                    raise ConfigError("it makes no updates, so that nothing of it can be repeated; give no replicate")
+                yield arm
             except ConfigError as error:
                 raise ConfigError(f"arm {name}: {error}") from error
 
@@ -301,7 +323,8 @@ class _Builder:
         return draft, {override.key for override in used}
 
     def _excluded(self, name: str, used: Sequence[Override]) -> bool:
-        point = {"arm": name} | {override.key: override.value for override in used}
+        arm = self.grid.baseline if name in self.grid.replicates else name
+        point = {"arm": arm} | {override.key: override.value for override in used}
         matching = [rule for rule in self.grid.exclude if all(_same(point.get(key), rule[key]) for key in rule)]
         self._idle = [rule for rule in self._idle if rule not in matching]
         return bool(matching)
@@ -339,7 +362,10 @@ def _check_distinct(arms: Sequence[Arm]) -> None:
     for arm in arms:
         same = first.setdefault(arm.cell(0).id, arm.name)
         if same != arm.name:
-            raise ConfigError(f"arms {same!r} and {arm.name!r} are one and the same configuration")
+            raise ConfigError(
+                f"arms {same!r} and {arm.name!r} are one and the same configuration; replicate: 1 repeats the baseline"
+                " with other draws"
+            )
 
 
 def _notes(plan: Plan) -> Iterator[str]:
@@ -348,7 +374,9 @@ def _notes(plan: Plan) -> Iterator[str]:
     names = {arm.name for arm in trained}
     if plan.baseline not in names:
         yield f"the baseline {plan.baseline} is refused: there is nothing to compare with"
-    yield from unmeasured([arm.config for arm in trained], (plan.grid.primary["metric"], *plan.grid.secondary))
+    matched = () if plan.grid.matched is None else (plan.grid.matched.measure,)
+    measures = (plan.grid.primary["metric"], *plan.grid.secondary, *matched)
+    yield from unmeasured([arm.config for arm in trained], measures)
     if plan.grid.looks and len(plan.seeds) not in plan.grid.looks:
         looks = ", ".join(map(str, plan.grid.looks))
         yield f"looks are planned at {looks} seeds: a report of {len(plan.seeds)} will count as one that was not"

@@ -10,10 +10,11 @@ from typing import Any
 
 from ablations import declaration
 from ablations.cells import CellFolder
+from ablations.contrasts import Contrast
 from ablations.grid import UNTOUCHED
 from ablations.plan import Plan, digest
 from ablations.provenance import git_sha, now
-from unigrpo.io import append_row, read_json, read_rows, write_json
+from unigrpo.io import JsonObject, append_row, read_json, read_rows, write_json
 
 #: Layout of ``sweep.json``; ``reports`` reads this one.
 LAYOUT = 2
@@ -41,10 +42,13 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
         "grid": grid.name,
         "recipe": plan.recipe,
         "secondary": list(grid.secondary),
-        "comparisons": [
-            {"arm": each.arm, "other": each.other, "couples": [*map(list, each.couples)], "words": each.words}
-            for each in plan.comparisons
-        ],
+        "comparisons": [_plain(each) for each in plan.comparisons],
+        "matched": grid.matched
+        and {
+            "measure": grid.matched.measure,
+            "comparisons": [_plain(each) for each in plan.matched],
+            "words": content["matched"],
+        },
         "seeds": list(plan.seeds),
         "planned_seeds": content["seeds"],
         "notes": list(plan.notes),
@@ -55,6 +59,7 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
                 "untouched": arm.untouched,
                 "factors": dict(arm.factors),
                 "against": plan.partners.get(arm.name),
+                "repeats": plan.replicates.get(arm.name),
                 "cells": {str(cell.config.seed): cell.id for cell in plan.cells_of(arm)},
             }
             for arm in plan.arms
@@ -71,6 +76,11 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
     if record != before:
         write_json(folder / "sweep.json", record)
     return folder
+
+
+def _plain(contrast: Contrast) -> JsonObject:
+    couples = [*map(list, contrast.couples)]
+    return {"arm": contrast.arm, "other": contrast.other, "couples": couples, "words": contrast.words}
 
 
 _OCCASION = ("command", "created", "git_sha")

@@ -112,7 +112,7 @@ def read(arguments: Sequence[str]) -> Request:
     grid = load_grid(values["grid"], values.get("preset", ""))
     search_beside(values["grid"])
     if "primary" in values:
-        grid = dataclasses.replace(grid, primary=_primary(values["primary"]))
+        grid = _with_primary(grid, _primary(values["primary"]))
     if "margin" in values:
         grid = dataclasses.replace(grid, margin=_margin(values["margin"]))
     if "fail_if" in values and values.get("action") != "report":
@@ -222,6 +222,13 @@ def _primary(text: str) -> dict[str, str]:
     if not metric or (comma and direction not in ("min", "max")):
         raise ConfigError(f"primary: expected NAME, or NAME,min where lower is better, got {text!r}")
     return {"metric": metric, "direction": direction or "max"}
+
+
+def _with_primary(grid: Grid, primary: dict[str, str]) -> Grid:
+    """The grid with another primary measure: of another one its margin and spread say nothing."""
+    if primary["metric"] == grid.primary["metric"]:
+        return dataclasses.replace(grid, primary=primary)
+    return dataclasses.replace(grid, primary=primary, margin=None, spread=None)
 
 
 def _margin(text: str) -> float:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from reports import statistics
+from reports import controls, statistics
 from reports.caveats import caveats
 from reports.findings import Analysis, EqualProxy
 from reports.leading import leading
-from reports.pairs import exploratory, families
+from reports.pairs import exploratory, families, matched
 from reports.records import Arm, Sweep
 from reports.roles import gold, proxy
 from reports.statistics import Comparison, Interval
@@ -22,15 +22,17 @@ def analyse(sweep: Sweep) -> Analysis:
     """Compute everything that the pages state. Deterministic."""
     found = tuple(families(sweep))
     ladders = _ladders(sweep)
+    strength = matched(sweep)
     return Analysis(
         sweep=sweep,
         intervals={arm.name: _intervals(arm) for arm in sweep.arms if arm.done and not arm.unstable},
         families=found,
         exploratory=exploratory(sweep),
+        matched=strength,
         ladders=ladders,
         equal_proxy=tuple(_equal_proxy(sweep, ladders)),
         verdict=verdict(sweep, found),
-        warnings=tuple(caveats(sweep, found, leading(sweep))),
+        warnings=(*caveats(sweep, found, leading(sweep)), *controls.warnings(sweep, found, strength)),
     )
 
 
@@ -60,7 +62,7 @@ def _ladders(sweep: Sweep) -> dict[str, tuple[tuple[float, str], ...]]:
     """Regularizer -> (weight, arm) by weight, for every regularizer that has two weights or more."""
     points: dict[str, dict[float, str]] = {}
     free: list[str] = []
-    for arm in sweep.trained:
+    for arm in (arm for arm in sweep.trained if not arm.repeats):
         regularizer = arm.config.get("regularizer", {})
         if weight := float(regularizer.get("weight", 0.0)):
             points.setdefault(regularizer["name"], {}).setdefault(weight, arm.name)

@@ -22,6 +22,7 @@ from reports.records import (
     Contrast,
     EvaluationSize,
     Failure,
+    Matched,
     Picture,
     PromptScore,
     Sample,
@@ -95,6 +96,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
             untouched=bool(arm["untouched"]),
             factors={one_line(key): one_line(level) for key, level in arm["factors"].items()},
             against=called.get(arm["against"]),
+            repeats=called.get(arm.get("repeats")),
             cells=tuple(
                 _cell(root, called[arm["name"]], int(seed), str(identity), scored, unnamed)
                 for seed, identity in _by_seed(arm)
@@ -131,6 +133,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         revisions=history.revisions(folder),
         looked_at=history.looks(folder),
         left_out=history.left_out(folder, root, {cell.identity for arm in arms for cell in arm.cells}),
+        matched=_matched(plan.get("matched"), called),
         arms=tuple(_exclude_other_eval_sets(arms)),
         refused=tuple((called[name], reason) for name, reason in refused),
         created=plan["created"],
@@ -143,6 +146,12 @@ def _contrast(entry: Mapping[str, Any], called: Mapping[str, str]) -> Contrast:
     couples = tuple((called[one], called[two]) for one, two in entry["couples"])
     arm, other = (called.get(entry[key], one_line(entry[key])) for key in ("arm", "other"))
     return Contrast(arm, other, couples)
+
+
+def _matched(entry: Mapping[str, Any] | None, called: Mapping[str, str]) -> Matched | None:
+    if entry is None:
+        return None
+    return Matched(one_line(entry["measure"]), tuple(_contrast(one, called) for one in entry["comparisons"]))
 
 
 def _by_seed(arm: Mapping[str, Any]) -> list[tuple[str, str]]:

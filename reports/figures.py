@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reports.drawing import INK, PAPER, RULE, Mark, Panel, labelled, marks, sheet
-from reports.findings import Analysis, Family
+from reports.findings import Analysis, Family, Pair
 from reports.metrics import Metric, capitalize_first
 from reports.penalties import Profile, profiles
 from reports.records import Floats, Sweep
@@ -17,10 +17,14 @@ from reports.roles import proxy
 from reports.text import shorten
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
 #: Most characters of each of the two names in a comparison's label.
 _NAME = 26
+
+#: A note above the axes, on the right.
+_ABOVE: Mapping[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "bottom", "fontsize": 6}
 
 #: How many measures a group must have to be drawn: fewer are easily read in the table, more do not fit.
 _FEWEST, _MOST = 4, 16
@@ -39,35 +43,47 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
         axes = drawn.axes
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, pair in enumerate(family.pairs):
-            mark, interval = style[pair.couples[0][0]], pair.interval
-            axes.plot(
-                pair.comparison.differences,
-                [row + 0.16] * interval.n,
-                "o",
-                color=mark.colour,
-                alpha=0.45,
-                markersize=3.5,
-                markeredgewidth=0,
-            )
-            if interval.low is not None and interval.high is not None:
-                axes.plot([interval.low, interval.high], [row, row], "-", color=mark.colour, linewidth=1.8)
-            axes.plot([interval.mean], [row], mark.marker, color=mark.colour, markersize=6)
-            axes.annotate(
-                f"{shorten(pair.arm, _NAME)} − {shorten(pair.other, _NAME)}",
-                (0, row - 0.24),
-                xycoords=("axes fraction", "data"),
-                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
-                fontsize=8,
-                va="center",
-            )
+            _forest_row(axes, row, pair, style[pair.couples[0][0]])
         axes.set(
             ylim=(rows - 0.5, -0.55), yticks=[], xlabel=f"difference in {sweep.schema.metric_phrase(sweep.primary)}"
         )
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
-        alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.mean:+.3f}" for p in family.pairs)
+        # Few and short labels: those of tiny differences would overlap.
+        axes.locator_params(axis="x", nbins=6)
+        axes.ticklabel_format(axis="x", scilimits=(-3, 4))
+        alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.mean:+.3g}" for p in family.pairs)
+        if noisy := [pair.noise for pair in family.pairs if pair.noise is not None]:
+            axes.annotate("grey: where 95 % of means lie if arms are equal (A/A)", (1, 1), **_ABOVE)
+            alt += f"; if arms are equal, 95 % of means lie within {max(noisy):.2g} of 0"
         drawn.finish(f"Forest plot. {alt}", legend=False)
     yield from drawn.panels
+
+
+def _forest_row(axes: Axes, row: int, pair: Pair, mark: Mark) -> None:
+    interval = pair.interval
+    if pair.noise is not None:
+        axes.fill_betweenx([row - 0.12, row + 0.3], -pair.noise, pair.noise, color=RULE, linewidth=0, zorder=0)
+    axes.plot(
+        pair.comparison.differences,
+        [row + 0.16] * interval.n,
+        "o",
+        color=mark.colour,
+        alpha=0.45,
+        markersize=3.5,
+        markeredgewidth=0,
+    )
+    if interval.low is not None and interval.high is not None:
+        axes.plot([interval.low, interval.high], [row, row], "-", color=mark.colour, linewidth=1.8)
+    axes.plot([interval.mean], [row], mark.marker, color=mark.colour, markersize=6)
+    axes.annotate(
+        f"{shorten(pair.arm, _NAME)} − {shorten(pair.other, _NAME)}",
+        (0, row - 0.24),
+        xycoords=("axes fraction", "data"),
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+        fontsize=8,
+        va="center",
+    )
 
 
 def parts(analysis: Analysis) -> Iterator[Panel]:

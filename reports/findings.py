@@ -34,6 +34,8 @@ class Pair:
     """Whether the difference is shown to lie within the margin; None without a margin."""
     crossed: Interval | None = None
     """Bootstrap interval over seeds and prompts."""
+    noise: float | None = None
+    """How far from 0 the mean lies in 95 % of cases if the arms are equal; None without A/A arms."""
     new_prompts: Interval | None = None
     """Interval for these checkpoints on new prompts, clustered by prompt; it says nothing about new training runs."""
 
@@ -120,6 +122,8 @@ class Analysis:
     """Arm -> metric -> mean and interval over seeds; without unstable arms."""
     families: tuple[Family, ...]
     exploratory: Family
+    matched: Family | None
+    """Arms that are said to be matched, on the measure of their strength."""
     ladders: Mapping[str, tuple[tuple[float, str], ...]]
     """Regularizer -> (weight, arm) by weight, if the grid has a ladder of weights."""
     equal_proxy: tuple[EqualProxy, ...]

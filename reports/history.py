@@ -32,7 +32,8 @@ def content_of(plan: Mapping[str, Any]) -> Content:
         "comparisons": sorted(one["words"] for one in plan["comparisons"]),
         "seeds": sorted(plan["planned_seeds"]),
     }
-    return {key: plan[key] for key in _KEYS}
+    matched = {"matched": plan["matched"]["words"]} if plan.get("matched") else {}
+    return {key: plan[key] for key in _KEYS} | matched
 
 
 def revisions(folder: Path) -> tuple[Revision, ...]:

@@ -17,7 +17,7 @@ def leading(sweep: Sweep) -> Sweep:
     if len(sweep.trained) <= LARGE:
         return sweep
     sign = 1 if sweep.higher_is_better else -1
-    rivals = [arm for arm in sweep.trained if arm.name != sweep.baseline and not arm.unstable]
+    rivals = [arm for arm in sweep.trained if arm.name != sweep.baseline and not (arm.unstable or arm.repeats)]
     scores = {arm.name: np.mean([*values.values()]) for arm in rivals if (values := arm.values(sweep.primary))}
     kept = {sweep.baseline, *sorted(scores, key=lambda name: -sign * scores[name])[: LARGE - 1]}
-    return replace(sweep, arms=tuple(arm for arm in sweep.arms if not arm.trained or arm.name in kept))
+    return replace(sweep, arms=tuple(arm for arm in sweep.arms if not arm.trained or arm.repeats or arm.name in kept))

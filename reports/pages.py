@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from reports import curves, declaration, figures, simulated, tables
 from reports.analysis import analyse, drawn
 from reports.collect import read
+from reports.controls import floor_of, strength
 from reports.drawing import Mark, Panel, failed, inline, marks
 from reports.findings import Analysis
 from reports.history import add_look
@@ -183,7 +184,9 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "costs": tables.cost_table(analysis),
         "seed_rows": tables.seed_rows(sweep),
         "families": [(f, [tables.pair_row(p, f, sweep) for p in f.pairs]) for f in analysis.families],
+        "strength": strength(sweep, analysis.matched),
         "exploratory": [tables.pair_row(p, analysis.exploratory, sweep) for p in analysis.exploratory.pairs],
+        "noise": floor_of(sweep),
         "forests": _forests(analysis, sections["differences"]),
         "equal_proxy": _equal_proxy_rows(analysis),
         "samples": sample_grid(shown),

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from reports import statistics
+from reports.controls import band, floor_of
 from reports.findings import Family, Pair
 from reports.leading import LARGE, leading
 from reports.metrics import digits
@@ -36,7 +37,7 @@ class _Draft:
 
 def families(sweep: Sweep) -> Iterator[Family]:
     """The families of comparisons on the primary metric that have a pair."""
-    usable = {arm.name: arm for arm in sweep.arms if arm.done and not arm.unstable}
+    usable = {arm.name: arm for arm in sweep.arms if arm.done and not arm.unstable and not arm.repeats}
     trained = [arm for arm in usable.values() if arm.trained]
     fixed = [arm for arm in usable.values() if not arm.trained and arm.name != sweep.baseline]
     starts = {_model(arm): arm for arm in sorted(fixed, key=lambda arm: arm.untouched)}
@@ -55,11 +56,26 @@ def families(sweep: Sweep) -> Iterator[Family]:
             "All pairs of trained arms",
             [_couple(b.name, a.name) for a, b in couples] if len(couples) > 1 else [],
         ),
+        "replicates": (
+            "Noise: the baseline against itself (A/A)",
+            [_couple(arm.name, arm.repeats) for arm in sweep.arms if arm.repeats],
+        ),
     }
     for key, (title, contrasts) in groups.items():
         drafts = [draft for contrast in contrasts if (draft := _draft(sweep, contrast, sweep.primary, sweep.test))]
         if drafts:
             yield _family(sweep, key, title, drafts)
+
+
+def matched(sweep: Sweep) -> Family | None:
+    """The arms that are said to be matched, on the measure of their strength; None if there is nothing to compare."""
+    if sweep.matched is None:
+        return None
+    measure, contrasts = sweep.matched.measure, sweep.matched.contrasts
+    drafts = [draft for contrast in contrasts if (draft := _draft(sweep, contrast, measure, sweep.test))]
+    if not drafts:
+        return None
+    return _judged("matched", "Matched strength", drafts, sweep.alpha, "bonferroni", len(contrasts))
 
 
 def _couple(arm: str, other: str) -> Contrast:
@@ -112,6 +128,9 @@ def _family(sweep: Sweep, key: str, title: str, drafts: Sequence[_Draft]) -> Fam
     correction: Correction = sweep.correction if planned or sweep.correction != "none" else "bonferroni"
     alpha = _alpha(sweep, drafts) if planned else sweep.alpha
     family = _judged(key, title, drafts, alpha, correction, comparisons, sweep.margin)
+    if floor := floor_of(sweep):
+        bands = (band(floor, sweep, draft.contrast, len(draft.seeds)) for draft in drafts)
+        family = replace(family, pairs=tuple(map(_with_noise, family.pairs, bands)))
     if key not in ("baseline", "untouched"):
         return family
     return replace(family, pairs=tuple(_with_prompts(sweep, pair) for pair in family.pairs))
@@ -197,6 +216,10 @@ def _draft(sweep: Sweep, contrast: Contrast, name: str, test: str) -> _Draft | N
     )
     decimals = digits([value for found in values.values() for value in found.values()])
     return _Draft(contrast, name, seeds, comparison, decimals)
+
+
+def _with_noise(pair: Pair, noise: float) -> Pair:
+    return replace(pair, noise=noise)
 
 
 def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:

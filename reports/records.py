@@ -160,6 +160,8 @@ class Arm:
     """Key of an axis -> its level there, in words."""
     against: str | None = None
     """The baseline at the same levels of the axes; None for the baseline and for arms that have none."""
+    repeats: str | None = None
+    """The arm whose configuration it repeats with other draws; None for all arms that are compared."""
 
     @cached_property
     def done(self) -> tuple[Cell, ...]:
@@ -244,6 +246,14 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Matched:
+    """Comparisons of arms that are said to be of equal strength, in the measure in which that shows."""
+
+    measure: str
+    contrasts: tuple[Contrast, ...]
+
+
+@dataclass(frozen=True)
 class Sweep:
     """Everything that a report is made from."""
 
@@ -281,6 +291,7 @@ class Sweep:
     looked_at: tuple[Look, ...] = ()
     """All looks at results, oldest first; that at the present ones is among them once a report is written."""
     left_out: tuple[LeftOut, ...] = ()
+    matched: Matched | None = None
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -105,6 +105,8 @@ def _table(analysis: Analysis, wanted: Sequence[Metric], *, grouped: bool = True
         note = "unstable" if arm.unstable else f"n = {done}" if done == planned else f"n = {done} of {planned}"
         if arm.name == analysis.sweep.baseline:
             note += ", baseline"
+        if arm.repeats:
+            note += f", {arm.repeats} again"
         found = intervals.get(arm.name, {})
         bold = arm.name in analysis.significant
         entries = tuple(
@@ -244,7 +246,8 @@ def cells_csv(sweep: Sweep) -> str:
 def summary_json(analysis: Analysis) -> str:
     """The results for programs: schema, verdict, intervals by arm, every comparison, failures."""
     sweep = analysis.sweep
-    families = {f.key: f for f in (*analysis.families, analysis.exploratory)}
+    controls = [analysis.matched] if analysis.matched else []
+    families = {f.key: f for f in (*analysis.families, analysis.exploratory, *controls)}
     summary = {
         "schema": SUMMARY_SCHEMA,
         "sweep": sweep.name,
@@ -263,6 +266,7 @@ def summary_json(analysis: Analysis) -> str:
             arm.name: {
                 "untouched": arm.untouched,
                 "unstable": arm.unstable,
+                "repeats": arm.repeats,
                 "done": len(arm.values(sweep.primary)),
                 "planned": len(arm.cells),
                 "iqm": iqm([*values.values()]) if (values := arm.values(sweep.primary)) else None,
@@ -309,6 +313,7 @@ def _pair(pair: Pair, family: Family) -> dict[str, Any]:
         "testable": pair.testable,
         "shown": pair in family.shown,
         "equal": pair.equal,
+        "noise": pair.noise,
         "effect": comparison.effect,
         "improved": comparison.improved,
         "correlation": comparison.correlation,

@@ -96,10 +96,21 @@ def holds(kept: Any, plain_value: Any) -> bool:
 
 def test_the_plain_form_of_the_defaults_is_complete():
     written = RunConfig().to_dict()
-    assert written.keys() == {f.name for f in dataclasses.fields(RunConfig)}
+    assert written.keys() == {f.name for f in dataclasses.fields(RunConfig)} - {"salt"}
     assert written["optim"]["betas"] == [0.9, 0.95]
     assert written["window"] == {"name": "random_window", "size": 2, "low": 0, "high": 4}
     assert RunConfig.from_dict({}) == RunConfig()
+
+
+def test_a_silent_field_leaves_no_trace_at_its_default():
+    """So that a run from before there was a salt is still the same run."""
+    assert "salt" not in RunConfig(salt=0).to_dict()
+    assert RunConfig(salt=0).key == (0,)
+    salted = RunConfig(salt=2, seed=1)
+    assert salted.to_dict() == RunConfig(seed=1).to_dict() | {"salt": 2}
+    assert RunConfig.from_dict(salted.to_dict()) == salted
+    assert salted.key == (1, "salt", 2)
+    assert salted.identity() != RunConfig(seed=1).identity()
 
 
 def leaves(data: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -89,6 +89,13 @@ def test_differences_name_keys_old_and_new_and_are_short():
     assert "x" * 45 not in told
 
 
+def test_a_salted_run_is_not_taken_for_one_without_salt():
+    plain, salted = (identity_of(compose(overrides)) for overrides in ([], ["salt=1"]))
+    assert differences(plain, salted) == "salt: nothing -> 1"
+    assert differences(salted, plain) == "salt: 1 -> nothing"
+    assert compose(["salt=1", "~salt"]) == compose()
+
+
 def test_what_a_folder_says_of_itself_is_read_as_it_was_written(tmp_path):
     config = compose()
     identity.write(tmp_path, config, identity_of(config))

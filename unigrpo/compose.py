@@ -207,7 +207,7 @@ class Draft:
         if override.kind == "delete":
             if override.value not in (None, before, before.get("name") if slot and before else None):
                 raise ConfigError(f"{override.text}: expected its value, which is {before!r}")
-            node.pop(last)
+            node.pop(last, None)  # a silent field is not there
             if field:
                 node[last] = _default(field)
         elif slot and field and (override.value is not None or field.default is not None):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from unigrpo import registry
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject
+from unigrpo.noise import Key
 from unigrpo.plain import build_field, fields_of, plain_form
 from unigrpo.registry import nearest
 
@@ -143,6 +144,8 @@ class RunConfig:
     recipe: str = field(default="unigrpo", metadata={"identity": False})
     seed: int = 0
     """Key of all draws of training."""
+    salt: int = field(default=0, metadata={"silent": True})
+    """A further part of that key, to repeat a run with other draws under the same seed; 0 adds nothing."""
     model: Model = slot("model", "mot")
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -183,8 +186,12 @@ class RunConfig:
         return cls(**{str(key): _built(str(key), value) for key, value in data.items()})
 
     def to_dict(self) -> JsonObject:
-        """The plain form, complete: defaults written out, tuples as lists."""
-        return plain_form(self)
+        """The plain form, complete: defaults written out, tuples as lists.
+
+        A silent field is left out at its default: runs from before there was such a field keep their identities.
+        """
+        plain: JsonObject = plain_form(self)
+        return {key: value for key, value in plain.items() if key not in SILENT or value != SILENT[key]}
 
     def identity(self) -> JsonObject:
         """The plain form without labels: two runs with equal identity give equal results."""
@@ -208,6 +215,11 @@ class RunConfig:
             if declared is not None:
                 found += [f"{f.name}={getattr(self, f.name).name}: {reason}" for reason in declared(self)]
         return found
+
+    @property
+    def key(self) -> Key:
+        """What the key of every draw of training begins with."""
+        return (self.seed, "salt", self.salt) if self.salt else (self.seed,)
 
     @property
     def measured(self) -> tuple[Metric, ...]:
@@ -237,6 +249,10 @@ class RunConfig:
         if found := self.conflicts():
             raise ConfigError("; ".join(found))
         return self
+
+
+#: Fields that the plain form leaves out at their default -> that default.
+SILENT: Mapping[str, object] = {f.name: f.default for f in dataclasses.fields(RunConfig) if f.metadata.get("silent")}
 
 
 def _suggested(dataset: Dataset) -> tuple[Metric, ...]:

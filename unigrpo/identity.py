@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unigrpo.config import SILENT
 from unigrpo.io import JsonObject, read_json, write_json
 from unigrpo.registry import user_sources
 
@@ -68,9 +69,9 @@ def flat(plain: Mapping[str, object], prefix: str = "") -> JsonObject:
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> str:
     """``key: old -> new`` for what differs between two identities, shortened; empty if nothing does.
 
-    A section that only ``old`` has does not count: it may be a label.
+    A section that only ``old`` has does not count, as it may be a label, unless it is a silent field.
     """
-    before, after = flat({key: old[key] for key in new if key in old}), flat(new)
+    before, after = flat({key: value for key, value in old.items() if key in new or key in SILENT}), flat(new)
     keys = [key for key in sorted({*before, *after}) if _shown(before, key) != _shown(after, key)]
     named = (f"{key.removeprefix('content.')}: {_short(before, key)} -> {_short(after, key)}" for key in keys[:_MOST])
     return "; ".join(named) + (f"; and {len(keys) - _MOST} more" if len(keys) > _MOST else "")

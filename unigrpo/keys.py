@@ -34,7 +34,7 @@ def _lines(recipe: str) -> Iterator[str]:
     plain = load_recipe(recipe)["config"]
     meanings = _meanings(RunConfig) | {"recipe": f"Where the values come from: {', '.join(recipes())}, or a file"}
     for field in dataclasses.fields(RunConfig):
-        value = plain[field.name]
+        value = plain.get(field.name, field.default)  # of a silent field only its default is not there
         if slot := slot_of(field.name):
             yield from _line(field.name, value["name"], " | ".join(registry.strategies(slot)))
         elif isinstance(field.default_factory, type) and dataclasses.is_dataclass(field.default_factory):

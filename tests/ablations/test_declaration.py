@@ -84,8 +84,9 @@ def test_the_first_command_declares_and_the_same_again_adds_nothing(sandbox):
         [0],
         "sign_flip",
         "fixed",
-        None,
+        0.05,
     )
+    assert content["matched"] == "velocity_mse − latent_kl in drift/velocity_mse"
     assert content["evaluation"]["words"].startswith("test prompts of shapes, up to 24 of each tag, 4 images each")
     assert facts(sandbox) == (True, f"before the runs ({one['time']}, hash {one['hash'][:12]})")
     assert "eclar" not in said(sandbox)
@@ -95,9 +96,9 @@ def test_a_primary_that_is_changed_after_the_runs_is_said_with_both(sandbox, cap
     sandbox.inline("seeds=2")
     capsys.readouterr()
     assert sandbox.inline("seeds=2", OTHER, "rerun=none") == 0
-    assert "the declaration is changed (primary) when 6 of 6 cells have finished" in capsys.readouterr().out
+    assert "the declaration is changed (primary, margin) when 6 of 6 cells have finished" in capsys.readouterr().out
     assert facts(sandbox) == (False, "changed when 6 of 6 cells had finished")
-    change = "primary was geneval/strict (max), is heldout/distance_to_clean (min)"
+    change = "primary was geneval/strict (max), is heldout/distance_to_clean (min); margin was 0.05, is none"
     when = f"when 6 of 6 cells had finished ({revisions(folder_of(sandbox))[-1]['time']})"
     assert f"The declaration was changed {when}: {change}." in said(sandbox)
     # Going back is a revision as well: nobody who looked in between can say that it was never otherwise.
@@ -107,7 +108,7 @@ def test_a_primary_that_is_changed_after_the_runs_is_said_with_both(sandbox, cap
     told = declaration.history(read(folder_of(sandbox)))
     assert "declared before any of 6 cells had finished: question " in told[0]
     assert change in told[1]
-    assert "primary was heldout/distance_to_clean (min), is geneval/strict (max)" in told[2]
+    assert "primary was heldout/distance_to_clean (min), is geneval/strict (max); margin was none, is 0.05" in told[2]
 
 
 def test_a_page_of_another_plan_than_was_declared_says_so(sandbox):
@@ -293,7 +294,11 @@ def plans():
 def _of_the_record(plan):
     """What sweep.json says in other words than the declaration."""
     words = [{"words": each.words} for each in plan.comparisons]
-    return {"planned_seeds": plan.planned_seeds, "comparisons": words}
+    return {
+        "planned_seeds": plan.planned_seeds,
+        "comparisons": words,
+        "matched": {"words": content_of(plan)["matched"]},
+    }
 
 
 @example(commands=[(0, 0), (1, 0)], shown=0)  # a page of the first of two

@@ -3,14 +3,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations.grid import UNTOUCHED, Grid, grids, load_grid
+from ablations.grid import UNTOUCHED, Grid, Matched, Spread, grids, load_grid
 from ablations.plan import Cell, make_plan
 from ablations.request import read
+from reports.statistics import power
 from unigrpo.compose import compose
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
@@ -41,9 +43,21 @@ def test_every_shipped_grid_can_be_planned(name):
     assert len(plan.cells()) == sum(len(plan.seeds) if arm.config.optim.updates else 1 for arm in plan.arms)
 
 
-def test_kl_vs_mse_is_nineteen_cells_seed_by_seed():
+@pytest.mark.parametrize("name", grids())
+def test_every_shipped_grid_has_the_seeds_that_its_question_needs(name):
+    """At the spread that it records; a margin is one within which equal arms would be found equal."""
+    grid = load_grid(name)
+    assert len(grid.seeds) >= 8
+    assert not [note for note in plan_of(grid=name).notes if "cannot show" in note]
+    if grid.spread and grid.margin:
+        level = grid.alpha / len(plan_of(grid=name).comparisons)
+        assert power.smallest_margin(grid.test, len(grid.seeds), level) * grid.spread.sd < grid.margin
+        assert power.smallest_effect(grid.test, len(grid.seeds), level) * grid.spread.sd <= grid.margin
+
+
+def test_kl_vs_mse_is_three_arms_of_ten_seeds_and_the_untouched_model_seed_by_seed():
     cells = plan_of().cells()
-    assert len(cells) == len({cell.id for cell in cells}) == 19
+    assert len(cells) == len({cell.id for cell in cells}) == 31
     assert [cell.arm for cell in cells[:5]] == [UNTOUCHED, "none", "latent_kl", "velocity_mse", "none"]
     assert [cell.config.seed for cell in cells[1:]] == sorted(cell.config.seed for cell in cells[1:])
 
@@ -112,6 +126,97 @@ class Mine:
     needs = frozenset()
     quantities = ()
 """
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("replicate: yes", "replicate: expected a int, got 'yes'"),
+        ("replicate: true", "replicate: expected a int, got True"),
+        ("matched: {measure: m}", "matched: expected the keys measure, arms, got measure"),
+        ("matched: {measure: m, arms: b}", "matched.arms: expected a list, got 'b'"),
+        ("spread: {sd: .1, seeds: 6}", "spread: expected the keys sd, seeds, from, got sd, seeds"),
+        ("spread: {sd: .1, seeds: 6.5, from: x}", "spread.seeds: expected a int, got 6.5"),
+        ("spread: .1", "spread: expected a dict, got 0.1"),
+    ],
+)
+def test_a_key_of_the_wrong_form_is_refused(tmp_path, key, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_grid(write_grid(tmp_path, key))
+
+
+def write_grid(folder, *keys):
+    lines = ["question: q", "recipe: unigrpo", "baseline: a", "primary: {metric: geneval/strict, direction: max}"]
+    arms = "arms: {a: [regularizer=none], b: [regularizer=velocity_mse]}"
+    (folder / "mine.yaml").write_text("\n".join([*lines, arms, *keys]) + "\n")
+    return str(folder / "mine.yaml")
+
+
+def test_what_a_grid_says_of_spread_and_strength_is_read(tmp_path):
+    spread, matched = "spread: {sd: 0.0445, seeds: 6, from: there}", "matched: {measure: m, arms: [a, b]}"
+    path = write_grid(tmp_path, spread, matched, "replicate: 2", "presets: {small: {seeds: [0, 1]}}")
+    grid = load_grid(path)
+    assert (grid.spread, grid.matched) == (Spread(0.0445, 6, "there"), Matched("m", ("a", "b")))
+    assert grid.replicates == ("replicate1", "replicate2")
+    # A preset is of other cells than those that the spread was found from.
+    assert load_grid(path, "small").spread is None
+    assert load_grid(path, "small").matched == grid.matched
+
+
+def test_another_primary_measure_takes_neither_margin_nor_spread_with_it(tmp_path):
+    path = f"grid={write_grid(tmp_path, 'margin: 0.05', 'spread: {sd: 0.0445, seeds: 6, from: there}')}"
+    other = read([path, "primary=geneval/official"]).grid
+    assert (other.margin, other.spread) == (None, None)
+    assert read([path, "primary=geneval/official", "margin=.1"]).grid.margin == 0.1
+    same = read([path, "primary=geneval/strict"]).grid
+    assert (same.margin, same.spread.sd) == (0.05, 0.0445)
+
+
+def test_repetitions_of_the_baseline_are_further_arms_with_other_draws():
+    grid = grid_of(replicate=2, matched=Matched("drift/velocity_mse", ("b", "a")))
+    plan, without = make_plan(grid), make_plan(grid_of())
+    arms = {arm.name: arm for arm in plan.arms}
+    assert [*arms] == [UNTOUCHED, "a", "b", "replicate1", "replicate2"]
+    for number in (1, 2):
+        repeated = arms[f"replicate{number}"].config
+        assert (repeated.salt, dataclasses.replace(repeated, salt=0)) == (number, arms["a"].config)
+    assert len({cell.id for cell in plan.cells()}) == len(plan.cells())
+    assert {cell.id for cell in without.cells()} < {cell.id for cell in plan.cells()}
+    assert plan.replicates == {"replicate1": "a", "replicate2": "a"}
+    # They are in no planned comparison, and nothing else is held against them or they against it.
+    assert plan.comparisons == without.comparisons
+    assert plan.partners == without.partners
+    assert [contrast.words for contrast in plan.matched] == ["a − b"]
+
+
+def test_repetitions_go_along_with_the_axes_and_rules_of_the_baseline():
+    axes = {"dynamics": ("flow_sde", "dance_sde"), "sampler.steps": (6, 8)}
+    rule = {"arm": "a", "dynamics": "dance_sde", "sampler.steps": 8}
+    plan = make_plan(grid_of(replicate=1, axes=axes, exclude=(rule,)))
+    assert plan.replicates == {
+        name.replace("a@", "replicate1@"): name for name in (arm.name for arm in plan.arms if arm.stem == "a")
+    }
+    assert len(plan.replicates) == 3
+
+
+def test_what_makes_no_updates_cannot_be_repeated():
+    with pytest.raises(ConfigError, match="arm replicate1: it makes no updates, so that nothing of it can be repeated"):
+        make_plan(grid_of(replicate=1, arms={"a": ("optim.updates=0",), "b": ()}))
+
+
+def test_an_arm_that_is_the_baseline_again_is_refused_with_the_way_out():
+    with pytest.raises(ConfigError, match="one and the same configuration; replicate: 1 repeats the baseline"):
+        make_plan(grid_of(arms={"a": (), "b": ()}))
+
+
+@given(st.integers(1, 8), st.integers(1, 6))
+@settings(max_examples=10)
+def test_no_plan_speaks_of_a_p_above_1(seeds, arms):
+    lines = {f"w{i}": (f"optim.updates={i + 1}",) for i in range(arms)}
+    notes = make_plan(grid_of(arms=lines, baseline="w0"), seeds=tuple(range(seeds))).notes
+    found = [float(word) for note in notes for word in re.findall(r"(?:give is |, )([\d.e-]+)(?=,| corrected)", note)]
+    assert all(0 < p <= 1 for p in found)
+    assert bool(found) == bool(notes)
 
 
 def test_only_planned_comparisons_count_for_the_correction():
@@ -395,7 +500,7 @@ def test_an_impossible_arm_is_refused_with_the_reason_and_the_others_are_kept():
     refused = {arm.name: arm.refused for arm in plan.arms if arm.refused}
     assert set(refused) == {f"{arm}@dynamics=ode" for arm in ("none", "latent_kl", "velocity_mse")}
     assert any("use regularizer=velocity_mse" in reason for reason in refused["latent_kl@dynamics=ode"])
-    assert len(plan.cells()) == 19
+    assert len(plan.cells()) == 31
     assert plan.baseline == "latent_kl@dynamics=flow_sde"
 
 
@@ -438,6 +543,14 @@ def test_without_a_correction_the_number_of_comparisons_does_not_count():
         ({"design": "group_sequential", "looks": (2.0, 6)}, "got [2.0, 6]"),
         ({"design": "group_sequential", "looks": (4, 5)}, "the last is at all seeds, expected 6, got 5"),
         ({"seeds": (1, 1)}, "distinct"),
+        ({"replicate": -1}, "replicate: expected how often to repeat the baseline, 0 or more, got -1"),
+        ({"replicate": 1, "arms": {"a": (), "replicate1": ()}}, "arms: 'replicate1' is what a repetition of the"),
+        ({"matched": Matched("m", ("a", "bb"))}, "matched.arms: no arm is called 'bb'; did you mean 'b'?"),
+        ({"matched": Matched("m", ("a",))}, "matched.arms: expected two arms or more, each once, got ['a']"),
+        ({"matched": Matched("m", ("a", "b", "a"))}, "each once, got ['a', 'b', 'a']"),
+        ({"spread": Spread(0.0, 6, "x")}, "spread.sd: expected a number above 0, got 0.0"),
+        ({"spread": Spread(float("nan"), 6, "x")}, "spread.sd: expected a number above 0, got nan"),
+        ({"spread": Spread(0.1, 1, "x")}, "spread.seeds: a spread is known from 2 seeds on, got 1"),
         ({"zip": {"a": (1,), "b": (1, 2)}}, "equal length"),
         ({"zip": {"a": (1,)}, "axes": {"a": (1,)}}, "zip: a is among the axes already"),
         ({"axes": {"a": ()}}, "axes.a: expected at least one value"),

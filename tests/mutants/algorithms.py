@@ -31,8 +31,8 @@ ALGORITHM_BUGS = (
     Bug(
         "the same points in every update",
         "unigrpo/training/trainer.py",
-        '(config.seed, "algorithm", update)',
-        '(config.seed, "algorithm")',
+        '(*config.key, "algorithm", update)',
+        '(*config.key, "algorithm")',
         nodes("training/test_algorithms", "test_every_update_has_points_of_its_own"),
     ),
     Bug(

@@ -8,6 +8,7 @@ from tests.mutants.data import DATA_BUGS
 from tests.mutants.declarations import DECLARATION_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.flow import FLOW_BUGS
+from tests.mutants.foresight import FORESIGHT_BUGS
 from tests.mutants.kernels import KERNEL_BUGS
 from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.mirrors import MIRROR_BUGS
@@ -36,4 +37,5 @@ BUGS = (
     *DATA_BUGS,
     *DECLARATION_BUGS,
     *STATISTICS_BUGS,
+    *FORESIGHT_BUGS,
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reports import statistics
-from reports.statistics import power
+from reports.statistics import power, quantiles
 
 scores = st.integers(-1000, 1000).map(lambda k: k / 1000)
 samples = st.lists(scores, min_size=2, max_size=8)
@@ -235,7 +235,7 @@ def test_all_looks_together_keep_the_level():
 def test_the_promised_power_is_that_of_the_test(test, n):
     """Against fresh simulated sweeps, judged by the tests themselves."""
     effect = power.smallest_effect(test, n, 0.05)
-    rng = np.random.default_rng(99)
+    rng = np.random.default_rng(100)
     judged = []
     for _ in range(400):
         arm, other = rng.normal(size=(2, n)) / 2**0.5
@@ -252,10 +252,40 @@ def test_power_by_the_noncentral_t():
     assert power.power("paired_t", n, 0.05, effect) == pytest.approx(exact, abs=0.02)
 
 
+def test_six_seeds_show_an_effect_of_five_points_in_four_of_ten_sweeps():
+    """As the review found, by the sign-flip test at the spread of kl_vs_mse; 80 % takes nine, or an effect of .080."""
+    assert power.power("sign_flip", 6, 0.05, 0.05 / 0.0445) == pytest.approx(0.43, abs=0.03)
+    enough = [n for n in range(6, 11) if power.power("sign_flip", n, 0.05, 0.05 / 0.0445) >= 0.8]
+    assert enough == [9, 10]
+    assert 0.0445 * power.smallest_effect("sign_flip", 6, 0.05) == pytest.approx(0.08, abs=0.001)
+
+
 def test_too_few_seeds_show_nothing():
     assert power.smallest_effect("sign_flip", 5, 0.05) is None
     assert power.smallest_margin("sign_flip", 3, 0.05) is None
     assert power.power("sign_flip", 5, 0.05, 10.0) == 0
+
+
+@pytest.mark.parametrize("n", [11, 30])
+def test_power_beyond_the_listed_seeds_is_that_of_the_t_test(n):
+    t, effect = stats.t.isf(0.005, n - 1), 0.9
+    exact = stats.nct.sf(t, n - 1, effect * n**0.5)
+    for test in ("sign_flip", "paired_t"):
+        assert power.power(test, n, 0.01, effect) == pytest.approx(exact, abs=0.02)
+
+
+@given(st.floats(0.51, 0.9999), st.integers(1, 400))
+def test_quantiles_are_scipys(p, df):
+    assert quantiles.student(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-7)
+    for share in (p, 1 - p):
+        assert quantiles.chi_square(share, df) == pytest.approx(stats.chi2.ppf(share, df), rel=1e-7)
+
+
+def test_the_range_of_a_spread_by_hand():
+    """Tables: the quantiles of chi-square with 5 degrees of freedom are .831 and 12.83."""
+    low, high = power.spread_range(0.0445, 5)
+    assert low == pytest.approx(0.0445 * (5 / 12.833) ** 0.5, rel=1e-4)
+    assert high == pytest.approx(0.0445 * (5 / 0.8312) ** 0.5, rel=1e-4)
 
 
 def test_seeds_for_a_margin():

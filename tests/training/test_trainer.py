@@ -39,6 +39,18 @@ def test_math_9_12_the_reference_stays_and_drift_is_0_before_the_first_step():
     assert not any(parameter.requires_grad for parameter in trainer.reference.parameters())
 
 
+def test_a_salt_draws_all_anew_and_starts_from_the_same_weights():
+    plain, salted = Trainer(config_of()), Trainer(config_of(salt=1))
+    assert not moved(weights_of(plain.policy), weights_of(salted.policy))
+    assert any(plain.prompts(update) != salted.prompts(update) for update in range(4))
+    windows = ([trainer.rollout_spec(update).stochastic for update in range(4)] for trainer in (plain, salted))
+    assert next(windows) != next(windows)
+    for trainer in (plain, salted):
+        trainer.update(0)
+    everything = {name for name, parameter in plain.policy.named_parameters() if parameter.requires_grad}
+    assert moved(weights_of(plain.policy), weights_of(salted.policy)) >= everything - {"latent_pos_embed.pos_embed"}
+
+
 def test_every_trained_parameter_moves():
     trainer = Trainer(config_of())
     before = weights_of(trainer.policy)

@@ -121,7 +121,7 @@ class Trainer:
     def rollout_spec(self, update: int) -> RolloutSpec:
         """What the rollouts of one update share, its stochastic steps among it."""
         config, processor = self.config, self.model.processor
-        drawn = random.Random(seed_of((config.seed, "window", update)))
+        drawn = random.Random(seed_of((*config.key, "window", update)))
         trained = config.dynamics.stochastic and config.modalities.image > 0
         return RolloutSpec(
             points=self.points,
@@ -139,7 +139,7 @@ class Trainer:
 
     def prompts(self, update: int) -> list[Prompt]:
         """The update's train prompts, spread evenly over the tags; the same in every arm with this seed."""
-        drawn = random.Random(seed_of((self.config.seed, "prompts", update)))
+        drawn = random.Random(seed_of((*self.config.key, "prompts", update)))
         by_tag = self._train_prompts()
         first = drawn.randrange(len(by_tag))
         turns = Counter((first + k) % len(by_tag) for k in range(self.config.rollout.prompts))
@@ -168,7 +168,7 @@ class Trainer:
         rollout = Rollout(self.policy, spec, len(prompts))
         keys = [prompt.key for prompt in prompts]
         draw = EpisodeDraws(
-            (config.seed, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise
+            (*config.key, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise
         )
         with self.autocast():
             config.episode(rollout, self.evaluator.encode(prompts), config.rollout.group_size, draw)
@@ -231,7 +231,7 @@ class Trainer:
     def prepare(self, trajectory: Trajectory, update: int, spec: RolloutSpec) -> Batch:
         """What the algorithm keeps of a minibatch, before the policy is changed."""
         config, keys = self.config, [prompt.key for prompt in trajectory.prompts]
-        draw = EpisodeDraws((config.seed, "algorithm", update), keys, config.rollout.group_size)
+        draw = EpisodeDraws((*config.key, "algorithm", update), keys, config.rollout.group_size)
         old = self.scoring(self.policy, "train", spec)
         fixed = self.reference if self.needs_reference(update) else None
         reference = None if fixed is None else self.scoring(fixed, "reference", spec)
