@@ -49,6 +49,19 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Tune:
+    """Settings that are tried before the question is asked.
+
+    Attributes:
+        seeds: on which they are tried; none of the grid's own.
+        settings: arm -> overrides of each setting; equally many for every arm.
+    """
+
+    seeds: tuple[int, ...]
+    settings: Mapping[str, tuple[tuple[str, ...], ...]]
+
+
+@dataclass(frozen=True)
 class Grid:
     """What one grid file says; the README of this package explains every key."""
 
@@ -81,6 +94,9 @@ class Grid:
     """Arms whose equal strength is tested."""
     spread: Spread | None = None
     """From an earlier run: what the plan goes by until cells of its own have finished."""
+    tune: Tune | None = None
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of a grid that tries settings (:mod:`ablations.tuning`), not of a file: arm -> the arms that try its settings."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without composing a configuration.
@@ -135,6 +151,19 @@ class Grid:
         """Names of the arms that repeat the baseline."""
         return tuple(f"{REPLICATE}{number}" for number in range(1, self.replicate + 1))
 
+    def _check_tune(self, tune: Tune) -> None:
+        check_seeds(tune.seeds)
+        if shared := sorted({*tune.seeds} & {*self.seeds}):
+            raise ConfigError(f"tune.seeds: {shared[0]} is among the seeds that the question is answered on")
+        for arm in tune.settings:
+            if arm not in self.arms:
+                raise ConfigError(f"tune.settings: no arm is called {arm!r}{nearest(arm, self.arms)}")
+        compared = {self.baseline, *(self.comparisons or self.arms)}
+        if missing := [arm for arm in self.arms if arm in compared and arm not in tune.settings]:
+            raise ConfigError(f"tune.settings: {missing[0]!r} is compared and has none; every arm is tuned alike")
+        if len({len(found) for found in tune.settings.values()}) > 1 or not all(tune.settings.values()):
+            raise ConfigError(f"tune.settings: expected equally many for every arm, got {_counts(tune.settings)}")
+
     def _check_further_keys(self) -> None:
         if self.replicate < 0:
             raise ConfigError(f"replicate: expected how often to repeat the baseline, 0 or more, got {self.replicate}")
@@ -147,6 +176,8 @@ class Grid:
                     raise ConfigError(f"matched.arms: no arm is called {name!r}{nearest(name, self.arms)}")
             if len({*names}) < max(2, len(names)):
                 raise ConfigError(f"matched.arms: expected two arms or more, each once, got {list(names)}")
+        if self.tune is not None:
+            self._check_tune(self.tune)
         if self.spread is not None:
             if not 0 < self.spread.sd < math.inf:
                 raise ConfigError(f"spread.sd: expected a number above 0, got {self.spread.sd}")
@@ -183,6 +214,10 @@ class Grid:
                 f"seeds: design=group_sequential declares {list(self.seeds)}, expected the first of them, got"
                 f" {list(seeds)}; other seeds are another design: change seeds and looks in the grid"
             )
+
+
+def _counts(settings: Mapping[str, tuple[tuple[str, ...], ...]]) -> str:
+    return ", ".join(f"{arm} {len(found)}" for arm, found in settings.items())
 
 
 def check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -257,7 +292,7 @@ def _grid(name: str, data: Any, preset: str) -> Grid:
 
 
 def _known(where: str, data: Mapping[str, Any]) -> None:
-    known = set(Grid.__dataclass_fields__) - {"name"}
+    known = set(Grid.__dataclass_fields__) - {"name", "candidates"}
     for key in data:
         if key not in known:
             raise ConfigError(f"{where}unknown key {key!r}{nearest(key, known)}")
@@ -282,6 +317,13 @@ def _value(key: str, value: Any) -> Any:
         found = _section(key, value, ("sd", "seeds", "from"))
         sd, seeds = _typed("spread.sd", found["sd"], (int, float)), _typed("spread.seeds", found["seeds"], int)
         return Spread(float(sd), seeds, _typed("spread.from", found["from"], str))
+    if key == "tune":
+        found = _section(key, value, ("seeds", "settings"))
+        settings = {
+            arm: tuple(_words(f"tune.settings.{arm}[{k}]", one) for k, one in enumerate(_items(f"tune.{arm}", each)))
+            for arm, each in _mapping("tune.settings", found["settings"]).items()
+        }
+        return Tune(_items("tune.seeds", found["seeds"]), settings)
     if key == "replicate":
         return _typed(key, value, int)
     if key in ("alpha", "margin"):

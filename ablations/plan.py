@@ -15,6 +15,7 @@ from typing import Any
 from ablations.contrasts import Contrast, Factors, contrasts, partners
 from ablations.grid import UNTOUCHED, Grid, check_seeds
 from ablations.measures import check_alike, check_primary, unmeasured
+from ablations.tuning import candidates
 from unigrpo.compose import Draft, recipe_of, unknown_key
 from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
@@ -108,10 +109,14 @@ class Plan:
     """All arms, untouched models first, refused ones included."""
     seeds: tuple[int, ...]
     notes: tuple[str, ...]
+    tuning: str | None = None
+    """Id of the sweep that tries the settings of its arms; None if the grid has none to try."""
 
     @cached_property
     def comparisons(self) -> list[Contrast]:
-        """What is compared as planned."""
+        """What is compared as planned; nothing where settings are tried."""
+        if self.grid.candidates:
+            return []
         planned = self.grid.comparisons or tuple(name for name in self.grid.arms if name != self.grid.baseline)
         return contrasts(self._runnable, self.grid.baseline, planned)
 
@@ -199,7 +204,13 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
     baseline = min(candidates, key=lambda arm: bool(arm.refused)).name
     grid.check_part(chosen := check_seeds(seeds or grid.seeds))
     plan = Plan(grid, recipe, baseline, tuple(arms), chosen, ())
-    return dataclasses.replace(plan, notes=(*builder.notes, *_notes(plan)))
+    tuning = _tuning(grid, parsed) if grid.tune else None
+    return dataclasses.replace(plan, notes=(*builder.notes, *_notes(plan)), tuning=tuning)
+
+
+def _tuning(grid: Grid, overrides: Sequence[Override]) -> str:
+    """The id of the sweep that tries settings under the same overrides; a further axis is none of its."""
+    return make_plan(candidates(grid), [override.text for override in overrides if not override.sweep]).sweep_id
 
 
 class _Builder:

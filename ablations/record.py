@@ -49,6 +49,8 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
             "comparisons": [_plain(each) for each in plan.matched],
             "words": content["matched"],
         },
+        "candidates": {arm: list(names) for arm, names in grid.candidates.items()},
+        "tuning": plan.tuning,
         "seeds": list(plan.seeds),
         "planned_seeds": content["seeds"],
         "notes": list(plan.notes),

@@ -14,6 +14,7 @@ from typing import Any
 from ablations.costs import Budget
 from ablations.grid import Grid, check_seeds, grids, load_grid, search_beside
 from ablations.launchers import Launcher
+from ablations.tuning import candidates
 from unigrpo.compose import ELSEWHERE, recipes
 from unigrpo.config import RunConfig, slot_of
 from unigrpo.errors import ConfigError
@@ -26,6 +27,7 @@ from unigrpo.strict_yaml import read_yaml
 RESERVED = {
     "grid": "which question: a name of --list, or a path that ends in .yaml",
     "preset": "one of the grid's presets; small: a few updates of a few prompts, to see that all of it runs",
+    "tune": "true: try the settings of the grid's key tune, on validation prompts and seeds of their own",
     "primary": "the measure that decides, in place of the grid's: primary=reward/total, or primary=NAME,min",
     "margin": "differences of that measure that do not matter, in its units, in place of the grid's: margin=.02",
     "seeds": "5 takes the first five of the grid's seeds (and goes on counting), [3,4,7] takes these",
@@ -111,6 +113,8 @@ def read(arguments: Sequence[str]) -> Request:
         raise ConfigError(f"which grid? grid=NAME{nearest('', grids())}")
     grid = load_grid(values["grid"], values.get("preset", ""))
     search_beside(values["grid"])
+    if _flag("tune", values.get("tune", "false")):
+        grid = candidates(grid)
     if "primary" in values:
         grid = _with_primary(grid, _primary(values["primary"]))
     if "margin" in values:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from reports import declaration, simulated, statistics
+from reports import declaration, simulated, statistics, tuning
 from reports.findings import Family
 from reports.gaps import first, gaps, machines, name
 from reports.metrics import p_value
@@ -38,6 +38,7 @@ _DIRTY = ("+", "dirty")
 def caveats(sweep: Sweep, families: Sequence[Family], shown: Sweep) -> Iterator[str]:
     """The warnings of a report, one sentence each; ``shown`` is the part of the sweep that is drawn."""
     yield from declaration.warnings(sweep)
+    yield from tuning.warnings(sweep)
     yield from _cell_warnings(sweep)
     yield from _failure_rates(sweep)
     yield from _collapse_warnings(sweep)

@@ -134,12 +134,25 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         looked_at=history.looks(folder),
         left_out=history.left_out(folder, root, {cell.identity for arm in arms for cell in arm.cells}),
         matched=_matched(plan.get("matched"), called),
+        candidates={called_arm: tuple(called[n] for n in found) for called_arm, found in plan["candidates"].items()},
+        tuning_id=str(plan["tuning"] or ""),
+        tuning=_beside(folder, str(plan["tuning"] or "")),
         arms=tuple(_exclude_other_eval_sets(arms)),
         refused=tuple((called[name], reason) for name, reason in refused),
         created=plan["created"],
         git_sha=plan.get("git_sha") or "",
         schema=schema,
     )
+
+
+def _beside(folder: Path, name: str) -> Sweep | None:
+    """The sweep called ``name`` in the same place, if it is there and can be read."""
+    if not name or not (folder.parent / name / "sweep.json").is_file():
+        return None
+    try:
+        return read(folder.parent / name)
+    except BrokenSweepError:
+        return None
 
 
 def _contrast(entry: Mapping[str, Any], called: Mapping[str, str]) -> Contrast:

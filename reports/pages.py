@@ -26,6 +26,7 @@ from reports.penalties import profiles
 from reports.records import Sweep
 from reports.samples import data_uri, sample_grid
 from reports.text import distinct, markdown, one_line, printable, tex
+from reports.tuning import expected_best, tried
 from reports.verdict import span
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ _SECTIONS = {
     "drift": "Drift",
     "penalties": "Penalties",
     "diagnostics": "Diagnostics",
+    "tuning": "Tuning",
     "samples": "Samples",
     "cost": "Cost",
     "failures": "Failures",
@@ -189,6 +191,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "noise": floor_of(sweep),
         "forests": _forests(analysis, sections["differences"]),
         "equal_proxy": _equal_proxy_rows(analysis),
+        "tuning": _tuning(sweep),
         "samples": sample_grid(shown),
         "failures": [cell for cell in sweep.cells if cell.failure is not None],
         "excluded": [cell for cell in sweep.cells if cell.state == "excluded"],
@@ -210,6 +213,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
 def _contents(sections: Mapping[str, Sequence[Panel]], sweep: Sweep) -> list[tuple[str, str]]:
     done = any(cell.state == "done" for cell in sweep.cells)
     absent = {name for name, panels in sections.items() if not panels and name != "differences"}
+    absent |= set() if sweep.candidates or sweep.tuning else {"tuning"}
     absent |= set() if done else {"samples", "cost"}
     absent |= set() if sweep.refused or any(c.state in _TROUBLE for c in sweep.cells) else {"failures"}
     return [(name, title) for name, title in _SECTIONS.items() if name not in absent]
@@ -276,6 +280,21 @@ def _equal_proxy_rows(analysis: Analysis) -> list[tuple[str, list[str], str]]:
             difference += f"; {level.unreached} seeds do not reach it" if level.unreached else ""
         rows.append((number(level.level), cells, difference))
     return rows
+
+
+def _tuning(sweep: Sweep) -> dict[str, Any] | None:
+    """The settings that were tried for the arms, and the score that the best of 1, 2, ... of them would have."""
+    tuning = sweep if sweep.candidates else sweep.tuning
+    if tuning is None:
+        return None
+    rows = tried(tuning, None if sweep.candidates else sweep)
+    curves = expected_best(rows, higher_is_better=tuning.higher_is_better)
+    return {
+        "rows": [(row, number(row.mean), ", ".join(number(score) for score in row.scores)) for row in rows],
+        "budget": [(arm, [number(score) for score in scores]) for arm, scores in curves.items()],
+        "most": max(map(len, curves.values()), default=0),
+        "seeds": tuning.seeds,
+    }
 
 
 def _published() -> dict[str, Any]:

@@ -37,6 +37,8 @@ class _Draft:
 
 def families(sweep: Sweep) -> Iterator[Family]:
     """The families of comparisons on the primary metric that have a pair."""
+    if sweep.candidates:
+        return  # settings are tried, and nothing is tested
     usable = {arm.name: arm for arm in sweep.arms if arm.done and not arm.unstable and not arm.repeats}
     trained = [arm for arm in usable.values() if arm.trained]
     fixed = [arm for arm in usable.values() if not arm.trained and arm.name != sweep.baseline]

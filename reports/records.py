@@ -292,6 +292,12 @@ class Sweep:
     """All looks at results, oldest first; that at the present ones is among them once a report is written."""
     left_out: tuple[LeftOut, ...] = ()
     matched: Matched | None = None
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of a sweep that tries settings: arm -> the arms that try its settings."""
+    tuning_id: str = ""
+    """The sweep that tries the settings of this one's arms; empty if the grid has none to try."""
+    tuning: Sweep | None = None
+    """That sweep, if it lies beside this one."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -8,6 +8,7 @@ from reports.findings import Family, Pair, Status, Verdict
 from reports.metrics import capitalize_first, number, p_value
 from reports.records import Sweep
 from reports.statistics import Interval
+from reports.tuning import tried
 
 #: With more comparisons than this, the verdict gives their number instead of listing them.
 _LISTED = 3
@@ -15,6 +16,13 @@ _LISTED = 3
 
 def verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
     """What the planned family says."""
+    if sweep.candidates:
+        best = [f"{row.name} ({row.setting})" for row in tried(sweep) if row.best]
+        return Verdict(
+            "nothing to compare",
+            "Settings were tried on other prompts and seeds than the question is answered on, and nothing is tested"
+            f" here. Best of each arm: {', '.join(best) or 'none yet'}.",
+        )
     family = next((f for f in families if f.key == "baseline"), None)
     if family is None:
         yet = " yet" if any(cell.state == "missing" for cell in sweep.cells) else ""

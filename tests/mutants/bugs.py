@@ -19,6 +19,7 @@ from tests.mutants.reports import REPORT_BUGS
 from tests.mutants.run import RUN_BUGS
 from tests.mutants.statistics import STATISTICS_BUGS
 from tests.mutants.sweeps import SWEEP_BUGS
+from tests.mutants.tuning import TUNING_BUGS
 
 BUGS = (
     *FLOW_BUGS,
@@ -38,4 +39,5 @@ BUGS = (
     *DECLARATION_BUGS,
     *STATISTICS_BUGS,
     *FORESIGHT_BUGS,
+    *TUNING_BUGS,
 )

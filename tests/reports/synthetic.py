@@ -95,6 +95,8 @@ def write_sweep(
         "design": "fixed",
         "looks": [],
         "planned_seeds": sorted(seeds),
+        "candidates": {},
+        "tuning": None,
         "evaluation": {"digest": "0123456789abcdef", "words": "test prompts of shapes"},
         "command": ["python", "-m", "ablations.sweep", f"grid={grid}"],
         "seeds": list(seeds),
