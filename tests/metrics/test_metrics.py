@@ -49,12 +49,16 @@ def test_bounds_are_the_same_under_other_circumstances():
     assert Quantity("a", "a", "A", bounds=(0, 5)).under("guided", "Guided").bounds == (0, 5)
 
 
-def test_what_is_measured_under_other_circumstances_has_no_rows():
+def test_what_is_measured_under_other_circumstances_has_rows_of_their_own_or_none():
     quantity = Quantity("geneval/strict", "strict", "Overall", "higher", True, "strict", "strict score")
-    assert quantity.under("guided", "Guided") == Quantity("guided/geneval/strict", "strict", "Guided", "higher")
+    assert quantity.under("retention", "R") == Quantity("retention/geneval/strict", "strict", "R", "higher")
+    guided = quantity.under("guided", "Guided", 2.0)
+    assert (guided.name, guided.row_field, guided.rows) == ("guided/geneval/strict", "strict", (("guidance", 2.0),))
+    assert guided.to_dict()["rows"] == {"guidance": 2.0}
+    assert Quantity("a", "a", "A").under("guided", "Guided", 2.0).rows == ()
     assert quantity.to_dict() == {
         "name": "geneval/strict", "label": "strict", "group": "Overall", "better": "higher", "headline": True,
-        "row_field": "strict", "phrase": "strict score", "bounds": None,
+        "row_field": "strict", "phrase": "strict score", "bounds": None, "rows": {},
     }  # fmt: skip
 
 

@@ -11,12 +11,15 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
+import pytest
 import torch
 
 from unigrpo.compose import load_recipe
 from unigrpo.config import RunConfig
+from unigrpo.metrics.metric import by_tag
 from unigrpo.rewards import ImageReward, RewardOutput
 from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.training.trainer import Trainer
@@ -153,6 +156,21 @@ def trained(config: RunConfig, updates: int) -> dict[str, torch.Tensor]:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def means_of_rows(folder: Path, result: dict[str, Any]) -> set[str]:
+    """The measures that name rows, each shown to be their mean: over all that its entry names, or over tags."""
+    found = rows(folder / "per_prompt.jsonl") + rows(folder / "per_prompt_guided.jsonl")
+    assert {row["guidance"] for row in found} == {1.0, 2.0}
+    assert all(row["meaning"] for row in found)
+    schema = json.loads((folder / "metrics_schema.json").read_text())
+    told = [q for q in schema if q["row_field"] and q["name"] in result["metrics"]]
+    for quantity in told:
+        field, wanted = quantity["row_field"], {"guidance": 1.0} | quantity["rows"]
+        of = [row for row in found if wanted.items() <= row.items() and field in row]
+        means = fmean(row[field] for row in of), fmean(by_tag(of, field).values())
+        assert result["metrics"][quantity["name"]] in [pytest.approx(mean) for mean in means], quantity["name"]
+    return {quantity["name"] for quantity in told}
 
 
 def product(folder: Path) -> dict[str, bytes]:

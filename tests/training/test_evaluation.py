@@ -16,6 +16,7 @@ from unigrpo import registry
 from unigrpo.config import RunConfig
 from unigrpo.models.mot.checkpoint import MoTModel
 from unigrpo.models.processor import StandardProcessor
+from unigrpo.rollout.trajectory import Cost, Trajectory
 from unigrpo.training import evaluation
 from unigrpo.training.artifacts import write_samples
 from unigrpo.training.evaluation import Evaluation, Evaluator
@@ -52,7 +53,9 @@ def test_one_row_for_every_picture(plain):
     prompts = evaluator().prompts
     assert [row["prompt"] for row in plain.rows] == [prompt.key for prompt in prompts for _ in range(2)]
     assert [row["image"] for row in plain.rows] == [0, 1] * 6
+    assert [row["meaning"] for row in plain.rows] == [prompt.meaning for prompt in prompts for _ in range(2)]
     for row in plain.rows:
+        assert row["guidance"] == 1.0
         assert row.keys() >= {"tag", "text", "thinking", "strict", "official", "distance_to_clean", "proxy", "reason"}
         assert row["strict"] <= row["official"]
         json.dumps(row, allow_nan=False)
@@ -133,6 +136,20 @@ def test_the_second_scale_guides_from_the_same_noise(plain):
     assert guided.cost.tokens == plain.cost.tokens
     assert [row["thinking"] for row in guided.rows] == [row["thinking"] for row in plain.rows]
     assert not torch.equal(shown(guided), shown(plain))
+    assert {row["guidance"] for row in guided.rows} == {2.0}
+
+
+def test_drift_is_measured_on_all_tags_alike(monkeypatch):
+    """Of 18 prompts in 6 tags, 12: two of each, and of 18 or more all."""
+    evaluating, asked = evaluator(evaluation={"prompts_per_tag": 3}), []
+    nothing = Trajectory((), 1, (), (), Cost())
+    monkeypatch.setattr(evaluating, "sample", lambda *given: asked.append(given[2]) or nothing)
+    monkeypatch.setattr(evaluation, "replay", lambda *given: nothing)
+    for rows in (12, 18, 99):
+        evaluating.drift(MODEL.policy, MODEL.reference(), rows)
+    tags = [prompt.tag for prompt in asked[0]]
+    assert {tag: tags.count(tag) for tag in tags} == dict.fromkeys(evaluating.dataset.prompts("test"), 2)
+    assert asked[1] == asked[2] == list(evaluating.prompts)
 
 
 def test_the_reference_has_not_drifted_from_itself():

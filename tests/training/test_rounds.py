@@ -61,7 +61,8 @@ EXPECTED = {
             "interleaved/step/3/coherence", "retention/geneval/strict", "retention/geneval/official",
         },
         "logged": {"train/mean", "train/structure", "train/text_quality", "train/reward/words"},
-        "row": {"mean", "structure", "steps", "pictures", "tag", "image"},
+        "row": {"mean", "structure", "step/2/asked", "pictures", "tag", "image"},
+        "means": {"interleaved/step/1/asked", "interleaved/step/3/coherence", "guided/interleaved/mean"},
     },
     "editing": {
         "metrics": {
@@ -70,11 +71,13 @@ EXPECTED = {
         },
         "logged": {"train/O", "train/SC", "train/PQ", "train/turn/2/reward"},
         "row": {"O", "SC", "PQ", "turn", "success", "preserved"},
+        "means": {"editing/turn/3/O", "editing/turn/1/SC", "editing/O/add", "guided/editing/O"},
     },
     "reflect": {
         "metrics": {"reflect/first_strict", "reflect/verdict", "reflect/rounds", "geneval/strict"},
         "logged": {"train/strict", "train/official", "train/turn/1/reward"},
         "row": {"first", "stopped", "rounds", "strict", "thinking"},
+        "means": {"reflect/first_strict", "guided/geneval/official"},
     },
 }  # fmt: skip
 
@@ -92,6 +95,7 @@ def test_rows_hold_what_reports_read(kind, tmp_path_factory):
     for row in rows(folder / "metrics.jsonl"):
         assert row.keys() >= expected["logged"]
     assert all(row.keys() >= expected["row"] for row in rows(folder / "per_prompt.jsonl"))
+    assert runs.means_of_rows(folder, result) >= expected["means"]
 
 
 @pytest.mark.parametrize("kind", sorted(runs.ROUNDS.keys() - {"codes"}))

@@ -46,7 +46,7 @@ def test_a_run_leaves_these_files(whole):
     assert len(samples) == 6
     assert names - samples == {
         "config.json", "content.json", "env.json", "metrics.jsonl", "timing.jsonl", "evaluation.json",
-        "per_prompt.jsonl", "cost.json", "result.json", "metrics_schema.json",
+        "per_prompt.jsonl", "per_prompt_guided.jsonl", "cost.json", "result.json", "metrics_schema.json",
         "samples/index.json", "model/config.json", "model/model.safetensors", "model/autoencoder.safetensors",
         "model/tokenizer.json",
     }  # fmt: skip
@@ -119,6 +119,11 @@ def test_the_schema_says_how_each_value_is_shown(whole):
     found = [quantity for quantity in schema if quantity["name"] in result["metrics"]]
     fields = {quantity["row_field"] for quantity in found if quantity["row_field"]}
     assert all(row.keys() >= fields for row in rows(folder / "per_prompt.jsonl"))
+
+
+def test_a_measure_with_rows_is_their_mean(whole):
+    folder, result, _ = whole
+    assert runs.means_of_rows(folder, result) >= {"guided/geneval/strict", "geneval/strict", "geneval/strict/counting"}
 
 
 def test_only_the_configuration_decides_the_result(whole, config, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unigrpo.rollout.decoded import DecodedEpisodes
 
 #: What is found of one episode, or of one turn of it: names -> numbers and words.  ``prompt``, ``tag``, ``text`` and
-#: ``image`` name the episode, and ``turn`` its turn, from 1.
+#: ``image`` name the episode, and ``turn`` its turn, from 1; evaluations add the prompt's ``meaning`` and ``guidance``.
 Row = JsonObject
 
 
@@ -29,6 +29,8 @@ class Quantity:
         better: which way is.
         headline: whether it is one of the few main values; those are measured under guidance and of kept skills too.
         row_field: the field of a row that the value is a mean of; empty if it is no mean over rows.
+        rows: (field, value) pairs of the rows that it is a mean over, such as ``("turn", 3)``; by default all rows at
+            guidance 1 that have ``row_field``.
         phrase: its name inside a sentence, if label and group do not make one.
         bounds: the lowest and the highest value that there can be, such as (0, 1) of a share; None if there are none.
     """
@@ -41,14 +43,18 @@ class Quantity:
     row_field: str = ""
     phrase: str = ""
     bounds: tuple[float, float] | None = None
+    rows: tuple[tuple[str, float | str], ...] = ()
 
-    def under(self, prefix: str, group: str) -> Quantity:
-        """The same under other circumstances, such as ``guided``; it has no rows then."""
-        return Quantity(f"{prefix}/{self.name}", self.label, group, self.better, bounds=self.bounds)
+    def under(self, prefix: str, group: str, guidance: float | None = None) -> Quantity:
+        """The same under other circumstances, such as ``guided``; it has rows if they are at another ``guidance``."""
+        found = Quantity(f"{prefix}/{self.name}", self.label, group, self.better, bounds=self.bounds)
+        if guidance is None or not self.row_field:
+            return found
+        return replace(found, row_field=self.row_field, rows=(*self.rows, ("guidance", guidance)))
 
     def to_dict(self) -> JsonObject:
         """As ``metrics_schema.json`` has it."""
-        return asdict(self)
+        return asdict(self) | {"rows": dict(self.rows)}
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,13 @@ def evaluated(config: RunConfig) -> list[Quantity]:
     Raises:
         ConfigError: a dataset that suggests metrics cannot be read.
     """
-    own = list(_quantities(config.measured))
+    own, scale = list(_quantities(config.measured)), config.evaluation.guidance_scale
+    guidance = None if scale == 1 else scale  # at 1 there are rows already
     return [
         *own,
         *(quantity.under("retention", "Retention") for quantity in kept(config)),
         *DRIFT,
-        *(quantity.under("guided", "Guided") for quantity in own if quantity.headline),
+        *(quantity.under("guided", "Guided", guidance) for quantity in own if quantity.headline),
     ]
 
 
@@ -43,7 +44,9 @@ def kept(config: RunConfig) -> list[Quantity]:
 def described(config: RunConfig, values: Container[str]) -> list[Quantity]:
     """The entries of ``metrics_schema.json``: of the final ``values``, and of what is measured of rollouts."""
     found = [quantity for quantity in evaluated(config) if quantity.name in values]
-    of_rollouts = (quantity for quantity in _quantities(config.measured_in_training) if quantity.row_field)
+    of_rollouts = (
+        quantity for quantity in _quantities(config.measured_in_training) if quantity.row_field and not quantity.rows
+    )
     names = {quantity.name for quantity in found}
     return [*found, *(quantity for quantity in of_rollouts if quantity.name not in names)]
 

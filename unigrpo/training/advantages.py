@@ -94,6 +94,7 @@ def train_metrics(metrics: Sequence[Metric], episodes: Sequence[DecodedEpisodes]
     found: dict[str, float] = {}
     for metric in metrics:
         rows = metric(episodes, group_size).rows
-        names = [quantity.row_field for quantity in metric.quantities if quantity.row_field]
-        found |= {f"train/{name}": fmean(row[name] for row in rows) for name in names if rows and name in rows[0]}
+        names = {quantity.row_field: None for quantity in metric.quantities if quantity.row_field}
+        in_all = [name for name in names if rows and all(name in row for row in rows)]
+        found |= {f"train/{name}": fmean(row[name] for row in rows) for name in in_all}
     return found

@@ -44,6 +44,8 @@ def write_final(trainer: Trainer, folder: Path) -> JsonObject:
         metrics |= {f"retention/{q.name}": kept.metrics[q.name] for q in schema.kept(config) if q.name in kept.metrics}
     write_json(folder / "metrics_schema.json", [q.to_dict() for q in schema.described(config, metrics)])
     write_rows(folder / "per_prompt.jsonl", plain.rows)
+    if config.evaluation.guidance_scale != 1:
+        write_rows(folder / "per_prompt_guided.jsonl", guided.rows)
     write_samples(folder / "samples", plain, config.evaluation.images_per_prompt)
     (folder / "model").mkdir(exist_ok=True)
     config.model.save(folder / "model", trainer.model)
@@ -92,7 +94,8 @@ def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) 
 def _scores(turns: Sequence[Row]) -> dict[str, float]:
     """What was measured of one episode, its turns averaged."""
     first = turns[0] if turns else {}
-    names = [name for name, value in first.items() if isinstance(value, int | float) and name not in ("image", "turn")]
+    about = ("image", "turn", "guidance")
+    names = [name for name, value in first.items() if isinstance(value, int | float) and name not in about]
     return {name: fmean(turn[name] for turn in turns) for name in names}
 
 

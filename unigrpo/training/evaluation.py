@@ -48,7 +48,7 @@ class Evaluation:
 
     Attributes:
         metrics: flat name -> value.
-        rows: what the metrics measured of every episode, or of every turn.
+        rows: what the metrics measured of every episode, or of every turn, with the prompt's meaning and the guidance.
         episodes: batch by batch, in the order of the prompts.
         cost: of sampling.
     """
@@ -134,7 +134,12 @@ class Evaluator:
             cost += trajectory.cost
         found = [metric(episodes, images_per_prompt) for metric in self.metrics]
         values = {name: value for measured in found for name, value in measured.values.items()}
-        return Evaluation(values, merged([measured.rows for measured in found]), episodes, cost)
+        meanings = {prompt.key: prompt.meaning or prompt.key for prompt in self.prompts}
+        rows = [
+            {**row, "meaning": meanings[row["prompt"]], "guidance": float(scale)}
+            for row in merged([measured.rows for measured in found])
+        ]
+        return Evaluation(values, rows, episodes, cost)
 
     @torch.no_grad()
     def sample(
@@ -155,12 +160,14 @@ class Evaluator:
         """How far ``policy`` has moved from ``reference`` on its own episodes, by every measure, unweighted.
 
         All steps of the schedule are sampled with Flow-GRPO's default noise, so that the numbers of runs with other
-        dynamics and windows compare.
+        dynamics and windows compare.  Of more than ``rows`` prompts, which stand tag by tag, evenly spaced ones are
+        taken: every tag has its share.
         """
         spec = dataclasses.replace(
             self._spec(1.0), dynamics=FlowSde(), stochastic=tuple(range(self.config.evaluation.steps))
         )
-        trajectory = self.sample(policy, spec, self.prompts[:: max(1, len(self.prompts) // rows)][:rows], 1)
+        there, taken = len(self.prompts), min(rows, len(self.prompts))
+        trajectory = self.sample(policy, spec, [self.prompts[i * there // taken] for i in range(taken)], 1)
         kl, mse, k3 = LatentKl(), VelocityMse(), K3()
         found: dict[str, list[Tensor]] = defaultdict(list)
         replayed = replay(reference, spec, trajectory).scores

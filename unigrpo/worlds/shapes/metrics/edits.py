@@ -31,10 +31,18 @@ class EditMetric:
         Quantity("editing/O", "O", _GROUP, headline=True, row_field="O", phrase="editing score O", bounds=(0, 10)),
         Quantity("editing/SC", "SC", _GROUP, row_field="SC", phrase="SC (edit made, the rest kept)", bounds=(0, 10)),
         Quantity("editing/PQ", "PQ", _GROUP, row_field="PQ", phrase="PQ (perceptual quality)", bounds=(0, 10)),
-        *(Quantity(f"editing/O/{kind}", kind, "Editing O by type") for kind in _TYPES),
-        *(Quantity(f"editing/turn/{turn}/O", f"turn {turn}", "Editing O by turn") for turn in _TURNS),
         *(
-            Quantity(f"editing/turn/{turn}/{name}", f"{name}, turn {turn}", "")
+            Quantity(f"editing/O/{kind}", kind, "Editing O by type", row_field="O", rows=(("tag", kind),))
+            for kind in _TYPES
+        ),
+        *(
+            Quantity(
+                f"editing/turn/{turn}/O", f"turn {turn}", "Editing O by turn", row_field="O", rows=(("turn", turn),)
+            )
+            for turn in _TURNS
+        ),
+        *(
+            Quantity(f"editing/turn/{turn}/{name}", f"{name}, turn {turn}", "", row_field=name, rows=(("turn", turn),))
             for name in ("SC", "PQ")
             for turn in _TURNS
         ),

@@ -19,6 +19,10 @@ _CLEAN = "distance to clean (lower is cleaner)"
 _CLEAN_PHRASE = "distance to clean pictures (lower is cleaner)"
 
 
+def _of_task(verdict: str, task: str, label: str, group: str) -> Quantity:
+    return Quantity(f"geneval/{verdict}/{task}", label, group, row_field=verdict, rows=(("tag", task),))
+
+
 @register("metric", "geneval_mini", source="GenEval (arXiv 2310.11513), its rules by the exact judge")
 @dataclass(frozen=True)
 class ImageMetric:
@@ -45,8 +49,8 @@ class ImageMetric:
             phrase="official overall score",
             bounds=(0, 1),
         ),
-        *(Quantity(f"geneval/strict/{task}", task.replace("_", " "), "Strict, by task") for task in _TASKS),
-        *(Quantity(f"geneval/official/{task}", f"official, {task.replace('_', ' ')}", "") for task in _TASKS),
+        *(_of_task("strict", task, task.replace("_", " "), "Strict, by task") for task in _TASKS),
+        *(_of_task("official", task, f"official, {task.replace('_', ' ')}", "") for task in _TASKS),
         Quantity("geneval/strict_soft", "strict, in part", "", row_field="strict_soft"),
         Quantity("geneval/official_soft", "official, in part", "", row_field="official_soft"),
         Quantity("reflect/first_strict", "first right", "Reflection", row_field="first"),

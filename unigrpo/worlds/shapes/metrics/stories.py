@@ -47,7 +47,11 @@ class StoryMetric:
         ),
         Quantity("interleaved/structure", "structure", "Form", row_field="structure"),
         Quantity("interleaved/pictures", "pictures", "Form", "neither", row_field="pictures"),
-        *(Quantity(f"interleaved/step/{step}/{name}", _STEP[name], "") for name in _STEP for step in _STEPS),
+        *(
+            Quantity(f"interleaved/step/{step}/{name}", _STEP[name], "", row_field=f"step/{step}/{name}")
+            for name in _STEP
+            for step in _STEPS
+        ),
     )
 
     def __call__(self, episodes: Sequence[DecodedEpisodes], per_prompt: int) -> Measured:
@@ -57,7 +61,7 @@ class StoryMetric:
 
 
 def story_rows(episodes: DecodedEpisodes, per_prompt: int) -> Iterator[Row]:
-    """One row per episode; ``steps`` has what was found of each step asked for."""
+    """One row per episode, with fields such as ``step/1/asked`` of each step asked for."""
     from unigrpo.worlds.shapes.story_judge import judge_stories
 
     for k, verdict in enumerate(episodes.judged(judge_stories)):
@@ -66,13 +70,15 @@ def story_rows(episodes: DecodedEpisodes, per_prompt: int) -> Iterator[Row]:
             | {aspect: getattr(verdict, aspect) for aspect in ASPECTS}
             | {"mean": verdict.mean, "structure": verdict.structure, "reason": verdict.reason}
             | {"pictures": sum(part.alive[k] for _, part in episodes.images)}
-            | {"steps": [{name: getattr(step, name) for name in _STEP} for step in verdict.steps]}
+            | {
+                f"step/{k}/{name}": getattr(step, name)
+                for k, step in enumerate(verdict.steps, start=1)
+                for name in _STEP
+            }
         )
 
 
 def _summary(rows: Sequence[Row]) -> dict[str, float]:
     values = {f"interleaved/{name}": fmean(by_tag(rows, name).values()) for name in _FIELDS}
-    for k in range(max(len(row["steps"]) for row in rows)):
-        steps = [row["steps"][k] for row in rows if len(row["steps"]) > k]
-        values |= {f"interleaved/step/{k + 1}/{name}": fmean(step[name] for step in steps) for name in _STEP}
-    return values
+    steps = dict.fromkeys(field for row in rows for field in row if field.startswith("step/"))
+    return values | {f"interleaved/{step}": fmean(row[step] for row in rows if step in row) for step in steps}
