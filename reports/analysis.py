@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reports import controls, statistics
+from reports import controls, noise, statistics
 from reports.caveats import caveats
 from reports.findings import Analysis, EqualProxy
 from reports.leading import leading
@@ -21,7 +21,7 @@ from reports.verdict import verdict
 def analyse(sweep: Sweep) -> Analysis:
     """Compute everything that the pages state. Deterministic."""
     found = tuple(families(sweep))
-    ladders = _ladders(sweep)
+    ladders, spreads = _ladders(sweep), noise.spreads(sweep)
     strength = matched(sweep)
     return Analysis(
         sweep=sweep,
@@ -32,7 +32,12 @@ def analyse(sweep: Sweep) -> Analysis:
         ladders=ladders,
         equal_proxy=tuple(_equal_proxy(sweep, ladders)),
         verdict=verdict(sweep, found),
-        warnings=(*caveats(sweep, found, leading(sweep)), *controls.warnings(sweep, found, strength)),
+        warnings=(
+            *caveats(sweep, found, leading(sweep)),
+            *noise.warnings(sweep, spreads),
+            *controls.warnings(sweep, found, strength),
+        ),
+        spreads=spreads,
     )
 
 

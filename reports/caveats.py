@@ -165,10 +165,9 @@ def _half_width_over_prompts(arm: Arm) -> float | None:
     keys = [key for key in (tables[0] if tables else {}) if all(key in table for table in tables)]
     if len(keys) < 2:
         return None
-    scores = np.array([[table[key].score for key in keys] for table in tables]).mean(axis=0)
-    weights = statistics.prompt_weights([tables[0][key].tag for key in keys])
-    # Of the deviations, as unequal weights would spread the scores themselves.
-    return statistics.mean_interval((scores - scores @ weights) * weights * len(keys)).half_width
+    scores = [[table[key].score for key in keys] for table in tables]
+    tags, meanings = ([getattr(tables[0][key], name) for key in keys] for name in ("tag", "meaning"))
+    return statistics.new_prompts_interval(scores, tags, meanings).half_width
 
 
 def _cut_warnings(sweep: Sweep) -> Iterator[str]:

@@ -88,7 +88,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
     called = names([*(arm["name"] for arm in plan["arms"]), *(entry["arm"] for entry in plan["refused"])])
     baseline = called.get(plan["baseline"])
     schema, unnamed = _schema(root, plan["arms"])
-    scored = schema.row_field(primary)
+    scored = schema.metric(primary)
     arms = [
         Arm(
             name=called[arm["name"]],
@@ -230,7 +230,7 @@ def _exclude_other_eval_sets(arms: list[Arm]) -> Iterator[Arm]:
         yield replace(arm, cells=tuple(cells))
 
 
-def _cell(root: Path, arm: str, seed: int, identity: str, scored: str, unnamed: Mapping[str, str]) -> Cell:
+def _cell(root: Path, arm: str, seed: int, identity: str, scored: Metric, unnamed: Mapping[str, str]) -> Cell:
     folder = root / identity
     if (folder / "DONE").exists():
         try:
@@ -251,14 +251,16 @@ def _cell(root: Path, arm: str, seed: int, identity: str, scored: str, unnamed: 
     return Cell(arm, seed, identity, "missing")
 
 
-def _finished(folder: Path, arm: str, seed: int, identity: str, scored: str) -> Cell:
+def _finished(folder: Path, arm: str, seed: int, identity: str, scored: Metric) -> Cell:
     evaluation, result = read_json(folder / "evaluation.json"), read_json(folder / "result.json")
     config = read_json(folder / "config.json")
     _vouch(folder, config, seed)
     costs = result["cost"] | read_object(folder / "cost.json")
     history, history_faults = _history(folder / "metrics.jsonl", int(result["updates"]))
-    rows, prompt_faults = _prompt_rows(folder / "per_prompt.jsonl")
-    prompts, score_faults = _prompt_scores(rows, scored)
+    guided = any(field == "guidance" for field, _ in scored.rows)
+    whole, prompt_faults = _prompt_rows(folder / f"per_prompt{'_guided' * guided}.jsonl")
+    rows = [row for row in whole if scored.is_over(row)]
+    prompts, score_faults = _prompt_scores(rows, scored.row_field)
     return Cell(
         arm=arm,
         seed=seed,
@@ -327,23 +329,31 @@ def _history(path: Path, updates: int) -> tuple[dict[str, Series], list[str]]:
 
 
 def _prompt_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of ``per_prompt.jsonl``, and what is wrong with the file."""
+    """The rows of a file of rows by prompt, and what is wrong with it."""
     rows, cut = read_rows(path)
-    faults = ["per_prompt.jsonl: the last line is cut off"] if cut else []
+    faults = [f"{path.name}: the last line is cut off"] if cut else []
     if not rows:
-        faults.append("per_prompt.jsonl holds no row: it has no part in intervals over prompts")
+        faults.append(f"{path.name} holds no row: it has no part in intervals over prompts")
     return rows, faults
 
 
 def _size(rows: Sequence[Mapping[str, Any]]) -> EvaluationSize:
     images: dict[str, set[Any]] = {}
     prompts: dict[str, set[str]] = {}
+    meanings: set[tuple[str, str]] = set()
     for row in (row for row in rows if "prompt" in row):
         key = str(row["prompt"])
         images.setdefault(key, set()).add(row.get("image", 0))
         prompts.setdefault(str(row.get("tag", "")), set()).add(key)
+        meanings.add((str(row.get("tag", "")), _meaning(row)))
     by_tag = {tag: len(keys) for tag, keys in prompts.items()}
-    return EvaluationSize(len(images), tuple(sorted({len(found) for found in images.values()})), by_tag)
+    counts = tuple(sorted({len(found) for found in images.values()}))
+    return EvaluationSize(len(images), counts, by_tag, len(meanings))
+
+
+def _meaning(row: Mapping[str, Any]) -> str:
+    """What its prompt shares with its paraphrases; former versions did not tell, so that each is of its own."""
+    return str(row.get("meaning") or row["prompt"])
 
 
 def _prompt_scores(whole: Sequence[Mapping[str, Any]], scored: str) -> tuple[dict[str, PromptScore], list[str]]:
@@ -369,7 +379,13 @@ def _prompt_scores(whole: Sequence[Mapping[str, Any]], scored: str) -> tuple[dic
     found = {}
     for key, group in groups.items():
         tag, total = group[0]["tag"], sum(float(row[scored]) / rows_of[row["tag"]] for row in group)
-        found[key] = PromptScore(str(tag), total * prompts_of[tag] * len(prompts_of) / len(rows_of))
+        scale = prompts_of[tag] * len(prompts_of) / len(rows_of)
+        by_image: dict[Any, float] = {}
+        for row in group:
+            part = float(row[scored]) / rows_of[row["tag"]]
+            by_image[row.get("image", 0)] = by_image.get(row.get("image", 0), 0.0) + part
+        images = tuple(by_image[image] * scale * len(by_image) for image in sorted(by_image))
+        found[key] = PromptScore(str(tag), total * scale, _meaning(group[0]), images)
     return found, faults
 
 

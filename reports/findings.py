@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.records import Sweep
-from reports.statistics import Comparison, Correction, Interval
+from reports.statistics import Comparison, Correction, Interval, Spread
 
 Status = Literal["difference shown", "equal within margin", "no difference shown", "not testable", "nothing to compare"]
 
@@ -33,11 +33,11 @@ class Pair:
     equal: bool | None = None
     """Whether the difference is shown to lie within the margin; None without a margin."""
     crossed: Interval | None = None
-    """Bootstrap interval over seeds and prompts."""
+    """Interval for new seeds and new prompts."""
     noise: float | None = None
     """How far from 0 the mean lies in 95 % of cases if the arms are equal; None without A/A arms."""
     new_prompts: Interval | None = None
-    """Interval for these checkpoints on new prompts, clustered by prompt; it says nothing about new training runs."""
+    """Interval for these checkpoints on new prompts, clustered by meaning; it says nothing about new training runs."""
 
     @property
     def arms(self) -> frozenset[str]:
@@ -129,6 +129,8 @@ class Analysis:
     equal_proxy: tuple[EqualProxy, ...]
     verdict: Verdict
     warnings: tuple[str, ...]
+    spreads: Mapping[str, Spread]
+    """Arm -> the parts of the variance of its primary measure, where rows by image give them."""
 
     def family(self, key: str) -> Family | None:
         """The family called ``key``, if there is one."""

@@ -25,6 +25,8 @@ class Metric:
         row_field: the field that it is a mean of, in rows by prompt, in a sample's scores and in training rollouts.
         phrase: its name inside a sentence; by default made of label and group.
         bounds: the lowest and highest possible value; None if it has none, or if they are not declared.
+        rows: (field, value) pairs of the rows by prompt that it is a mean over, such as ``("turn", 3)``; all rows at
+            guidance 1 if there is none.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Metric:
     row_field: str = ""
     phrase: str = ""
     bounds: tuple[float, float] | None = None
+    rows: tuple[tuple[str, float | str], ...] = ()
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Metric:
@@ -51,7 +54,19 @@ class Metric:
         headline = entry.get("headline", False)
         if better not in get_args(Better) or not isinstance(headline, bool):
             raise ValueError(f"{name}: expected better: {' | '.join(get_args(Better))} and headline: true or false")
-        return cls(name, label, group, better, headline, row_field, phrase, _bounds(name, entry.get("bounds")))
+        rows = entry.get("rows", {})
+        if not isinstance(rows, Mapping) or not all(
+            isinstance(value, str) or is_number(value) for value in rows.values()
+        ):
+            raise ValueError(f"{name}: expected rows: an object of texts and numbers, got {rows!r:.80}")
+        bounds = _bounds(name, entry.get("bounds"))
+        return cls(name, label, group, better, headline, row_field, phrase, bounds, tuple(sorted(rows.items())))
+
+    def is_over(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row by prompt is one of those that it is a mean over, as far as they have its ``row_field``."""
+        wanted = {"guidance": 1, **dict(self.rows)}
+        # Rows of former versions do not name their guidance, which was 1.
+        return all(row.get(field, 1 if field == "guidance" else None) == value for field, value in wanted.items())
 
     @property
     def arrow(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import curves, declaration, figures, simulated, tables
+from reports import curves, declaration, figures, noise, simulated, tables
 from reports.analysis import analyse, drawn
 from reports.collect import read
 from reports.controls import floor_of, strength
@@ -185,6 +185,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "full": tables.full_table(analysis),
         "costs": tables.cost_table(analysis),
         "seed_rows": tables.seed_rows(sweep),
+        "spread_rows": noise.rows(analysis.spreads),
         "families": [(f, [tables.pair_row(p, f, sweep) for p in f.pairs]) for f in analysis.families],
         "strength": strength(sweep, analysis.matched),
         "exploratory": [tables.pair_row(p, analysis.exploratory, sweep) for p in analysis.exploratory.pairs],

@@ -23,6 +23,10 @@ T = TypeVar("T")
 #: A metric and the mean of its rows may differ by this much, by rounding.
 _SAME = 1e-6
 
+#: Meanings beyond the first of each tag that intervals over prompts need: with fewer they were simulated to cover too
+#: much (``coverage.json``, tags of two meanings).
+_MEANINGS = 8
+
 
 @dataclass(frozen=True)
 class _Draft:
@@ -235,12 +239,11 @@ def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
     if not keys or any(set(a) != set(keys) or set(b) != set(keys) for a, b in tables):
         return pair
     differences = np.array([[a[k].score - b[k].score for k in keys] for a, b in tables])
-    tags = [tables[0][0][key].tag for key in keys]
-    weighted = differences.mean(axis=0) * statistics.prompt_weights(tags) * len(keys)
-    if not np.isclose(weighted.mean(), pair.comparison.mean, rtol=0, atol=_SAME):
+    tags, meanings = ([getattr(tables[0][0][key], name) for key in keys] for name in ("tag", "meaning"))
+    if len({*zip(tags, meanings, strict=True)}) - len({*tags}) < _MEANINGS:
         return pair
-    return replace(
-        pair,
-        crossed=statistics.two_level_bootstrap(differences, tags),
-        new_prompts=statistics.mean_interval(weighted),
-    )
+    new_prompts = statistics.new_prompts_interval(differences, tags, meanings)
+    if not np.isclose(new_prompts.mean, pair.comparison.mean, rtol=0, atol=_SAME):
+        return pair
+    both = statistics.new_seeds_and_prompts_interval(differences, tags, meanings)
+    return replace(pair, crossed=both, new_prompts=new_prompts)

@@ -37,17 +37,23 @@ class PromptScore:
 
     tag: str
     score: float
+    meaning: str = ""
+    """What it shares with its paraphrases."""
+    images: tuple[float, ...] = ()
+    """What its score is the mean of, by image."""
 
 
 @dataclass(frozen=True)
 class EvaluationSize:
-    """How much a cell was evaluated on, by its rows in ``per_prompt.jsonl``."""
+    """How much the primary measure of a cell rests on, by its rows by prompt."""
 
     prompts: int = 0
     images: tuple[int, ...] = ()
     """The different numbers of images that a prompt has, ascending: one number where all prompts have as many."""
     by_tag: Mapping[str, int] = field(default_factory=dict)
     """Tag -> number of prompts with a row of that tag; a chain of edits may be of several."""
+    meanings: int = 0
+    """How many meanings the prompts have within their tags."""
 
     @property
     def in_words(self) -> str:

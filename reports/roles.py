@@ -22,7 +22,8 @@ def proxy(sweep: Sweep) -> str:
     if len(rewards) != 1:
         return ""
     (reward,) = rewards
-    return next((metric.name for metric in sweep.schema.entries.values() if metric.row_field == reward), "")
+    whole = (metric for metric in sweep.schema.entries.values() if not metric.rows)
+    return next((metric.name for metric in whole if metric.row_field == reward), "")
 
 
 def gold(sweep: Sweep) -> str:
@@ -39,7 +40,7 @@ def in_training(sweep: Sweep) -> list[Metric]:
     metrics = sorted(sweep.schema.entries.values(), key=lambda metric: metric.name != sweep.primary)
     by_field: dict[str, Metric] = {}
     for metric in metrics:
-        if metric.row_field and f"train/{metric.row_field}" in logged:
+        if metric.row_field and not metric.rows and f"train/{metric.row_field}" in logged:
             by_field.setdefault(metric.row_field, metric)
     said = [metric for metric in by_field.values() if metric.headline or metric.name == sweep.primary]
     return said or [*by_field.values()]

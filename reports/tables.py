@@ -270,6 +270,7 @@ def summary_json(analysis: Analysis) -> str:
                 "done": len(arm.values(sweep.primary)),
                 "planned": len(arm.cells),
                 "iqm": iqm([*values.values()]) if (values := arm.values(sweep.primary)) else None,
+                "spread": dataclasses.asdict(analysis.spreads[arm.name]) if arm.name in analysis.spreads else None,
                 "metrics": {m: dataclasses.asdict(i) for m, i in analysis.intervals.get(arm.name, {}).items()},
             }
             for arm in sweep.arms

@@ -17,9 +17,10 @@ from reports.statistics.corrections import (
 )
 from reports.statistics.intervals import Interval, iqm, mean_interval, t_half_width
 from reports.statistics.ladders import at_equal
-from reports.statistics.prompts import prompt_weights, two_level_bootstrap
+from reports.statistics.prompts import new_prompts_interval, new_seeds_and_prompts_interval, prompt_weights
 from reports.statistics.sequential import nominal_levels
 from reports.statistics.tests import TESTS, Evidence, paired_t, sign_flip, unpaired
+from reports.statistics.variance import Spread, variance_split
 
 __all__ = [
     "CORRECTIONS",
@@ -29,11 +30,14 @@ __all__ = [
     "Correction",
     "Evidence",
     "Interval",
+    "Spread",
     "at_equal",
     "compare",
     "correct",
     "iqm",
     "mean_interval",
+    "new_prompts_interval",
+    "new_seeds_and_prompts_interval",
     "nominal_levels",
     "paired_t",
     "prompt_weights",
@@ -42,6 +46,6 @@ __all__ = [
     "smallest_p",
     "t_half_width",
     "tests_needed",
-    "two_level_bootstrap",
     "unpaired",
+    "variance_split",
 ]

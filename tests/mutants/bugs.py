@@ -7,6 +7,7 @@ from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.data import DATA_BUGS
 from tests.mutants.declarations import DECLARATION_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
+from tests.mutants.evaluation import EVALUATION_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.foresight import FORESIGHT_BUGS
 from tests.mutants.kernels import KERNEL_BUGS
@@ -40,4 +41,5 @@ BUGS = (
     *STATISTICS_BUGS,
     *FORESIGHT_BUGS,
     *TUNING_BUGS,
+    *EVALUATION_BUGS,
 )

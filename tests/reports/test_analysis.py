@@ -76,11 +76,15 @@ def test_prompt_level_intervals_of_every_family(family, request):
             assert pair.new_prompts.mean == pytest.approx(pair.comparison.mean)
 
 
-def test_no_prompt_level_interval_for_rows_that_do_not_make_the_metric(edits, tmp_path):
-    """The rows hold O of all turns: they say nothing about the third turn's."""
+def test_prompt_level_intervals_are_of_the_rows_that_make_the_metric(edits, tmp_path):
+    """Of the third turn's alone; and there are none if the rows say nothing about the metric, such as the second's."""
     shutil.copytree(edits.parents[1], tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "sweeps" / edits.name
     edit(folder, primary={"metric": "editing/turn/3/O", "direction": "max"})
+    pair = pairs(analyse(read(folder)), "baseline")["velocity_mse", "none"]
+    assert pair.crossed.mean == pair.new_prompts.mean == pytest.approx(pair.comparison.mean)
+    for path in tmp_path.glob("cells/*/metrics_schema.json"):
+        path.write_text(path.read_text().replace('"turn": 3', '"turn": 2'))
     pair = pairs(analyse(read(folder)), "baseline")["velocity_mse", "none"]
     assert pair.comparison.mean > 0
     assert pair.crossed is None

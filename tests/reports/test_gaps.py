@@ -174,10 +174,11 @@ def test_prompts_with_unequal_numbers_of_images_and_rows_without_any(sweep):
 def test_few_prompts_are_warned_of_with_what_they_alone_leave_open(sweep):
     (line,) = [line for line in warnings(sweep).split("\n") if line.startswith("Few prompts")]
     assert "so few prompts alone leave a 95 % half-width of up to 0.16 (0.1 with 97 prompts)" in line
-    # Tags of equal size: the plain t interval over the prompts' means.
+    # Six tags of six prompts, each of its own meaning, whose variances have five degrees of freedom each.
     tables = [cell.prompts for cell in read(sweep).arm("none").done]
-    scores = [fmean(table[key].score for table in tables) for key in tables[0]]
-    half = stats.t.ppf(0.975, 35) * np.std(scores, ddof=1) / 6
+    scores = np.reshape([fmean(table[key].score for table in tables) for key in tables[0]], (6, 6))
+    parts = scores.var(axis=1, ddof=1) / 6 / 36
+    half = stats.t.ppf(0.975, parts.sum() ** 2 / (parts**2 / 5).sum()) * parts.sum() ** 0.5
     assert f"; of strict overall score they leave ±{half:.2g} (none)" in line
 
 

@@ -80,7 +80,7 @@ def test_groups_lie_together_in_the_order_in_which_they_first_come():
     assert [*schema.entries] == ["a", "c", "b", "d"]
 
 
-WHOLE = dataclasses.asdict(Metric("a", "b", "c"))
+WHOLE = dataclasses.asdict(Metric("a", "b", "c")) | {"rows": {}}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,8 @@ WHOLE = dataclasses.asdict(Metric("a", "b", "c"))
         (WHOLE | {"bounds": [1, 1]}, "expected bounds"),
         (WHOLE | {"bounds": [0, "1"]}, "expected bounds"),
         (WHOLE | {"bounds": 1}, "expected bounds"),
+        (WHOLE | {"rows": ["turn", 3]}, r"a: expected rows: an object of texts and numbers, got \['turn', 3\]"),
+        (WHOLE | {"rows": {"turn": None}}, "expected rows"),
     ],
 )
 def test_an_entry_that_says_too_little_is_refused(entry, said):
@@ -104,6 +106,15 @@ def test_an_entry_that_says_too_little_is_refused(entry, said):
 
 def test_keys_for_others_are_passed_over():
     assert Metric.of(WHOLE | {"digits": 3}) == Metric("a", "b", "c")
+
+
+def test_a_row_belongs_to_a_measure_by_its_guidance_and_by_what_the_measure_names():
+    """Rows of older runs name no guidance: they are of guidance 1."""
+    third = Metric.of(WHOLE | {"rows": {"turn": 3}})
+    assert [third.is_over({"turn": turn, "guidance": g}) for turn, g in ((3, 1.0), (2, 1.0), (3, 2.0))] == [1, 0, 0]
+    assert third.is_over({"turn": 3})
+    guided = Metric.of(WHOLE | {"rows": {"guidance": 2.0}})
+    assert [guided.is_over(row) for row in ({"guidance": 2.0}, {"guidance": 1.0}, {})] == [1, 0, 0]
 
 
 def test_bounds_are_read_and_may_be_left_out_as_older_runs_do():

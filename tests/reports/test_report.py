@@ -140,7 +140,7 @@ def test_markdown_tables_have_equal_columns(written):
     rows = [line for line in lines if line.startswith("|")]
     assert any("strict" in line for line in rows)
     widths = {line.count("|") - line.count("\\|") for line in rows}
-    assert widths == {6, 10}  # four arms; nine columns of a comparison
+    assert widths == {6, 7, 11}  # four arms; six columns of a spread; ten of a comparison
 
 
 def test_one_seed_gives_values_without_intervals(tmp_path, undrawn):

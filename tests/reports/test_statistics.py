@@ -350,32 +350,6 @@ def test_prompt_weights_give_the_unweighted_mean_of_group_means():
     assert weights @ [1, 1, 1, 0] == pytest.approx(0.5)
 
 
-def test_bootstrap_of_a_constant_has_no_width():
-    interval = statistics.two_level_bootstrap(np.full((4, 6), 0.25), list("aabbbb"), resamples=200)
-    assert (interval.mean, interval.low, interval.high) == pytest.approx((0.25, 0.25, 0.25))
-
-
-def test_bootstrap_resamples_both_levels():
-    rng = np.random.default_rng(3)
-    seeds, prompts, tags = rng.normal(size=(8, 1)), rng.normal(size=(1, 40)), ["a"] * 40
-
-    def width(table):
-        interval = statistics.two_level_bootstrap(table, tags)
-        assert interval == statistics.two_level_bootstrap(table, tags)
-        return interval.high - interval.low
-
-    only_seeds, only_prompts = width(seeds + 0 * prompts), width(0 * seeds + prompts)
-    assert only_seeds == pytest.approx(2 * 1.96 * seeds.std() / 8**0.5, rel=0.1)
-    assert only_prompts == pytest.approx(2 * 1.96 * prompts.std() / 40**0.5, rel=0.1)
-    assert width(seeds + prompts) == pytest.approx(math.hypot(only_seeds, only_prompts), rel=0.1)
-
-
-@pytest.mark.parametrize("table", [np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2)), np.full((2, 3), np.nan)])
-def test_bootstrap_refuses_other_shapes(table):
-    with pytest.raises(ValueError, match=r"seeds, 3"):
-        statistics.two_level_bootstrap(table, ["a", "b", "c"])
-
-
 def test_reading_one_measure_at_equal_levels_of_another():
     found = statistics.at_equal([0.9, 0.5, 0.7], [0.4, 0.6, 0.8], [0.6, 0.9, 0.95])
     assert found[:2] == pytest.approx([0.7, 0.4])
