@@ -117,8 +117,8 @@ class EvaluationConfig:
     """Prompts that are measured on: those of ``validation`` are for choosing settings."""
     prompts_per_tag: int = 24
     """Prompts of every tag, or as many as it has."""
-    images_per_prompt: int = 4
-    """Episodes per prompt of the final evaluation."""
+    images_per_prompt: int = 16
+    """Episodes per prompt of the final evaluation: so many that noise is at most a quarter of the spread over seeds."""
     loop_images_per_prompt: int = 1
     """Images per prompt of an evaluation in the loop."""
     steps: int = 8

@@ -87,7 +87,7 @@ def test_the_first_command_declares_and_the_same_again_adds_nothing(sandbox):
         0.05,
     )
     assert content["matched"] == "velocity_mse − latent_kl in drift/velocity_mse"
-    assert content["evaluation"]["words"].startswith("test prompts of shapes, up to 24 of each tag, 4 images each")
+    assert content["evaluation"]["words"].startswith("test prompts of shapes, up to 24 of each tag, 16 images each")
     assert facts(sandbox) == (True, f"before the runs ({one['time']}, hash {one['hash'][:12]})")
     assert "eclar" not in said(sandbox)
 
