@@ -281,6 +281,13 @@ def test_quantiles_are_scipys(p, df):
         assert quantiles.chi_square(share, df) == pytest.approx(stats.chi2.ppf(share, df), rel=1e-7)
 
 
+@pytest.mark.parametrize("df", [1, 2, 5, 8])
+@pytest.mark.parametrize("x", [0.0, 0.3, 4.0])
+def test_distribution_functions_are_scipys(x, df):
+    assert quantiles.chi_square_cdf(x, df) == pytest.approx(stats.chi2.cdf(x, df))
+    assert quantiles.student_cdf(x, df) == pytest.approx(stats.t.cdf(x, df))
+
+
 def test_the_range_of_a_spread_by_hand():
     """Tables: the quantiles of chi-square with 5 degrees of freedom are .831 and 12.83."""
     low, high = power.spread_range(0.0445, 5)
