@@ -90,18 +90,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
     schema, unnamed = _schema(root, plan["arms"])
     scored = schema.metric(primary)
     arms = [
-        Arm(
-            name=called[arm["name"]],
-            overrides=tuple(arm["overrides"]),
-            untouched=bool(arm["untouched"]),
-            factors={one_line(key): one_line(level) for key, level in arm["factors"].items()},
-            against=called.get(arm["against"]),
-            repeats=called.get(arm.get("repeats")),
-            cells=tuple(
-                _cell(root, called[arm["name"]], int(seed), str(identity), scored, unnamed)
-                for seed, identity in _by_seed(arm)
-            ),
-        )
+        _arm(root, arm, called, scored, unnamed)
         for arm in plan["arms"]
         if arm["cells"] or arm["name"] == plan["baseline"]  # a refused arm has no cells and is listed as refused
     ]
@@ -134,7 +123,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         looked_at=history.looks(folder),
         left_out=history.left_out(folder, root, {cell.identity for arm in arms for cell in arm.cells}),
         matched=_matched(plan.get("matched"), called),
-        candidates={called_arm: tuple(called[n] for n in found) for called_arm, found in plan["candidates"].items()},
+        candidates={one_line(arm): tuple(called[name] for name in found) for arm, found in plan["candidates"].items()},
         tuning_id=str(plan["tuning"] or ""),
         tuning=_beside(folder, str(plan["tuning"] or "")),
         arms=tuple(_exclude_other_eval_sets(arms)),
@@ -142,6 +131,21 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         created=plan["created"],
         git_sha=plan.get("git_sha") or "",
         schema=schema,
+    )
+
+
+def _arm(
+    root: Path, arm: Mapping[str, Any], called: Mapping[Any, str], scored: Metric, unnamed: Mapping[str, str]
+) -> Arm:
+    name = called[arm["name"]]
+    return Arm(
+        name=name,
+        overrides=tuple(arm["overrides"]),
+        untouched=bool(arm["untouched"]),
+        factors={one_line(key): one_line(level) for key, level in arm["factors"].items()},
+        against=called.get(arm["against"]),
+        repeats=called.get(arm.get("repeats")),
+        cells=tuple(_cell(root, name, int(seed), str(identity), scored, unnamed) for seed, identity in _by_seed(arm)),
     )
 
 

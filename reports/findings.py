@@ -72,12 +72,14 @@ class Family:
     """Of the family, at this look."""
     level: float
     """Of each of its tests; 1 - ``level`` is the coverage of each of its intervals."""
+    comparisons: int
+    """How many there were to be; more than there are pairs where an arm has no result."""
 
     @property
     def shown(self) -> tuple[Pair, ...]:
-        """The pairs whose difference is shown. Without a correction it is all of them or none."""
+        """The pairs whose difference is shown. Without a correction it is all that were to be made, or none."""
         found = tuple(pair for pair in self.pairs if pair.shown)
-        return found if self.correction != "none" or len(found) == len(self.pairs) else ()
+        return found if self.correction != "none" or len(found) == self.comparisons else ()
 
     @property
     def coverage(self) -> str:

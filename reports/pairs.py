@@ -57,11 +57,7 @@ def families(sweep: Sweep) -> Iterator[Family]:
             "Against the model before training",
             [_couple(arm.name, starts[_model(arm)].name) for arm in trained if _model(arm) in starts],
         ),
-        # Of two arms this would only repeat the one comparison.
-        "pairs": (
-            "All pairs of trained arms",
-            [_couple(b.name, a.name) for a, b in couples] if len(couples) > 1 else [],
-        ),
+        "pairs": ("All pairs of trained arms", [_couple(b.name, a.name) for a, b in couples]),
         "replicates": (
             "Noise: the baseline against itself (A/A)",
             [_couple(arm.name, arm.repeats) for arm in sweep.arms if arm.repeats],
@@ -183,7 +179,7 @@ def _judged(
                 equal=None if margin is None else evidence.interval(1 - 2 * level).within(margin),
             )
         )
-    return Family(key, title, correction, tuple(pairs), alpha, level)
+    return Family(key, title, correction, tuple(pairs), alpha, level, max(comparisons, len(pairs)))
 
 
 def _model(arm: Arm) -> str:

@@ -78,8 +78,8 @@ def warnings(sweep: Sweep) -> Iterator[str]:
         return
     if sweep.tuning is None:
         yield (
-            "The grid has settings to try, and no results of that lie beside this sweep: nothing here says that its"
-            f" arms were tuned alike; the same command with tune=true tries them ({sweep.tuning_id})."
+            "The grid has settings to try, and no results of that can be read beside this sweep: nothing here says that"
+            f" its arms were tuned alike; the same command with tune=true tries them ({sweep.tuning_id})."
         )
         return
     rows = tried(sweep.tuning, sweep)

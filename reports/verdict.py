@@ -44,7 +44,7 @@ def verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
 def _status(family: Family) -> Status:
     if family.shown:
         return "difference shown"
-    if family.pairs and all(pair.equal for pair in family.pairs):
+    if len(family.pairs) == family.comparisons and all(pair.equal for pair in family.pairs):
         return "equal within margin"
     # Without a correction the claim is that all differ, so that all must be testable.
     able = all if family.correction == "none" else any

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from reports.statistics import quantiles
 from reports.statistics.intervals import Floats
+from reports.statistics.tests import averages
 
 #: Simulated sweeps: a power of 80 % is then known to 0.6 points.
 _SWEEPS = 4000
@@ -101,15 +102,13 @@ def _typical(test: str, n: int) -> NDArray[np.float32]:
 
 
 def _sign_flips(differences: NDArray[np.float32]) -> NDArray[np.float32]:
-    n = differences.shape[1]
-    chosen = (np.arange(1, 2**n)[:, None] >> np.arange(n) & 1).astype(np.float32)
-    return differences @ (chosen / chosen.sum(axis=1, keepdims=True)).T
+    return differences @ averages(differences.shape[1]).astype(np.float32).T
 
 
 def _exchanges(arm: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     n = arm.shape[1]
-    chosen = (np.arange(1, 2**n)[:, None] >> np.arange(n) & 1).astype(np.float32)
-    sizes = chosen.sum(axis=1)
-    mine, theirs = ((values @ (chosen / sizes[:, None]).T) for values in (arm, other))
+    weights = averages(n).astype(np.float32)
+    sizes = (weights > 0).sum(axis=1)
+    mine, theirs = (values @ weights.T for values in (arm, other))
     pairs = [(mine[:, sizes == k, None] - theirs[:, None, sizes == k]).reshape(len(arm), -1) for k in range(1, n + 1)]
     return np.concatenate(pairs, axis=1)

@@ -136,7 +136,7 @@ def sign_flip(differences: ArrayLike) -> Rearranged:
     found = sample(differences)
     n, zeros = found.size, int((found == 0).sum())
     ties = 2**zeros if 2**n <= MOST else 1
-    return Rearranged(float(found.mean()), n, _sorted(_averages(n) @ found, found), ties)
+    return Rearranged(float(found.mean()), n, _sorted(averages(n) @ found, found), ties)
 
 
 def paired_t(differences: ArrayLike) -> Student:
@@ -171,7 +171,7 @@ def unpaired(arm: ArrayLike, other: ArrayLike) -> Rearranged:
 
 def _subset_means(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """The means of all subsets of ``values``, and the subsets' sizes."""
-    weights = _averages(values.size)
+    weights = averages(values.size)
     return weights @ values, (weights > 0).sum(axis=1)
 
 
@@ -180,7 +180,7 @@ def _by_size(means: Floats, sizes: NDArray[np.int64]) -> dict[int, Floats]:
 
 
 @functools.lru_cache(maxsize=8)
-def _averages(n: int) -> Floats:
+def averages(n: int) -> Floats:
     """Rows [k, n], each of which averages a subset of n values: all subsets if these are few, else some drawn ones."""
     if 2**n <= MOST:
         chosen = (np.arange(1, 2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)

@@ -57,7 +57,7 @@ STATISTICS_BUGS = (
     Bug(
         "an uncorrected family shows one of its differences",
         "reports/findings.py",
-        'if self.correction != "none" or len(found) == len(self.pairs) else ()',
+        'if self.correction != "none" or len(found) == self.comparisons else ()',
         'if self.correction != "none" or found else ()',
         nodes("reports/test_analysis", "test_without_a_correction_all_must_differ"),
     ),

@@ -183,6 +183,15 @@ def test_without_a_correction_all_must_differ(eight):
     assert judged(eight, correction="none", planned=planned("latent_kl"))[0].status == "difference shown"
 
 
+def test_a_comparison_that_is_lost_was_to_be_made(eight):
+    """All must differ, or be equal: of one that could not be made nothing is known."""
+    lost = planned("latent_kl", "gone")
+    assert judged(eight, correction="none", planned=lost)[0].status == "no difference shown"
+    lost = planned("velocity_mse", "gone")
+    assert judged(eight, planned=lost, margin=0.2)[0].status == "no difference shown"
+    assert judged(eight, planned=planned("velocity_mse"), margin=0.2)[0].status == "equal within margin"
+
+
 def test_intervals_hold_for_the_family_together(eight):
     verdict, family = judged(eight)
     assert family.level == 0.05 / 2
