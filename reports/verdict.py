@@ -36,9 +36,10 @@ def verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
         if len(listed) < len(ranked)
         else ""
     )
-    intervals = "Interval" if len(family.pairs) == 1 else "Intervals"
     phrase = capitalize_first(sweep.schema.metric_phrase(sweep.primary))
-    return Verdict(_status(family), f"{phrase}: {clauses}{more}. {intervals}: {family.coverage}.")
+    intervals = f" Interval{'s' * (len(family.pairs) > 1)}: {family.coverage}."
+    covered = intervals if any(pair.testable for pair in listed) else ""
+    return Verdict(_status(family), f"{phrase}: {clauses}{more}.{covered}")
 
 
 def _status(family: Family) -> Status:

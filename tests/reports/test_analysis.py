@@ -105,6 +105,7 @@ def test_six_seeds_cannot_carry_two_comparisons(finished):
     verdict = analyse(read(finished)).verdict
     assert verdict.status == "not testable"
     assert "not testable with n = 6" in verdict.sentence
+    assert "nterval" not in verdict.sentence  # where there is none
 
 
 def test_one_planned_comparison_is_not_corrected_for_the_others(tmp_path):
