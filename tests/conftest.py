@@ -22,27 +22,39 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made but not rendered, which takes longest in a report: their files are empty."""
-    from reports import drawing
+    from tests.pages import leave_undrawn
 
-    def finish(sheet: drawing.Sheet, alt: str, *, legend: bool = True) -> None:
-        sheet.panel = drawing.Panel(drawing.file_name(sheet.name), sheet.title, alt, "<svg ></svg>", b"")
-
-    monkeypatch.setattr(drawing.Sheet, "finish", finish)
+    leave_undrawn(monkeypatch)
 
 
-#: Files whose every line is seen by cheaper tests too; tracing makes a test of Python code half as slow again.
+#: Files whose lines, all but one in two hundred, are seen by cheaper tests too; tracing makes a test of Python code
+#: half as slow again.
 UNTRACED = (
     "ablations/test_chaos.py",
     "ablations/test_local.py",
     "ablations/test_own_metric.py",
     "ablations/test_slurm.py",
+    "algorithms/test_awm.py",
     "benchmarks/test_speed.py",
+    "models/test_conformance.py",
     "models/test_context.py",
+    "objective/test_gradcheck.py",
+    "objective/test_trust_region.py",
+    "reports/test_analysis.py",
+    "reports/test_figures.py",
+    "rollout/heads/test_tokens.py",
+    "rollout/test_rollout.py",
     "rollout/test_rounds.py",
     "test_recipes.py",
     "training/test_rounds.py",
+    "training/test_run.py",
+    "training/test_trainer.py",
     "worlds/test_dataset.py",
+    "worlds/test_edit_prompts.py",
+    "worlds/test_judge.py",
+    "worlds/test_sft_data.py",
     "worlds/test_story_judge.py",
+    "worlds/test_things.py",
 )
 
 

@@ -7,8 +7,8 @@ import pytest
 from ablations.grid import grids
 from ablations.sweep import main
 
-#: A grid of each kind of episode, whose report has its figures, and whose training is evaluated on the way.
-WHOLE = ("kl_vs_mse", "editing_turns", "credit")
+#: The grid whose report has its figures, and whose training is evaluated on the way.
+WHOLE = "kl_vs_mse"
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def root(tmp_path_factory):
 def test_every_grid_runs_in_its_small_preset(name, root, capsys, request):
     arguments = [f"grid={name}", "preset=small", "seeds=1", f"root={root}", "launcher=inline", "tracker=none"]
     # The least that is still a group, and an evaluation of few steps: what is tested is that all parts meet.
-    arguments += ["rollout.group_size=2", "evaluation.steps=2"]
-    if name not in WHOLE:
+    arguments += ["rollout.prompts=1", "rollout.group_size=2", "rollout.minibatches=1", "evaluation.steps=2"]
+    if name != WHOLE:
         request.getfixturevalue("undrawn")
         arguments.append("evaluation.every=0")
     if name != "single_vs_multi_round":  # whose arms differ in their updates

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from unigrpo.rollout.rollout import RolloutSpec, replay
 from unigrpo.rollout.trajectory import Trajectory
@@ -32,15 +31,19 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in BOOKKEEPING:
-            self.operations.append((str(func), *map(seen, tree_leaves((args, kwargs or {})))))
+            self.operations.append((func, *seen(args), *seen(kwargs or {})))
         return func(*args, **kwargs or {})
 
 
-def seen(leaf: Any) -> Any:
+def seen(argument: Any) -> Any:
     """What a kernel may be chosen by; of a tensor neither its values nor whether it wants a gradient."""
-    if isinstance(leaf, Tensor):
-        return leaf.dtype, tuple(leaf.shape), leaf.stride(), leaf.data_ptr() % 64
-    return str(leaf)
+    if isinstance(argument, Tensor):
+        return argument.dtype, argument.shape, argument.stride(), argument.data_ptr() % 64
+    if isinstance(argument, list | tuple):
+        return tuple(map(seen, argument))
+    if isinstance(argument, dict):
+        return tuple((name, seen(value)) for name, value in argument.items())
+    return str(argument)  # 1, 1.0 and True are equal, and no number is equal to itself if it is none
 
 
 class Calls:

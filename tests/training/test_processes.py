@@ -13,9 +13,12 @@ from safetensors.torch import load_file
 from unigrpo.config import RunConfig
 from unigrpo.training.runner import run
 
-SHORT = {"optim": {"updates": 1}, "rollout": {"prompts": 4, "group_size": 3, "minibatches": 1}}
+SHORT = {
+    "optim": {"updates": 1},
+    "rollout": {"prompts": 4, "group_size": 3, "minibatches": 1},
+    "evaluation": {"prompts_per_tag": 1, "images_per_prompt": 1, "steps": 1},
+}
 PICTURES = SHORT | {
-    "evaluation": {"prompts_per_tag": 1, "images_per_prompt": 1},
     "train_metrics": ["geneval_mini"],
     "advantage": {"name": "global_std"},
 }
@@ -25,7 +28,6 @@ STORIES = SHORT | {
     "episode": {"name": "interleaved"},
     "reward": {"name": "hybrid"},
     "credit": {"name": "suffix_sum"},
-    "evaluation": {"prompts_per_tag": 1, "images_per_prompt": 1},
     "dataset": {"name": "shapes", "task": "stories"},
     "train_metrics": ["shapes_interleaved"],
 }
