@@ -20,18 +20,21 @@ Which formula of which paper is in which file, as the strategies themselves decl
 """
 
 
-def rows() -> Iterator[str]:
-    """One row for each shipped strategy."""
+def rows(*, lines: bool = False) -> Iterator[str]:
+    """One row for each shipped strategy; with ``lines``, which change from day to day, its link leads to its line."""
     for slot in registry.slots():
         for name, cls in registry.strategies(slot).items():
             if cls.__module__.startswith("unigrpo."):
                 file = Path(inspect.getfile(cls)).relative_to(HERE.parent).as_posix()
-                yield f"| `{slot}` | `{name}` | {getattr(cls, 'source', '')} | [{file}](../{file}) |"
+                number = inspect.getsourcelines(cls)[1] if lines else 0
+                shown, target = (f"{file}:{number}", f"{file}#L{number}") if lines else (file, file)
+                source = getattr(cls, "source", "").replace("|", "\\|")
+                yield f"| `{slot}` | `{name}` | {source} | [{shown}](../{target}) |"
 
 
-def page() -> str:
+def page(*, lines: bool = False) -> str:
     """The whole page."""
-    return HEAD + "\n".join(rows()) + "\n"
+    return HEAD + "\n".join(rows(lines=lines)) + "\n"
 
 
 if __name__ == "__main__":

@@ -30,28 +30,29 @@ def keys_text(recipe: str = _RECIPE) -> str:
     return "\n".join(lines)
 
 
-def _lines(recipe: str) -> Iterator[str]:
+def rows(recipe: str = _RECIPE) -> Iterator[tuple[str, str, str]]:
+    """Every key, its value in ``recipe`` as a command would give it, and its meaning or choices."""
     plain = load_recipe(recipe)["config"]
     meanings = _meanings(RunConfig) | {"recipe": f"Where the values come from: {', '.join(recipes())}, or a file"}
     for field in dataclasses.fields(RunConfig):
         value = plain.get(field.name, field.default)  # of a silent field only its default is not there
         if slot := slot_of(field.name):
-            yield from _line(field.name, value["name"], " | ".join(registry.strategies(slot)))
+            yield field.name, spell(value["name"]), " | ".join(registry.strategies(slot))
         elif isinstance(field.default_factory, type) and dataclasses.is_dataclass(field.default_factory):
             told = _meanings(field.default_factory)
             for name, setting in value.items():
                 chosen = setting["name"] if isinstance(setting, dict) else setting
-                yield from _line(f"{field.name}.{name}", chosen, told.get(name, ""))
+                yield f"{field.name}.{name}", spell(chosen), told.get(name, "")
         else:
-            yield from _line(field.name, value, meanings.get(field.name, ""))
+            yield field.name, spell(value), meanings.get(field.name, "")
 
 
-def _line(key: str, value: object, meaning: str) -> Iterator[str]:
-    start = f"  {key}={spell(value)}"
+def _lines(recipe: str) -> Iterator[str]:
     room = _WIDTH - _KEY
-    first, *rest = textwrap.wrap(meaning, room) or [""]
-    yield f"{start:<{_KEY}}{first}".rstrip()
-    yield from (" " * _KEY + line for line in rest)
+    for key, value, meaning in rows(recipe):
+        first, *rest = textwrap.wrap(meaning, room) or [""]
+        yield f"{f'  {key}={value}':<{_KEY}}{first}".rstrip()
+        yield from (" " * _KEY + line for line in rest)
 
 
 def _meanings(cls: type) -> dict[str, str]:
