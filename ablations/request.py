@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 from ablations.costs import Budget
 from ablations.grid import Grid, check_seeds, grids, load_grid, search_beside
 from ablations.launchers import Launcher
+from ablations.trackers import Tracker
 from ablations.tuning import candidates
 from unigrpo.compose import ELSEWHERE, recipes
 from unigrpo.config import RunConfig, slot_of
@@ -38,13 +37,12 @@ RESERVED = {
     "action": "run (default), plan, status, report, cancel, explain, gc or doctor",
     "fail_if": "with action=report: exit code 4 if it holds, such as fail_if='geneval/strict<-0.01 or failed>0'",
     "root": "folder of cells, sweeps and mlflow.db (default: runs)",
-    "tracker": "mlflow (default) or none",
+    "tracker": "mlflow (default), tensorboard, wandb or none",
     "budget": "budget.gpu_hours=8, budget.cells=12, budget.wall=2h: start no cell that would go beyond",
 }
 _CHOICES = {
     "rerun": ("missing", "failed", "all", "none"),
     "action": ("run", "plan", "status", "report", "cancel", "explain", "gc", "doctor"),
-    "tracker": ("mlflow", "none"),
 }
 
 USAGE = """usage: python -m ablations.sweep grid=NAME [key=value ...]
@@ -78,7 +76,7 @@ class Request:
     fail_if: str
     """When ``action=report`` is a failure; empty for never."""
     root: Path
-    tracker: str
+    tracker: Tracker
     overrides: tuple[str, ...]
 
 
@@ -121,6 +119,9 @@ def read(arguments: Sequence[str]) -> Request:
         grid = dataclasses.replace(grid, margin=_margin(values["margin"]))
     if "fail_if" in values and values.get("action") != "report":
         raise ConfigError("fail_if: goes with action=report")
+    root = Path(home_expanded("root", values.get("root", "runs")))
+    tracker: Tracker = build_strategy("tracker", values.get("tracker", "mlflow"), "tracker")
+    tracker.check(root)
     return Request(
         grid=grid,
         seeds=_seeds(values["seeds"], grid.seeds) if "seeds" in values else None,
@@ -131,8 +132,8 @@ def read(arguments: Sequence[str]) -> Request:
         dry_run=_flag("dry_run", values.get("dry_run", "false")),
         budget=Budget.read(budget),
         fail_if=values.get("fail_if", ""),
-        root=_root(values.get("root", "runs"), values.get("tracker", "mlflow")),
-        tracker=values.get("tracker", "mlflow"),
+        root=root,
+        tracker=tracker,
         overrides=tuple(overrides),
     )
 
@@ -180,17 +181,6 @@ def _override(argument: str) -> str:
             raise ConfigError(f"unknown key {root!r}: {ELSEWHERE[root]}")
         raise ConfigError(f"unknown key {root!r}{nearest(root, [*RESERVED, *keys])}")
     return argument
-
-
-def _root(text: str, tracker: str) -> Path:
-    root = Path(home_expanded("root", text))
-    own_store = tracker == "mlflow" and not os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    if own_store and (found := re.search(r"\?|%[0-9a-fA-F]{2}", str(root.resolve()))):
-        raise ConfigError(
-            f"root={text}: {found[0]!r} in a path means something else in the address of MLflow's database, which lies"
-            " there; rename it, give tracker=none, or set MLFLOW_TRACKING_URI"
-        )
-    return root
 
 
 def _launcher(name: str, given: Mapping[str, str]) -> Launcher:

@@ -24,7 +24,7 @@ from ablations.launchers.queue import Refused, SlurmDown
 from ablations.plan import Cell, Plan, make_plan
 from ablations.record import declare, state_digest, write_sweep
 from ablations.request import Request
-from ablations.tracking import Mirror
+from ablations.trackers import Mirror
 from ablations.worker import RUNNER
 from unigrpo import console, surroundings
 from unigrpo.errors import ConfigError
@@ -232,7 +232,7 @@ def _run(
     """Run what is missing, to the end or to the second Ctrl-C."""
     capacity = request.launcher.capacity()
     view = make_view(request.grid.primary["metric"], capacity)
-    mirror = Mirror(request.root, folder, plan, view.say) if request.tracker == "mlflow" else None
+    mirror = request.tracker.mirror(request.root, folder, plan, view.say)
     on_end = mirror.wake if mirror else lambda _: None
     controller = Controller(
         cells,
@@ -273,7 +273,7 @@ def _conclude(request: Request, plan: Plan, folder: Path, controller: Controller
     if report:
         print(f"report: {report}")
     if mirror:
-        print(f"MLflow: {mirror.how_to_look()}")
+        print(f"{request.tracker.title}: {mirror.how_to_look()}")
     if controller.over_budget and controller.pending():
         print("the budget is used up; the same command with a larger one goes on")
         return OVER_BUDGET

@@ -29,18 +29,20 @@ MODULES: dict[str, tuple[str, str, Sequence[str]]] = {
         "What `import unigrpo` offers, and the configuration that goes through it.",
         (
             "unigrpo.compose.compose", "unigrpo.train", "unigrpo.load_model", "unigrpo.registry.register",
-            "unigrpo.config", "unigrpo.errors",
+            "unigrpo.config.RunConfig", "unigrpo.config.RolloutConfig", "unigrpo.config.SamplerConfig",
+            "unigrpo.config.OptimConfig", "unigrpo.config.EvaluationConfig", "unigrpo.errors",
         ),
     ),
     "protocols": (
         "Protocols",
-        "What a strategy of each slot, a model and a launcher have to offer.",
+        "What a strategy of each slot, a model, a launcher and a tracker have to offer.",
         (
             "unigrpo.data.prompt", "unigrpo.data.dataset.Dataset", "unigrpo.models.model", "unigrpo.models.policy",
             "unigrpo.models.processor.Processor", "unigrpo.models.vision.VisionEncoder",
             "unigrpo.models.autoencoder.Autoencoder", "unigrpo.rewards.reward", "unigrpo.metrics.metric",
             "unigrpo.rollout.episodes.episode", "unigrpo.rollout.heads.head", "unigrpo.algorithms.algorithm",
-            "unigrpo.objective.slots", "ablations.launchers",
+            "unigrpo.objective.slots", "ablations.launchers.Launcher", "ablations.launchers.Session",
+            "ablations.trackers.Tracker", "ablations.trackers.Mirror",
         ),
     ),
     "formulas": (

@@ -47,4 +47,18 @@ MIRROR_BUGS = (
         'return str(experiment.experiment_id) if stages else ""',
         nodes("ablations/test_tracking", "test_a_deleted_experiment_is_restored_and_written_anew"),
     ),
+    Bug(
+        "a cell that is there is written again",
+        "ablations/trackers/ended.py",
+        "if not self._writer.has(cell, signature):",
+        "if self._writer:",
+        nodes("ablations/test_trackers", "test_cells_are_written_once_and_anew_if_they_are_gone_or_end_otherwise"),
+    ),
+    Bug(
+        "an arm called .. is written elsewhere",
+        "ablations/trackers/tensorboard.py",
+        'return self.folder / unique / f"s{cell.config.seed}"',
+        'return self.folder / cell.arm / f"s{cell.config.seed}"',
+        nodes("ablations/test_trackers", "test_names_of_arms_lead_nowhere_else"),
+    ),
 )
