@@ -70,18 +70,4 @@ DECLARATION_BUGS = (
         'return sum(cell.state == "failed" for cell in self.cells) > 1',
         nodes("reports/test_analysis", "test_an_arm_is_unstable_by_the_share_of_its_seeds_that_failed"),
     ),
-    Bug(
-        "the margin is no part of what is declared",
-        "ablations/declaration.py",
-        '"margin": grid.margin,',
-        '"margin": None,',
-        nodes("reports/test_attacks", "test_every_attack_is_said_and_the_page_on_statistics_has_the_sentences"),
-    ),
-    Bug(
-        "a result that changed after its end counts",
-        "reports/collect.py",
-        "if vouched and vouched != hashlib",
-        "if not vouched and vouched != hashlib",
-        nodes("reports/test_attacks", "test_every_attack_is_said_and_the_page_on_statistics_has_the_sentences"),
-    ),
 )
