@@ -13,7 +13,9 @@ HEAD = """# Equations
 
 Which formula of which paper is in which file, as the strategies themselves declare it (`source=`); made by
 `python docs/equations.py`. Beside them: the score term of the SDE is in `unigrpo/flow/dynamics.py`, time points in
-`unigrpo/flow/schedule.py`, the joint loss (UniGRPO eq. 7) in `unigrpo/objective/loss.py`.
+`unigrpo/flow/schedule.py`, the joint loss (UniGRPO eq. 7) in `unigrpo/objective/loss.py`. Under guidance,
+`guidance.penalty` says which velocity a penalty compares with the reference's, the guided or the conditional one
+(`unigrpo/rollout/heads/flow.py`); latent KL is `w(t) ||v - v_ref||^2` of either.
 
 | slot | strategy | paper, equation | file |
 | --- | --- | --- | --- |

@@ -7,6 +7,8 @@ from tests.mutants.bug import Bug, nodes
 DYNAMICS = "unigrpo/flow/dynamics.py"
 WINDOW = "unigrpo/flow/window.py"
 GUIDANCE = "unigrpo/flow/guidance.py"
+HEAD = "unigrpo/rollout/heads/flow.py"
+HELD = "rollout/test_held_velocity"
 
 FLOW_BUGS = (
     Bug(
@@ -124,5 +126,33 @@ FLOW_BUGS = (
         "self.low < t <= self.high",
         "self.low <= t < self.high",
         nodes("flow/test_guidance", "test_the_interval_is_open_below_and_closed_above"),
+    ),
+    Bug(
+        "the guided step's mean is held with the conditional velocity",
+        HEAD,
+        "(conditional, _transition(spec, step.x, conditional, step.index).mean)",
+        "(conditional, transition.mean)",
+        nodes(HELD, "test_latent_kl_weighs_the_distance_of_conditional_velocities"),
+    ),
+    Bug(
+        "the unconditional velocity is held",
+        HEAD,
+        "return used, velocities[0], cost",
+        "return used, velocities[-1], cost",
+        nodes(HELD, "test_the_unconditional_branch_has_no_part_in_a_penalty_of_the_conditional_velocity"),
+    ),
+    Bug(
+        "under a guidance that says nothing the conditional velocity is held",
+        GUIDANCE,
+        'getattr(guidance, "penalty", "guided")',
+        'getattr(guidance, "penalty", "conditional")',
+        nodes(HELD, "test_a_guidance_that_says_nothing_holds_what_it_uses"),
+    ),
+    Bug(
+        "a guided policy is held near an unguided reference",
+        "unigrpo/training/trainer.py",
+        "if holds_conditional(spec.guidance) else spec",
+        "if spec.guidance.branches else spec",
+        nodes("training/test_trainer", "test_work_is_counted_by_kind"),
     ),
 )

@@ -376,18 +376,28 @@ def test_without_thinking_there_is_only_a_picture():
 
 
 def test_work_is_counted_by_kind():
-    """Four rows: three steps of the rollout, one trained step, one of the reference; guidance doubles each."""
-    for guidance, factor in ((CfgFree(), 1), ("cfg", 2)):
+    """Four rows: three steps of the rollout, one trained step, one of the reference; guidance doubles each.
+
+    But for the reference where the conditional velocity alone is held near it.  Either way nothing has moved before the
+    first optimiser step: policy and reference are compared in the same velocity.
+    """
+    held = {"name": "cfg", "penalty": "conditional"}
+    for guidance, factor, of_reference in ((CfgFree(), 1, 1), ("cfg", 2, 2), (held, 2, 1)):
         trainer = Trainer(config_of(guidance=guidance))
-        trainer.update(0)
-        trainer.update(1)
+        assert trainer.update(0)["drift/velocity_mse"] == 0
+        assert trainer.update(1)["drift/velocity_mse"] > 0
         counts = {name: trainer.cost[name] for name in ("nfe_rollout", "nfe_train", "nfe_reference", "images")}
         assert counts == {
             "nfe_rollout": 24 * factor,
             "nfe_train": 8 * factor,
-            "nfe_reference": 8 * factor,
+            "nfe_reference": 8 * of_reference,
             "images": 8,
         }
+
+
+def test_tokens_have_no_velocity_to_hold():
+    with pytest.raises(ConfigError, match=r"guidance=cfg: penalty=conditional .* image_head=tokens .*penalty=guided"):
+        config_of(**runs.TOKENS, guidance={"name": "cfg", "penalty": "conditional"}).check()
 
 
 def test_the_reference_is_asked_only_when_needed():

@@ -157,18 +157,10 @@ def _distances(steps: Sequence[_Step], regularizer: Regularizer) -> Tensor | Non
     """How far each step is from the reference, [B, M], unless that is missing."""
     import torch
 
-    columns = [
-        step_penalty(
-            step.new.velocity,
-            step.ref.velocity,
-            step.new.mean,
-            step.ref.mean,
-            step.new.std,
-            step.new.dt,
-            step.mask,
-            regularizer=regularizer,
-        )
-        for step in steps
-        if step.ref is not None
-    ]
+    columns = []
+    for step in steps:
+        if step.ref is not None:
+            (velocity, mean), (ref_velocity, ref_mean) = step.new.held, step.ref.held
+            pairs = (velocity, ref_velocity, mean, ref_mean)
+            columns.append(step_penalty(*pairs, step.new.std, step.new.dt, step.mask, regularizer=regularizer))
     return torch.cat(columns, 1) if columns else None

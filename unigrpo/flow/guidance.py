@@ -2,16 +2,17 @@
 
 ``branches`` name the contexts whose velocities a guidance wants besides the conditional one, ``guides(t)`` says whether
 a step needs them, ``combine`` uses them.  Replay asks the same, so the guided velocity is part of the policy that is
-trained.
+trained.  What is held near the reference may be the conditional velocity all the same (:func:`holds_conditional`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from unigrpo.checks import over_elements, per_row, same_shape
-from unigrpo.registry import register
+from unigrpo.registry import Configuration, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ Branch = Literal["text-free", "image-free"]
 
 
 class Guidance(Protocol):
-    """What a strategy of slot ``guidance`` offers.
+    """What a strategy of slot ``guidance`` offers; it may also say ``penalty``, as :class:`Cfg` does.
 
     Attributes:
         branches: contexts that it wants besides the conditional one.
@@ -37,6 +38,14 @@ class Guidance(Protocol):
     def combine(self, v_cond: Tensor, *v_branches: Tensor) -> Tensor:
         """The velocity that is used, [B, ...] as its arguments, of which there is one for each branch."""
         ...
+
+
+def holds_conditional(guidance: Guidance) -> bool:
+    """Whether penalty and drift compare conditional velocities with the reference's, and not those that are used.
+
+    A guidance that says nothing of its ``penalty`` holds what it uses.
+    """
+    return getattr(guidance, "penalty", "guided") == "conditional"
 
 
 @register("guidance", "cfg_free", source="UniGRPO (2603.23500)")
@@ -61,6 +70,10 @@ class Cfg:
     """Guided velocity ``v_u + scale (v_c - v_u)`` for ``low < t <= high``, the conditional one elsewhere.
 
     ``renorm`` scales the guided velocity of each image down to the norm of its conditional one, never up.
+    ``penalty`` names the velocity that the regularizer and the logged drift compare with the reference's; ratios are
+    always of the guided one.  A distance of guided velocities is about ``scale`` squared times that of the conditional
+    ones, so that one weight holds ``guided`` tighter than ``cfg_free``; ``conditional`` holds both alike, and spares
+    the reference its second evaluation.
     """
 
     branches: ClassVar[tuple[Branch, ...]] = ("text-free",)
@@ -69,6 +82,7 @@ class Cfg:
     low: float = 0.0
     high: float = 1.0
     renorm: bool = False
+    penalty: Literal["guided", "conditional"] = "guided"
 
     def __post_init__(self) -> None:
         if self.scale < 0 or not 0 <= self.low < self.high <= 1:
@@ -92,3 +106,11 @@ class Cfg:
             return v
         target, norm = (over_elements(u.float().square(), "sum").sqrt() for u in (v_cond, v))
         return v * per_row((target / norm.clamp(min=1e-8)).clamp(max=1), v)
+
+    def conflicts(self, config: Configuration) -> Iterator[str]:
+        """Say why there must be velocities to hold."""
+        if self.penalty == "conditional" and not config.image_head.denoises and config.modalities.image:
+            yield (
+                f"penalty=conditional holds velocities, and image_head={config.image_head.name} has none;"
+                " use guidance.penalty=guided"
+            )

@@ -96,11 +96,12 @@ class StepScore:
 
     Attributes:
         index: of the step in the schedule.
-        velocity: [B, C, H, W], guided if the run is.
+        velocity: [B, C, H, W] that the step was taken with, guided if the run is.
         mean: [B, C, H, W] of the Gaussian step.
         std: its standard deviation, 0-d.
         dt: size of the step.
         log_prob: [B] fp32 of the recorded next state.
+        conditional: velocity and mean of the same step without guidance, if these are held near the reference.
     """
 
     index: int
@@ -109,6 +110,12 @@ class StepScore:
     std: Tensor
     dt: float
     log_prob: Tensor
+    conditional: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Velocity and mean that penalty and drift compare with the reference's."""
+        return (self.velocity, self.mean) if self.conditional is None else self.conditional
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from unigrpo.config import RunConfig
 from unigrpo.data.dataset import too_few
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError, NonFiniteLoss, RatioGuardError
+from unigrpo.flow.guidance import CfgFree, holds_conditional
 from unigrpo.flow.schedule import time_points
 from unigrpo.models.policy import Modality, Policy
 from unigrpo.noise import EpisodeDraws, seed_of
@@ -234,7 +235,9 @@ class Trainer:
         draw = EpisodeDraws((*config.key, "algorithm", update), keys, config.rollout.group_size)
         old = self.scoring(self.policy, "train", spec)
         fixed = self.reference if self.needs_reference(update) else None
-        reference = None if fixed is None else self.scoring(fixed, "reference", spec)
+        # Where the conditional velocity is held, the reference's guided one is compared with nothing.
+        plain = replace(spec, guidance=CfgFree()) if holds_conditional(spec.guidance) else spec
+        reference = None if fixed is None else self.scoring(fixed, "reference", plain)
         return config.algorithm.prepare(config, trajectory, draw, old, reference)
 
     def train_step(self, batch: Batch, advantage: Tensor, spec: RolloutSpec) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from unigrpo.flow.dynamics import Ode
+from unigrpo.flow.guidance import holds_conditional
 from unigrpo.registry import register
 from unigrpo.rollout.heads.head import ImageHead
 from unigrpo.rollout.trajectory import Cost, DenoisingStep, ImageScore, ImageSegment, StepScore
@@ -37,13 +38,13 @@ class Flow(ImageHead):
         cost, recorded, scores = Cost(), [], []
         x = noise.normal(("initial",), spec.latent_shape, shareable=True)
         for k in range(len(spec.points) - 1):
-            velocity, work = _velocity(policy, spec, contexts, x, k, alive)
+            velocity, conditional, work = _velocity(policy, spec, contexts, x, k, alive)
             cost += work
             if k in spec.stochastic:
                 transition = _transition(spec, x, velocity, k)
                 step_noise = noise.normal(("step", k), spec.latent_shape)
                 recorded.append(DenoisingStep(k, x, transition.sample(step_noise)))
-                scores.append(_score(spec, recorded[-1], velocity, transition))
+                scores.append(_score(spec, recorded[-1], velocity, conditional, transition))
                 x = recorded[-1].x_next
             else:
                 x = _EULER.transition(x, velocity, spec.points[k], spec.points[k + 1], spec.points[1]).mean
@@ -57,9 +58,9 @@ class Flow(ImageHead):
         for recorded in segment.steps:
             x, x_next = _blank(recorded.x, segment.alive), _blank(recorded.x_next, segment.alive)
             step = DenoisingStep(recorded.index, x, x_next)
-            velocity, work = _velocity(policy, spec, contexts, x, step.index, segment.alive)
+            velocity, conditional, work = _velocity(policy, spec, contexts, x, step.index, segment.alive)
             cost += work
-            scores.append(_score(spec, step, velocity, _transition(spec, x, velocity, step.index)))
+            scores.append(_score(spec, step, velocity, conditional, _transition(spec, x, velocity, step.index)))
         return ImageScore(tuple(scores)), contexts, cost
 
     def encode(
@@ -72,13 +73,14 @@ class Flow(ImageHead):
 
 def _velocity(
     policy: Policy, spec: RolloutSpec, contexts: Sequence[Context], x: Tensor, k: int, alive: Tensor
-) -> tuple[Tensor, Cost]:
-    """The velocity that moves the images at step ``k``, fp32, guided where the guidance does."""
+) -> tuple[Tensor, Tensor, Cost]:
+    """The velocity that moves the images at step ``k``, guided where the guidance does; the conditional one; fp32."""
     t = spec.points[k]
     asked = contexts if spec.guidance.guides(float(t)) else contexts[:1]
     velocities = [policy.velocity(spec.cross_modal_context(context), x, t).float() for context in asked]
     cost = Cost(nfe=int(alive.sum()) * len(velocities))
-    return velocities[0] if len(velocities) == 1 else spec.guidance.combine(*velocities), cost
+    used = velocities[0] if len(velocities) == 1 else spec.guidance.combine(*velocities)
+    return used, velocities[0], cost
 
 
 def _blank(x: Tensor, alive: Tensor) -> Tensor:
@@ -90,7 +92,11 @@ def _transition(spec: RolloutSpec, x: Tensor, velocity: Tensor, k: int) -> Trans
     return spec.dynamics.transition(x, velocity, spec.points[k], spec.points[k + 1], spec.points[1])
 
 
-def _score(spec: RolloutSpec, step: DenoisingStep, velocity: Tensor, transition: Transition) -> StepScore:
+def _score(
+    spec: RolloutSpec, step: DenoisingStep, velocity: Tensor, conditional: Tensor, transition: Transition
+) -> StepScore:
+    # Where nothing guides, the conditional velocity is the one that was used.
+    held = conditional is not velocity and holds_conditional(spec.guidance)
     return StepScore(
         index=step.index,
         velocity=velocity,
@@ -98,4 +104,5 @@ def _score(spec: RolloutSpec, step: DenoisingStep, velocity: Tensor, transition:
         std=transition.std,
         dt=float(spec.points[step.index] - spec.points[step.index + 1]),
         log_prob=spec.dynamics.log_prob(step.x_next, transition),
+        conditional=(conditional, _transition(spec, step.x, conditional, step.index).mean) if held else None,
     )
