@@ -145,7 +145,7 @@ def _head(plan: Plan, root: Path, launcher: Launcher) -> list[str]:
     grid = plan.grid
     return [
         f"question  {grid.question}",
-        f"compares  {grid.primary['metric']} ({grid.primary['direction']}) with {plan.baseline},"
+        f"compares  {grid.primary['metric']} ({grid.primary['direction']}) {_compared(plan)},"
         f" paired by seed, test {grid.test}, alpha {grid.alpha:g}, correction {grid.correction}"
         + (f", margin {grid.margin:g}" if grid.margin is not None else "")
         + (f", looks at {', '.join(map(str, grid.looks))} seeds" if grid.looks else ""),
@@ -154,6 +154,14 @@ def _head(plan: Plan, root: Path, launcher: Launcher) -> list[str]:
         f"launcher  {launcher.describe()}",
         "",
     ]
+
+
+def _compared(plan: Plan) -> str:
+    """With what, and where."""
+    if (at := plan.grid.at) is None:
+        return f"with {plan.baseline}"
+    first, *_ = at.ladders
+    return f"of ladders with {first} at {at.measure} = {at.level:g}"
 
 
 def _sum(cells: Sequence[Cell], states: Mapping[str, State], costs: Mapping[str, Cost]) -> Iterator[str]:

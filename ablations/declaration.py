@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.cells import CellFolder
+from ablations.ladder import in_words
 from ablations.plan import Arm, Plan, digest
 from ablations.provenance import now
 from unigrpo.errors import ConfigError
@@ -34,6 +35,7 @@ def content_of(plan: Plan) -> JsonObject:
     grid = plan.grid
     # Only where there are such arms, so that all other grids declare what they always did.
     matched = {} if grid.matched is None else {"matched": _matched(plan, grid.matched.measure)}
+    at = {} if grid.at is None else {"at": in_words(grid.at, grid.primary["metric"], plan.ladders)}
     return {
         "question": grid.question,
         "baseline": plan.baseline,
@@ -48,6 +50,7 @@ def content_of(plan: Plan) -> JsonObject:
         "seeds": plan.planned_seeds,
         "evaluation": _evaluation(plan),
         **matched,
+        **at,
     }
 
 

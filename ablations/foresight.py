@@ -16,6 +16,7 @@ from ablations.cells import CellFolder
 from ablations.contrasts import Contrast
 from ablations.costs import Cost, Estimates
 from ablations.display import duration
+from ablations.ladder import Ladder
 from ablations.plan import Arm, Plan
 
 if TYPE_CHECKING:
@@ -103,8 +104,13 @@ def _observed(plan: Plan, root: Path) -> Known | None:
     None if too few cells have finished, or if they do not vary.
     """
     names = {name for each in plan.comparisons for couple in each.couples for name in couple}
-    arms = {arm.name: arm for arm in plan.arms if arm.name in names}
-    scores = {name: _scores(arm, plan, root) for name, arm in arms.items()}
+    members: tuple[Arm | Ladder, ...] = (*plan.arms, *plan.ladders)
+    arms = {one.name: one for one in members if one.name in names}
+    primary = plan.grid.primary["metric"]
+    scores = {
+        name: _along(one, plan, root) if isinstance(one, Ladder) else _scores(one, plan, root, primary)
+        for name, one in arms.items()
+    }
     if not any(scores.values()):
         return None
     total, df, compared, most = 0.0, 0, 0, 0
@@ -123,17 +129,31 @@ def _observed(plan: Plan, root: Path) -> Known | None:
     return Known(math.sqrt(total / df), told, counted)
 
 
-def _scores(arm: Arm, plan: Plan, root: Path) -> dict[int, float]:
+def _along(ladder: Ladder, plan: Plan, root: Path) -> dict[int, float]:
+    """The primary measure at the level of the other one, of the seeds whose rungs reach it."""
+    from reports.statistics import along
+
+    assert plan.grid.at is not None  # else there is no ladder
+    rungs = [arm for arm in plan.arms if arm.name in ladder.arms]
+    held, read = (
+        [_scores(arm, plan, root, metric) for arm in rungs]
+        for metric in (plan.grid.at.measure, plan.grid.primary["metric"])
+    )
+    found = along(held, read, plan.grid.at.level)
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}
+
+
+def _scores(arm: Arm, plan: Plan, root: Path, metric: str) -> dict[int, float]:
     found = {}
     for seed in plan.planned_seeds if arm.trained else (0,):
         folder = CellFolder(root / "cells" / arm.cell(seed).id)
-        score = folder.results().get(plan.grid.primary["metric"]) if folder.is_done() else None
+        score = folder.results().get(metric) if folder.is_done() else None
         if score is not None and math.isfinite(score):
             found[seed] = score
     return found
 
 
-def _sides(contrast: Contrast, arms: Mapping[str, Arm], scores: Scores) -> NDArray[np.float64]:
+def _sides(contrast: Contrast, arms: Mapping[str, Arm | Ladder], scores: Scores) -> NDArray[np.float64]:
     """Both sides [2, n] of a comparison, by seed: of n seeds that all of its arms have finished."""
     import numpy as np
 

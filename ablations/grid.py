@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ablations.ladder import At
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
 from unigrpo.registry import nearest
@@ -92,6 +93,8 @@ class Grid:
     """Further arms with the baseline's configuration and other draws (A/A): their differences are noise alone."""
     matched: Matched | None = None
     """Arms whose equal strength is tested."""
+    at: At | None = None
+    """Ladders of arms that are compared in the place of arms, at one level of another measure."""
     spread: Spread | None = None
     """From an earlier run: what the plan goes by until cells of its own have finished."""
     tune: Tune | None = None
@@ -176,6 +179,8 @@ class Grid:
                     raise ConfigError(f"matched.arms: no arm is called {name!r}{nearest(name, self.arms)}")
             if len({*names}) < max(2, len(names)):
                 raise ConfigError(f"matched.arms: expected two arms or more, each once, got {list(names)}")
+        if self.at is not None:
+            self.at.check(self.arms, self.comparisons)
         if self.tune is not None:
             self._check_tune(self.tune)
         if self.spread is not None:
@@ -313,6 +318,12 @@ def _value(key: str, value: Any) -> Any:
     if key == "matched":
         found = _section(key, value, ("measure", "arms"))
         return Matched(_typed("matched.measure", found["measure"], str), _words("matched.arms", found["arms"]))
+    if key == "at":
+        found = _section(key, value, ("measure", "level", "ladders"))
+        rungs = {name: _words(f"at.ladders.{name}", each) for name, each in _mapping("at", found["ladders"]).items()}
+        return At(
+            _typed("at.measure", found["measure"], str), float(_typed("at.level", found["level"], (int, float))), rungs
+        )
     if key == "spread":
         found = _section(key, value, ("sd", "seeds", "from"))
         sd, seeds = _typed("spread.sd", found["sd"], (int, float)), _typed("spread.seeds", found["seeds"], int)

@@ -15,8 +15,10 @@ from unigrpo.registry import is_shipped, nearest
 _NEARLY = 0.85
 
 
-def check_primary(configs: Sequence[RunConfig], primary: str) -> None:
-    """Refuse a primary metric that no arm measures. Metrics that are not shipped may measure any name.
+def check_primary(configs: Sequence[RunConfig], primary: str, key: str = "primary") -> None:
+    """Refuse a metric that no arm measures: the primary one, or that of another ``key`` of the grid.
+
+    Metrics that are not shipped may measure any name.
 
     Raises:
         ConfigError: no arm measures it; the message names the most similar metric that is measured.
@@ -26,7 +28,7 @@ def check_primary(configs: Sequence[RunConfig], primary: str) -> None:
     own = [metric for config in configs for metric in config.measured if not is_shipped(metric)]
     if _is_measured(primary, known) or by_tag or own:
         return
-    raise ConfigError(f"primary: no arm measures {primary!r}{nearest(primary, known)}")
+    raise ConfigError(f"{key}: no arm measures {primary!r}{nearest(primary, known)}")
 
 
 def check_alike(arms: Mapping[str, RunConfig]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ablations.contrasts import Contrast, Factors, contrasts, partners
 from ablations.grid import UNTOUCHED, Grid, check_seeds
+from ablations.ladder import Ladder, ladders
 from ablations.measures import check_alike, check_primary, unmeasured
 from ablations.tuning import candidates
 from unigrpo.compose import Draft, recipe_of, unknown_key
@@ -117,8 +118,16 @@ class Plan:
         """What is compared as planned; nothing where settings are tried."""
         if self.grid.candidates:
             return []
+        if self.grid.at is not None:
+            first, *others = self.grid.at.ladders
+            return contrasts(self.ladders, first, others)
         planned = self.grid.comparisons or tuple(name for name in self.grid.arms if name != self.grid.baseline)
         return contrasts(self._runnable, self.grid.baseline, planned)
+
+    @cached_property
+    def ladders(self) -> list[Ladder]:
+        """What is compared in the place of arms, if the grid says so."""
+        return [] if self.grid.at is None else [*ladders(self.grid.at, self._runnable)]
 
     @cached_property
     def partners(self) -> dict[str, str]:
@@ -197,6 +206,8 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
         raise ConfigError("no arm can run: " + "; ".join((*shared, *own)))
     check_alike({arm.name: arm.config for arm in listed if not arm.refused})
     check_primary([arm.config for arm in arms if not arm.refused], grid.primary["metric"])
+    if grid.at is not None:
+        check_primary([arm.config for arm in arms if not arm.refused], grid.at.measure, "at.measure")
     recipe = recipe_of([override for override in parsed if not override.sweep], grid.recipe)
     candidates = [arm for arm in arms if arm.stem == grid.baseline]
     if not candidates:
@@ -388,6 +399,8 @@ def _notes(plan: Plan) -> Iterator[str]:
     matched = () if plan.grid.matched is None else (plan.grid.matched.measure,)
     measures = (plan.grid.primary["metric"], *plan.grid.secondary, *matched)
     yield from unmeasured([arm.config for arm in trained], measures)
+    if plan.grid.at is not None and not plan.comparisons:
+        yield "at: at no point of the axes are all rungs of two ladders, so that nothing is compared"
     if plan.grid.looks and len(plan.seeds) not in plan.grid.looks:
         looks = ", ".join(map(str, plan.grid.looks))
         yield f"looks are planned at {looks} seeds: a report of {len(plan.seeds)} will count as one that was not"

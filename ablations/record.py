@@ -49,6 +49,13 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
             "comparisons": [_plain(each) for each in plan.matched],
             "words": content["matched"],
         },
+        "at": grid.at
+        and {
+            "measure": grid.at.measure,
+            "level": grid.at.level,
+            "ladders": {ladder.name: list(ladder.arms) for ladder in plan.ladders},
+            "words": content["at"],
+        },
         "candidates": {arm: list(names) for arm, names in grid.candidates.items()},
         "tuning": plan.tuning,
         "seeds": list(plan.seeds),

@@ -43,6 +43,7 @@ def candidates(grid: Grid) -> Grid:
         exclude=(),
         replicate=0,
         matched=None,
+        at=None,
         spread=None,
         tune=None,
         candidates={arm: tuple(found) for arm, found in named.items()},

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reports import controls, noise, statistics
+from reports import controls, ladder, noise, statistics
 from reports.caveats import caveats
 from reports.findings import Analysis, EqualProxy
 from reports.leading import leading
@@ -33,6 +33,7 @@ def analyse(sweep: Sweep) -> Analysis:
         equal_proxy=tuple(_equal_proxy(sweep, ladders)),
         verdict=verdict(sweep, found),
         warnings=(
+            *ladder.warnings(sweep),
             *caveats(sweep, found, leading(sweep)),
             *noise.warnings(sweep, spreads),
             *controls.warnings(sweep, found, strength),
@@ -46,7 +47,7 @@ def drawn(analysis: Analysis) -> Analysis:
     sweep = leading(analysis.sweep)
     if sweep is analysis.sweep:
         return analysis
-    names = {arm.name for arm in sweep.arms}
+    names = {arm.name for arm in (*sweep.arms, *sweep.derived)}
     shown = (replace(f, pairs=tuple(p for p in f.pairs if p.arms <= names)) for f in analysis.families)
     ladders = {k: tuple(point for point in ladder if point[1] in names) for k, ladder in analysis.ladders.items()}
     return replace(
@@ -84,8 +85,8 @@ def _equal_proxy(sweep: Sweep, ladders: Mapping[str, tuple[tuple[float, str], ..
     if rewarded == meant:
         return
     curves: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
-    for name, ladder in ladders.items():
-        arms = [sweep.arm(arm) for _, arm in ladder]
+    for name, points in ladders.items():
+        arms = [sweep.arm(arm) for _, arm in points]
         values = [(arm.values(rewarded), arm.values(meant)) for arm in arms]
         seeds = [s for s in sweep.seeds if all(s in proxy and s in score for proxy, score in values)]
         if seeds:

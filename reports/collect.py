@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from reports import history
+from reports import history, ladder
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
 from reports.metrics import Metric, Schema
 from reports.records import (
     Arm,
+    At,
     Cell,
     Contrast,
     EvaluationSize,
@@ -100,6 +101,8 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
     refused = [(entry["arm"], str(entry["reason"])) for entry in plan["refused"]]
     unplanned = [arm["name"] for arm in plan["arms"] if not arm["cells"] and arm["name"] not in dict(refused)]
     refused += [(name, "the plan has no cell for it") for name in unplanned]
+    at = _at(plan.get("at"), called)
+    kept = tuple(_exclude_other_eval_sets(arms))
     return Sweep(
         name=folder.resolve().name,
         grid=plan["grid"],
@@ -126,7 +129,9 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         candidates={one_line(arm): tuple(called[name] for name in found) for arm, found in plan["candidates"].items()},
         tuning_id=str(plan["tuning"] or ""),
         tuning=_beside(folder, str(plan["tuning"] or "")),
-        arms=tuple(_exclude_other_eval_sets(arms)),
+        arms=kept,
+        at=at,
+        derived=() if at is None else ladder.derived(kept, at, primary, plan["seeds"]),
         refused=tuple((called[name], reason) for name, reason in refused),
         created=plan["created"],
         git_sha=plan.get("git_sha") or "",
@@ -160,7 +165,8 @@ def _beside(folder: Path, name: str) -> Sweep | None:
 
 
 def _contrast(entry: Mapping[str, Any], called: Mapping[str, str]) -> Contrast:
-    couples = tuple((called[one], called[two]) for one, two in entry["couples"])
+    # A ladder is none of the arms.
+    couples = tuple((called.get(one, one_line(one)), called.get(two, one_line(two))) for one, two in entry["couples"])
     arm, other = (called.get(entry[key], one_line(entry[key])) for key in ("arm", "other"))
     return Contrast(arm, other, couples)
 
@@ -169,6 +175,13 @@ def _matched(entry: Mapping[str, Any] | None, called: Mapping[str, str]) -> Matc
     if entry is None:
         return None
     return Matched(one_line(entry["measure"]), tuple(_contrast(one, called) for one in entry["comparisons"]))
+
+
+def _at(entry: Mapping[str, Any] | None, called: Mapping[str, str]) -> At | None:
+    if entry is None:
+        return None
+    rungs = {one_line(name): tuple(called[rung] for rung in found) for name, found in entry["ladders"].items()}
+    return At(one_line(entry["measure"]), float(entry["level"]), rungs)
 
 
 def _by_seed(arm: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -33,6 +33,8 @@ _FEWEST, _MOST = 4, 16
 def forests(analysis: Analysis) -> Iterator[Panel]:
     """Paired differences of the primary metric: a dot for each seed, mean and interval for each comparison."""
     style = marks(analysis.sweep.arms)
+    if (at := analysis.sweep.at) is not None:  # a ladder looks like its last rung
+        style |= {name: style[rungs[-1]] for name, rungs in at.ladders.items() if rungs[-1] in style}
     for family in analysis.families:
         yield from _forest(family, style, analysis.sweep)
 

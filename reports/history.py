@@ -33,7 +33,8 @@ def content_of(plan: Mapping[str, Any]) -> Content:
         "seeds": sorted(plan["planned_seeds"]),
     }
     matched = {"matched": plan["matched"]["words"]} if plan.get("matched") else {}
-    return {key: plan[key] for key in _KEYS} | matched
+    at = {"at": plan["at"]["words"]} if plan.get("at") else {}
+    return {key: plan[key] for key in _KEYS} | matched | at
 
 
 def revisions(folder: Path) -> tuple[Revision, ...]:

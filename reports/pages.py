@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import curves, declaration, figures, noise, simulated, tables
+from reports import curves, declaration, figures, ladder, noise, simulated, tables
 from reports.analysis import analyse, drawn
 from reports.collect import read
 from reports.controls import floor_of, strength
@@ -172,6 +172,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "analysis": analysis,
         "sweep": sweep,
         "primary": sweep.schema.metric_phrase(sweep.primary),
+        "decides": ladder.phrase(sweep),
         "correction_names": _CORRECTIONS,
         "tests": _TESTS[sweep.test],
         "simulated": simulated.of_two_arms(sweep.test, len(sweep.seeds)),
@@ -246,7 +247,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         *([("Evaluated on", sweep.evaluated.in_words)] if sweep.evaluated.prompts else []),
         (
             "Primary measure",
-            f"{sweep.schema.metric_phrase(sweep.primary)}\u00a0{'↑' if sweep.higher_is_better else '↓'}",
+            f"{ladder.phrase(sweep)}\u00a0{'↑' if sweep.higher_is_better else '↓'}",
         ),
         ("Baseline", sweep.baseline),
         ("Declared", declaration.short(sweep)),

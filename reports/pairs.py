@@ -130,7 +130,8 @@ def _family(sweep: Sweep, key: str, title: str, drafts: Sequence[_Draft]) -> Fam
     correction: Correction = sweep.correction if planned or sweep.correction != "none" else "bonferroni"
     alpha = _alpha(sweep, drafts) if planned else sweep.alpha
     family = _judged(key, title, drafts, alpha, correction, comparisons, sweep.margin)
-    if floor := floor_of(sweep):
+    # Repetitions tell the noise of an arm, not of what is read between several.
+    if (floor := floor_of(sweep)) and not (planned and sweep.at):
         bands = (band(floor, sweep, draft.contrast, len(draft.seeds)) for draft in drafts)
         family = replace(family, pairs=tuple(map(_with_noise, family.pairs, bands)))
     if key not in ("baseline", "untouched"):
@@ -194,7 +195,7 @@ def _by_seed(arm: Arm, table: Mapping[int, T], seeds: Iterable[int]) -> Mapping[
 
 def _draft(sweep: Sweep, contrast: Contrast, name: str, test: str) -> _Draft | None:
     """One comparison, over the seeds that all of its arms have; None if there is no such seed."""
-    arms = {arm.name: arm for arm in sweep.arms if arm.done and not arm.unstable}
+    arms = {arm.name: arm for arm in (*sweep.arms, *sweep.derived) if arm.done and not arm.unstable}
     if not all(one in arms and two in arms for one, two in contrast.couples):
         return None
     members = [(arms[one], arms[two]) for one, two in contrast.couples]

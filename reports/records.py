@@ -260,6 +260,16 @@ class Matched:
 
 
 @dataclass(frozen=True)
+class At:
+    """Where ladders of arms are compared: at one level of a measure."""
+
+    measure: str
+    level: float
+    ladders: Mapping[str, tuple[str, ...]]
+    """Name -> its arms, the rungs."""
+
+
+@dataclass(frozen=True)
 class Sweep:
     """Everything that a report is made from."""
 
@@ -298,6 +308,9 @@ class Sweep:
     """All looks at results, oldest first; that at the present ones is among them once a report is written."""
     left_out: tuple[LeftOut, ...] = ()
     matched: Matched | None = None
+    at: At | None = None
+    derived: tuple[Arm, ...] = ()
+    """What stands for its ladders in the planned comparisons (:mod:`reports.ladder`); none of them has run."""
     candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of a sweep that tries settings: arm -> the arms that try its settings."""
     tuning_id: str = ""
@@ -321,7 +334,9 @@ class Sweep:
 
         An arm that does not train has one cell, which counts for all seeds; without it no seed is complete.
         """
-        planned = {name for contrast in self.planned for couple in contrast.couples for name in couple}
+        rungs = {} if self.at is None else self.at.ladders
+        sides = {name for contrast in self.planned for couple in contrast.couples for name in couple}
+        planned = {arm for name in sides for arm in rungs.get(name, (name,))}
         compared = [arm for arm in self.arms if arm.name in {self.baseline, *planned}]
         found = [{*arm.values(self.primary)} for arm in compared]
         constant = [
@@ -364,8 +379,8 @@ class Sweep:
         return self.schema.metric(name).better
 
     def arm(self, name: str) -> Arm:
-        """The arm called ``name``."""
-        return next(arm for arm in self.arms if arm.name == name)
+        """The arm called ``name``, or what stands for a ladder of that name."""
+        return next(arm for arm in (*self.arms, *self.derived) if arm.name == name)
 
     @property
     def kinds(self) -> dict[str, list[Cell]]:

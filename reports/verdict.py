@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reports import ladder
 from reports.findings import Family, Pair, Status, Verdict
 from reports.metrics import capitalize_first, number, p_value
 from reports.records import Sweep
@@ -23,6 +24,8 @@ def verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
             "Settings were tried on other prompts and seeds than the question is answered on, and nothing is tested"
             f" here. Best of each arm: {', '.join(best) or 'none yet'}.",
         )
+    if refused := ladder.refusal(sweep):
+        return Verdict("not testable", refused)
     family = next((f for f in families if f.key == "baseline"), None)
     if family is None:
         yet = " yet" if any(cell.state == "missing" for cell in sweep.cells) else ""
@@ -36,7 +39,7 @@ def verdict(sweep: Sweep, families: Sequence[Family]) -> Verdict:
         if len(listed) < len(ranked)
         else ""
     )
-    phrase = capitalize_first(sweep.schema.metric_phrase(sweep.primary))
+    phrase = capitalize_first(ladder.phrase(sweep))
     intervals = f" Interval{'s' * (len(family.pairs) > 1)}: {family.coverage}."
     covered = intervals if any(pair.testable for pair in listed) else ""
     return Verdict(_status(family), f"{phrase}: {clauses}{more}.{covered}")

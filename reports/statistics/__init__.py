@@ -16,7 +16,7 @@ from reports.statistics.corrections import (
     tests_needed,
 )
 from reports.statistics.intervals import Interval, iqm, mean_interval, t_half_width
-from reports.statistics.ladders import at_equal
+from reports.statistics.ladders import along, at_equal
 from reports.statistics.prompts import new_prompts_interval, new_seeds_and_prompts_interval, prompt_weights
 from reports.statistics.sequential import nominal_levels
 from reports.statistics.tests import TESTS, Evidence, paired_t, sign_flip, unpaired
@@ -31,6 +31,7 @@ __all__ = [
     "Evidence",
     "Interval",
     "Spread",
+    "along",
     "at_equal",
     "compare",
     "correct",

@@ -230,7 +230,7 @@ def test_only_planned_comparisons_count_for_the_correction():
         grid_of(arms=arms, comparisons=("d",))
 
 
-OVERRIDES = ["optim.updates=3", "guidance.scale=1.5,3", "rollout.prompts=4,6", "sampler.steps=6"]
+OVERRIDES = ["optim.text_lr=3e-4", "guidance.scale=1.5,3", "rollout.prompts=4,6", "sampler.steps=6"]
 
 
 @functools.cache
