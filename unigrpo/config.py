@@ -127,6 +127,8 @@ class EvaluationConfig:
     temperature: float = 1.0
     guidance_scale: float = 2.0
     """The second scale at which the final model is evaluated, besides 1."""
+    guided_images_per_prompt: int = 1
+    """Episodes per prompt at that scale: as many as at scale 1 where a question is decided there."""
     drift: bool = True
     """Whether it is measured, in training too, how far the policy moves; this takes a frozen copy of it."""
     seed: int = 0
@@ -277,6 +279,7 @@ def _range_faults(config: RunConfig) -> Iterator[str]:
         "evaluation.temperature": config.evaluation.temperature,
         "evaluation.images_per_prompt": config.evaluation.images_per_prompt,
         "evaluation.loop_images_per_prompt": config.evaluation.loop_images_per_prompt,
+        "evaluation.guided_images_per_prompt": config.evaluation.guided_images_per_prompt,
         "evaluation.prompts_per_tag": config.evaluation.prompts_per_tag,
         "evaluation.retention_prompts_per_tag": config.evaluation.retention_prompts_per_tag,
     }
