@@ -149,6 +149,7 @@ def _head(plan: Plan, root: Path, launcher: Launcher) -> list[str]:
         f" paired by seed, test {grid.test}, alpha {grid.alpha:g}, correction {grid.correction}"
         + (f", margin {grid.margin:g}" if grid.margin is not None else "")
         + (f", looks at {', '.join(map(str, grid.looks))} seeds" if grid.looks else ""),
+        *([f"blocks    {plan.blocks.in_words(plan.seeds)}"] if plan.blocks else []),
         f"recipe    {plan.recipe}",
         f"folder    {sweep_folder(root, plan)}",
         f"launcher  {launcher.describe()}",

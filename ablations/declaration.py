@@ -33,9 +33,10 @@ def content_of(plan: Plan) -> JsonObject:
     Lists whose order means nothing are sorted, so that another order is no other content.
     """
     grid = plan.grid
-    # Only where there are such arms, so that all other grids declare what they always did.
+    # Only where there are such, so that all other grids declare what they always did.
     matched = {} if grid.matched is None else {"matched": _matched(plan, grid.matched.measure)}
     at = {} if grid.at is None else {"at": in_words(grid.at, grid.primary["metric"], plan.ladders)}
+    blocks = {} if plan.blocks is None else {"blocks": plan.blocks.words}
     return {
         "question": grid.question,
         "baseline": plan.baseline,
@@ -51,6 +52,7 @@ def content_of(plan: Plan) -> JsonObject:
         "evaluation": _evaluation(plan),
         **matched,
         **at,
+        **blocks,
     }
 
 
@@ -133,9 +135,9 @@ def _evaluation(plan: Plan) -> JsonObject:
 
 
 def _evaluated(arm: Arm) -> dict[str, Any]:
-    content = arm.identity["content"].items()
+    content = arm.identities[0]["content"].items()
     return {
-        **{key: arm.identity[key] for key in ("evaluation", "dataset")},
+        **{key: arm.identities[0][key] for key in ("evaluation", "dataset")},
         "metrics": [[plain_form(metric), metric.version] for metric in arm.config.measured],
         "content": {key: value for key, value in content if key.startswith(("prompts of", *_SOURCES))},
     }

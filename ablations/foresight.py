@@ -145,8 +145,8 @@ def _along(ladder: Ladder, plan: Plan, root: Path) -> dict[int, float]:
 
 def _scores(arm: Arm, plan: Plan, root: Path, metric: str) -> dict[int, float]:
     found = {}
-    for seed in plan.planned_seeds if arm.trained else (0,):
-        folder = CellFolder(root / "cells" / arm.cell(seed).id)
+    for seed in plan.planned_seeds:
+        folder = CellFolder(root / "cells" / arm.cell(arm.seed_of(seed)).id)
         score = folder.results().get(metric) if folder.is_done() else None
         if score is not None and math.isfinite(score):
             found[seed] = score
@@ -158,12 +158,10 @@ def _sides(contrast: Contrast, arms: Mapping[str, Arm | Ladder], scores: Scores)
     import numpy as np
 
     members = [arms[name] for couple in contrast.couples for name in couple]
-    trained = [scores[arm.name].keys() for arm in members if arm.trained]
-    if not trained or not all(scores[arm.name] for arm in members):
+    if not any(arm.trained for arm in members):
         return np.zeros((2, 0))
-    seeds = sorted(set.intersection(*map(set, trained)))
-    # What makes no updates has one cell, which counts for all seeds.
-    by_seed = {arm.name: [scores[arm.name][seed if arm.trained else 0] for seed in seeds] for arm in members}
+    seeds = sorted(set.intersection(*(set(scores[arm.name]) for arm in members)))
+    by_seed = {arm.name: [scores[arm.name][seed] for seed in seeds] for arm in members}
     return np.array([[by_seed[couple[side]] for couple in contrast.couples] for side in (0, 1)], dtype=np.float64).mean(
         axis=1
     )
@@ -175,10 +173,10 @@ def _price(plan: Plan, seeds: int, estimates: Estimates) -> str:
     for arm in plan.arms:
         if arm.refused:
             continue
-        each = estimates.of(arm.cell(plan.seeds[0] if arm.trained else 0))
+        each = estimates.of(arm.cell(arm.seed_of(plan.seeds[0])))
         if each is None and arm.trained:
             return ""
-        for _ in range(seeds if arm.trained else 1):
+        for _ in range(seeds if arm.trained else min(seeds, len(arm.configs))):
             total += each or Cost()
     if total.gpu_seconds:
         return f"; its cells take {total.gpu_seconds / 3600:.2g} GPU-hours"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ablations.blocks import Blocks
 from ablations.ladder import At
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
@@ -91,6 +92,8 @@ class Grid:
     exclude: tuple[Mapping[str, Any], ...] = ()
     replicate: int = 0
     """Further arms with the baseline's configuration and other draws (A/A): their differences are noise alone."""
+    blocks: Blocks | None = None
+    """Models that seeds start from in turn."""
     matched: Matched | None = None
     """Arms whose equal strength is tested."""
     at: At | None = None
@@ -137,6 +140,8 @@ class Grid:
         for key in self.zip:
             if key in self.axes:
                 raise ConfigError(f"zip: {key} is among the axes already")
+        if self.blocks and self.blocks.key in {*self.axes, *self.zip}:
+            raise ConfigError(f"blocks: {self.blocks.key} is varied by axes or zip already")
         for key, values in {**self.axes, **self.zip}.items():
             if not values:
                 raise ConfigError(f"{'axes' if key in self.axes else 'zip'}.{key}: expected at least one value")
@@ -335,6 +340,11 @@ def _value(key: str, value: Any) -> Any:
             for arm, each in _mapping("tune.settings", found["settings"]).items()
         }
         return Tune(_items("tune.seeds", found["seeds"]), settings)
+    if key == "blocks":
+        found = {name: _items(f"{key}.{name}", items) for name, items in _mapping(key, value).items()}
+        if len(found) > 1:
+            raise ConfigError(f"blocks: expected one key with its values, got {', '.join(found)}")
+        return next((Blocks(*each) for each in found.items()), None)
     if key == "replicate":
         return _typed(key, value, int)
     if key in ("alpha", "margin"):

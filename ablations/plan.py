@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ablations.blocks import Blocks
 from ablations.contrasts import Contrast, Factors, contrasts, partners
 from ablations.grid import UNTOUCHED, Grid, check_seeds
 from ablations.ladder import Ladder, ladders
@@ -39,7 +40,7 @@ class Cell:
     arm: str
     config: RunConfig
     shared: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
-    """The identity that all cells of the arm share but for the seed; made when needed if it is not given."""
+    """The identity that the cells of an arm and block share but for the seed; made when needed if it is not given."""
 
     @cached_property
     def id(self) -> str:
@@ -55,11 +56,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Arm:
-    """One configuration, to be run with every seed; ``config`` has seed 0."""
+    """One configuration, to be run with every seed."""
 
     name: str
     overrides: tuple[str, ...]
-    config: RunConfig
+    configs: tuple[RunConfig, ...]
+    """The configuration in each block of seeds, with seed 0; a single one where there are no blocks."""
     refused: tuple[str, ...] = ()
     """Why it cannot run; empty if it can."""
     factors: Factors = dataclasses.field(default_factory=dict)
@@ -82,15 +84,26 @@ class Arm:
         """Whether it makes updates; else it is a model as it came, and no seed changes what is measured of it."""
         return self.config.optim.updates > 0
 
+    @property
+    def config(self) -> RunConfig:
+        """The configuration of seed 0, which that of other blocks differs from in the model alone."""
+        return self.configs[0]
+
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """The identity of its configuration."""
-        return identity_of(self.config)
+    def identities(self) -> tuple[dict[str, Any], ...]:
+        """The identity of the configuration in each block."""
+        return tuple(map(identity_of, self.configs))
+
+    def seed_of(self, seed: int) -> int:
+        """The seed of the cell that tells of ``seed``: of what is not trained, the first of the block."""
+        return seed if self.trained else seed % len(self.configs)
 
     def cell(self, seed: int) -> Cell:
         """The cell with the given seed."""
         if seed not in self._cells:
-            self._cells[seed] = Cell(self.name, dataclasses.replace(self.config, seed=seed), self.identity)
+            block = seed % len(self.configs)
+            config = dataclasses.replace(self.configs[block], seed=seed)
+            self._cells[seed] = Cell(self.name, config, self.identities[block])
         return self._cells[seed]
 
     @cached_property
@@ -110,6 +123,8 @@ class Plan:
     """All arms, untouched models first, refused ones included."""
     seeds: tuple[int, ...]
     notes: tuple[str, ...]
+    blocks: Blocks | None = None
+    """The grid's, unless the command names a model."""
     tuning: str | None = None
     """Id of the sweep that tries the settings of its arms; None if the grid has none to try."""
 
@@ -161,12 +176,13 @@ class Plan:
     @cached_property
     def sweep_id(self) -> str:
         """``<grid>-<hash8>``, of the arms without their seeds: a sweep keeps its folder when seeds are added."""
-        arms = {arm.name: arm.identity for arm in self.arms}
+        arms = {arm.name: [*arm.identities] if self.blocks else arm.identities[0] for arm in self.arms}
         return f"{self.grid.name}-{digest({'schema': SCHEMA, 'baseline': self.baseline, 'arms': arms}, 8)}"
 
     def cells_of(self, arm: Arm) -> list[Cell]:
-        """The cells of one arm: one for each seed, or a single one where nothing is trained, which no seed changes."""
-        return [arm.cell(seed) for seed in (() if arm.refused else self.seeds if arm.trained else (0,))]
+        """The cells of one arm: one for each seed, or for each block where nothing is trained and no seed matters."""
+        seeds = () if arm.refused else dict.fromkeys(map(arm.seed_of, self.seeds))
+        return [arm.cell(seed) for seed in (seeds if arm.trained else sorted(seeds))]
 
     def cells(self, only: str = "*") -> list[Cell]:
         """Cells whose name is or matches the glob ``only``, seed by seed: a sweep that is stopped is balanced."""
@@ -204,17 +220,18 @@ def make_plan(grid: Grid, overrides: Sequence[str] = (), seeds: tuple[int, ...] 
         shared = [reason for reason in listed[0].refused if all(reason in arm.refused for arm in listed)]
         own = (f"arm {arm.name}: {reason}" for arm in listed for reason in arm.refused if reason not in shared)
         raise ConfigError("no arm can run: " + "; ".join((*shared, *own)))
-    check_alike({arm.name: arm.config for arm in listed if not arm.refused})
-    check_primary([arm.config for arm in arms if not arm.refused], grid.primary["metric"])
+    check_alike({arm.name: config for arm in listed if not arm.refused for config in arm.configs})
+    able = [config for arm in arms if not arm.refused for config in arm.configs]
+    check_primary(able, grid.primary["metric"])
     if grid.at is not None:
-        check_primary([arm.config for arm in arms if not arm.refused], grid.at.measure, "at.measure")
+        check_primary(able, grid.at.measure, "at.measure")
     recipe = recipe_of([override for override in parsed if not override.sweep], grid.recipe)
     candidates = [arm for arm in arms if arm.stem == grid.baseline]
     if not candidates:
         raise ConfigError(f"exclude: leaves nothing of the baseline {grid.baseline}")
     baseline = min(candidates, key=lambda arm: bool(arm.refused)).name
     grid.check_part(chosen := check_seeds(seeds or grid.seeds))
-    plan = Plan(grid, recipe, baseline, tuple(arms), chosen, ())
+    plan = Plan(grid, recipe, baseline, tuple(arms), chosen, (), builder.blocks)
     tuning = _tuning(grid, parsed) if grid.tune else None
     return dataclasses.replace(plan, notes=(*builder.notes, *_notes(plan)), tuning=tuning)
 
@@ -254,12 +271,18 @@ class _Builder:
         self._drafts: dict[tuple[str, str], Draft] = {}
         self._idle = list(grid.exclude)
         self._replaced = said & {*grid.axes, *grid.zip}
+        self.blocks = grid.blocks
+        if grid.blocks and (instead := grid.blocks.replaced_by(command)):
+            self.blocks = None
+            self.notes.append(f"blocks: replaced by {instead.text} of the command")
         self._check(swept)
 
     def _check(self, swept: Sequence[Override]) -> None:
         for override in (*self.fixed, *swept, *self.shared, *itertools.chain(*self.own.values())):
             if override.key == "seed":
                 raise ConfigError(f"{override.text}: the sweeper sets it; use seeds=5 or seeds=[3,4,7]")
+        if self.blocks:
+            self.blocks.check({"overrides": self.shared, **{f"arm {name}": own for name, own in self.own.items()}})
         for points in self.choices:
             texts = [[override.text for override in point] for point in points]
             if twice := next((text for k, text in enumerate(texts) if text in texts[:k]), None):
@@ -290,12 +313,12 @@ class _Builder:
         """The model of ``arm`` before training, evaluated as all arms are."""
         draft, _ = self._draft(UNTOUCHED, ())
         plain = arm.config.to_dict()
-        if plain["model"] != draft.plain["model"]:
+        if plain["model"] != (self.blocks.in_block(draft) if self.blocks else draft).plain["model"]:
             draft.plain |= {key: plain[key] for key in _OF_A_MODEL}
             own = [override for override in map(parse, arm.overrides) if override.root in _OF_A_MODEL]
             draft.said = [*(override for override in draft.said if override.root not in _OF_A_MODEL), *own]
         draft.apply([Override.of("optim.updates", 0)])
-        return _arm(name, draft)
+        return self._arm(name, draft)
 
     def arms(self, name: str) -> Iterator[Arm]:
         """The arm ``name`` of the grid file, crossed with the axes that it has the keys for."""
@@ -313,7 +336,8 @@ class _Builder:
                     continue
                 points[full] = texts
                 factors = {override.key: _label(override, swept) for override in mine}
-                arm = dataclasses.replace(_arm(full, draft), factors=factors, replicate=name in self.grid.replicates)
+                repeats = name in self.grid.replicates
+                arm = dataclasses.replace(self._arm(full, draft), factors=factors, replicate=repeats)
                 if arm.replicate and not arm.trained:
                     raise ConfigError("it makes no updates, so that nothing of it can be repeated; give no replicate")
                 yield arm
@@ -344,6 +368,14 @@ class _Builder:
             self.unused.pop(override.text, None)
         return draft, {override.key for override in used}
 
+    def _arm(self, name: str, draft: Draft) -> Arm:
+        said = tuple(override.text for override in draft.said)
+        if self.blocks is None:
+            config = draft.config()
+            return Arm(name, said, (config,), tuple(config.conflicts()))
+        configs = self.blocks.configs(draft)
+        return Arm(name, said, configs, self.blocks.conflicts(configs))
+
     def _excluded(self, name: str, used: Sequence[Override]) -> bool:
         arm = self.grid.baseline if name in self.grid.replicates else name
         point = {"arm": arm} | {override.key: override.value for override in used}
@@ -357,11 +389,6 @@ class _Builder:
         for override in (override for points in self.choices for point in points for override in point):
             axes.setdefault(override.key, {})[spell(override.value)] = None
         return "".join(f"; {key} has {', '.join(axes[key])}" for key in rule if key in axes)
-
-
-def _arm(name: str, draft: Draft) -> Arm:
-    config = draft.config()
-    return Arm(name, tuple(override.text for override in draft.said), config, tuple(config.conflicts()))
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -382,12 +409,13 @@ def _label(override: Override, overrides: Sequence[Override]) -> str:
 def _check_distinct(arms: Sequence[Arm]) -> None:
     first: dict[str, str] = {}
     for arm in arms:
-        same = first.setdefault(arm.cell(0).id, arm.name)
-        if same != arm.name:
-            raise ConfigError(
-                f"arms {same!r} and {arm.name!r} are one and the same configuration; replicate: 1 repeats the baseline"
-                " with other draws"
-            )
+        for block in range(len(arm.configs)):
+            same = first.setdefault(arm.cell(block).id, arm.name)
+            if same != arm.name:
+                raise ConfigError(
+                    f"arms {same!r} and {arm.name!r} are one and the same configuration; replicate: 1 repeats the"
+                    " baseline with other draws"
+                )
 
 
 def _notes(plan: Plan) -> Iterator[str]:
@@ -404,6 +432,8 @@ def _notes(plan: Plan) -> Iterator[str]:
     if plan.grid.looks and len(plan.seeds) not in plan.grid.looks:
         looks = ", ".join(map(str, plan.grid.looks))
         yield f"looks are planned at {looks} seeds: a report of {len(plan.seeds)} will count as one that was not"
+    if plan.blocks:
+        yield from plan.blocks.notes(plan.seeds)
     comparisons = len(plan.comparisons)
     factor = comparisons if plan.grid.correction == "bonferroni" else 1
     seeds = len(plan.seeds)

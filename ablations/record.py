@@ -36,6 +36,9 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
     (root / "cells").mkdir(exist_ok=True)
     before = read_json(folder / "sweep.json") or {}
     grid = plan.grid
+    cells = {arm.name: {str(cell.config.seed): cell.id for cell in plan.cells_of(arm)} for arm in plan.arms}
+    # A model before training may have another seed of its block.
+    seeds = {*plan.planned_seeds, *(int(seed) for own in cells.values() for seed in own)}
     record = {
         **(content := declaration.content_of(plan)),
         "schema": LAYOUT,
@@ -56,6 +59,7 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
             "ladders": {ladder.name: list(ladder.arms) for ladder in plan.ladders},
             "words": content["at"],
         },
+        **({"blocks": plan.blocks.record(seeds)} if plan.blocks else {}),
         "candidates": {arm: list(names) for arm, names in grid.candidates.items()},
         "tuning": plan.tuning,
         "seeds": list(plan.seeds),
@@ -69,7 +73,7 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
                 "factors": dict(arm.factors),
                 "against": plan.partners.get(arm.name),
                 "repeats": plan.replicates.get(arm.name),
-                "cells": {str(cell.config.seed): cell.id for cell in plan.cells_of(arm)},
+                "cells": cells[arm.name],
             }
             for arm in plan.arms
         ],

@@ -32,9 +32,8 @@ def content_of(plan: Mapping[str, Any]) -> Content:
         "comparisons": sorted(one["words"] for one in plan["comparisons"]),
         "seeds": sorted(plan["planned_seeds"]),
     }
-    matched = {"matched": plan["matched"]["words"]} if plan.get("matched") else {}
-    at = {"at": plan["at"]["words"]} if plan.get("at") else {}
-    return {key: plan[key] for key in _KEYS} | matched | at
+    further = {key: plan[key]["words"] for key in ("matched", "at", "blocks") if plan.get(key)}
+    return {key: plan[key] for key in _KEYS} | further
 
 
 def revisions(folder: Path) -> tuple[Revision, ...]:

@@ -29,14 +29,13 @@ class Settings:
     """The settings that a sweep's cells show: arm, seed, some of all grids, and those in which its arms differ."""
 
     def __init__(self, plan: Plan) -> None:
-        self._configs = {arm.name: flat(arm.config.to_dict()) for arm in plan.arms}
-        names = set().union(*self._configs.values())
-        trained = [self._configs[arm.name] for arm in plan.arms if not arm.untouched]
+        trained = [flat(config.to_dict()) for arm in plan.arms if not arm.untouched for config in arm.configs]
+        names = set().union(*trained)
         self._shown = {n for n in names if len({str(config.get(n)) for config in trained}) > 1} | set(HEADLINES)
 
     def of(self, cell: Cell) -> dict[str, str]:
         """Key -> value of one cell, by key."""
-        config = self._configs[cell.arm]
+        config = flat(cell.config.to_dict())
         found = {"arm": cell.arm, "seed": str(cell.config.seed)} | {
             key: str(config[key]) for key in self._shown if key in config
         }

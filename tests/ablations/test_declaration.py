@@ -263,7 +263,7 @@ def test_commands_at_once_lose_no_declaration(tmp_path):
     grid = load_grid("kl_vs_mse")
     plans = [make_plan(grid, ["optim.updates=4"], seeds=tuple(range(k + 1))) for k in range(6)]
     for plan in plans:
-        assert plan.arms[0].identity  # reading the weights is not what races
+        assert plan.arms[0].identities  # reading the weights is not what races
     threads = [threading.Thread(target=declare, args=(tmp_path, plan, {})) for plan in plans]
     for thread in threads:
         thread.start()
