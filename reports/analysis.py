@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reports import controls, ladder, noise, statistics
+from reports import blocks, controls, ladder, noise, statistics
 from reports.caveats import caveats
 from reports.findings import Analysis, EqualProxy
 from reports.leading import leading
@@ -39,6 +39,7 @@ def analyse(sweep: Sweep) -> Analysis:
             *controls.warnings(sweep, found, strength),
         ),
         spreads=spreads,
+        splits=blocks.splits(sweep.blocks, found),
     )
 
 
@@ -61,7 +62,12 @@ def drawn(analysis: Analysis) -> Analysis:
 
 def _intervals(arm: Arm) -> dict[str, Interval]:
     names = sorted({name for cell in arm.done for name in cell.metrics})
-    return {name: statistics.mean_interval(list(arm.values(name).values())) for name in names}
+    found = {name: arm.values(name) for name in names}
+    if arm.trained or arm.blocks is None:
+        return {name: statistics.mean_interval([*values.values()]) for name, values in found.items()}
+    # Fixed models are no sample: their mean has the weights of their seeds, and no interval.
+    means = {name: np.average([*by.values()], weights=[*map(arm.weight, by)]) for name, by in found.items()}
+    return {name: Interval(float(means[name]), None, None, len(found[name])) for name in names}
 
 
 def _ladders(sweep: Sweep) -> dict[str, tuple[tuple[float, str], ...]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from reports import history, ladder
+from reports.blocks import Blocks
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
 from reports.metrics import Metric, Schema
 from reports.records import (
@@ -88,10 +89,11 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
     # From here on arms have printable names.
     called = names([*(arm["name"] for arm in plan["arms"]), *(entry["arm"] for entry in plan["refused"])])
     baseline = called.get(plan["baseline"])
+    blocks = Blocks.read(plan.get("blocks"), plan["seeds"])
     schema, unnamed = _schema(root, plan["arms"])
     scored = schema.metric(primary)
     arms = [
-        _arm(root, arm, called, scored, unnamed)
+        replace(_arm(root, arm, called, scored, unnamed), blocks=blocks)
         for arm in plan["arms"]
         if arm["cells"] or arm["name"] == plan["baseline"]  # a refused arm has no cells and is listed as refused
     ]
@@ -126,6 +128,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         looked_at=history.looks(folder),
         left_out=history.left_out(folder, root, {cell.identity for arm in arms for cell in arm.cells}),
         matched=_matched(plan.get("matched"), called),
+        blocks=blocks,
         candidates={one_line(arm): tuple(called[name] for name in found) for arm, found in plan["candidates"].items()},
         tuning_id=str(plan["tuning"] or ""),
         tuning=_beside(folder, str(plan["tuning"] or "")),

@@ -100,9 +100,16 @@ def turns(sweep: Sweep) -> Iterator[Panel]:
         pattern = rf"{re.escape(of)}/{re.escape(unit)}/(\d+)/{re.escape(last)}"
         curves = {arm.name: {cell.seed: _by_number(cell.metrics, pattern) for cell in arm.done} for arm in sweep.arms}
         curves = {arm: {seed: s for seed, s in by_seed.items() if s.steps.size} for arm, by_seed in curves.items()}
+        curves |= {arm.name: _fixed(arm, curves[arm.name], sweep.seeds) for arm in sweep.arms if not arm.trained}
         whole = sweep.schema.entries.get(f"{of}/{last}")
         title = capitalize_first(whole.in_words if whole else first.label)
         yield from _curves(sweep, curves, f"by_{unit}/{of}/{unit}/{last}", title, unit, last)
+
+
+def _fixed(arm: Arm, curves: Mapping[int, Series], seeds: Sequence[int]) -> dict[int, Series]:
+    """The one curve of what is not trained: the mean over the models that seeds start from, with their weights."""
+    mean = _mean_curve(arm.by_seed(curves, seeds)) if arm.blocks and curves else None
+    return dict(curves) if mean is None else {min(curves): mean}
 
 
 def _by_number(metrics: Mapping[str, float], pattern: str) -> Series:

@@ -154,17 +154,16 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
             mark = style[arm.name]
             if not arm.trained and log and ys:
                 # Its drift is 0 but for rounding, which cannot be shown on a logarithmic axis.
-                axes.axhline(
-                    next(iter(ys.values())), color=mark.colour, linestyle=":", linewidth=1, label=labelled(arm.name)
-                )
+                level = np.average([*ys.values()], weights=[*map(arm.weight, ys)])
+                axes.axhline(float(level), color=mark.colour, linestyle=":", linewidth=1, label=labelled(arm.name))
                 continue
             if not seeds:
                 continue
             x, y = [xs[s] for s in seeds], [ys[s] for s in seeds]
             axes.plot(x, y, mark.marker, color=mark.colour, alpha=0.35, markersize=4, markeredgewidth=0)
-            axes.plot(
-                [np.mean(x)], [np.mean(y)], mark.marker, color=mark.colour, markersize=7.5, label=labelled(arm.name)
-            )
+            weights = [*map(arm.weight, seeds)]
+            means = [[float(np.average(values, weights=weights))] for values in (x, y)]
+            axes.plot(*means, mark.marker, color=mark.colour, markersize=7.5, label=labelled(arm.name))
             empty = False
         if empty:
             return

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from reports.blocks import Split
 from reports.records import Sweep
 from reports.statistics import Comparison, Correction, Interval, Spread
 
@@ -133,6 +134,8 @@ class Analysis:
     warnings: tuple[str, ...]
     spreads: Mapping[str, Spread]
     """Arm -> the parts of the variance of its primary measure, where rows by image give them."""
+    splits: tuple[Split, ...] = ()
+    """The planned differences by the model that seeds start from, where these are several."""
 
     def family(self, key: str) -> Family | None:
         """The family called ``key``, if there is one."""

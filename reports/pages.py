@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import curves, declaration, figures, ladder, noise, simulated, tables
+from reports import blocks, curves, declaration, figures, ladder, noise, simulated, tables
 from reports.analysis import analyse, drawn
 from reports.collect import read
 from reports.controls import floor_of, strength
@@ -188,6 +188,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "seed_rows": tables.seed_rows(sweep),
         "spread_rows": noise.rows(analysis.spreads),
         "families": [(f, [tables.pair_row(p, f, sweep) for p in f.pairs]) for f in analysis.families],
+        "split_rows": [*blocks.rows(sweep.blocks, analysis.splits)],
         "strength": strength(sweep, analysis.matched),
         "exploratory": [tables.pair_row(p, analysis.exploratory, sweep) for p in analysis.exploratory.pairs],
         "noise": floor_of(sweep),

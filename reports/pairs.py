@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
@@ -17,8 +16,6 @@ from reports.leading import LARGE, leading
 from reports.metrics import digits
 from reports.records import Arm, Contrast, Sweep
 from reports.statistics import Comparison, Correction
-
-T = TypeVar("T")
 
 #: A metric and the mean of its rows may differ by this much, by rounding.
 _SAME = 1e-6
@@ -184,13 +181,9 @@ def _judged(
 
 
 def _model(arm: Arm) -> str:
-    """What an arm starts from; models of a user's own need not have a checkpoint."""
-    return json.dumps(arm.config.get("model"), sort_keys=True)
-
-
-def _by_seed(arm: Arm, table: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, T]:
-    """``table`` by seed. An arm that does not train has one entry, which is repeated for every seed."""
-    return table if arm.trained or not table else dict.fromkeys(seeds, next(iter(table.values())))
+    """What an arm starts from, but for its blocks; models of a user's own need not have a checkpoint."""
+    model = arm.config.get("model")
+    return json.dumps(arm.blocks.without(model) if arm.blocks else model, sort_keys=True)
 
 
 def _draft(sweep: Sweep, contrast: Contrast, name: str, test: str) -> _Draft | None:
@@ -200,23 +193,19 @@ def _draft(sweep: Sweep, contrast: Contrast, name: str, test: str) -> _Draft | N
         return None
     members = [(arms[one], arms[two]) for one, two in contrast.couples]
     values = {arm.name: arm.values(name) for couple in members for arm in couple}
-    trained = [values[arm.name].keys() for couple in members for arm in couple if arm.trained]
-    if not trained:
+    tables = {arm.name: arm.by_seed(values[arm.name], sweep.seeds) for couple in members for arm in couple}
+    if not any(arm.trained for couple in members for arm in couple):
         return None  # constants: nothing to test
-    seeds = tuple(sorted(set.intersection(*map(set, trained))))
-    if not seeds or not all(values.values()):
+    seeds = tuple(sorted(set.intersection(*map(set, tables.values()))))
+    if not seeds:
         return None
-    by_seed = {
-        arm.name: np.array([_by_seed(arm, values[arm.name], seeds)[seed] for seed in seeds])
-        for couple in members
-        for arm in couple
-    }
+    by_seed = {arm: np.array([table[seed] for seed in seeds]) for arm, table in tables.items()}
     over = np.sum if contrast.summed else np.mean
     mine, theirs = (over([by_seed[couple[side].name] for couple in members], axis=0) for side in (0, 1))
-    constant = not any(other.trained for _, other in members)
-    comparison = statistics.compare(
-        mine, theirs[0] if constant else theirs, test=test, higher_is_better=sweep.better(name) != "lower"
-    )
+    if not any(other.trained for _, other in members):
+        # Against fixed models, one sample: each seed's difference from its own of them.
+        mine, theirs = mine - (theirs - theirs[0]), theirs[0]
+    comparison = statistics.compare(mine, theirs, test=test, higher_is_better=sweep.better(name) != "lower")
     decimals = digits([value for found in values.values() for value in found.values()])
     return _Draft(contrast, name, seeds, comparison, decimals)
 
@@ -230,7 +219,7 @@ def _with_prompts(sweep: Sweep, pair: Pair) -> Pair:
     if len(pair.couples) > 1:
         return pair
     arm, other = sweep.arm(pair.arm), sweep.arm(pair.other)
-    mine, theirs = (_by_seed(one, {cell.seed: cell.prompts for cell in one.done}, pair.seeds) for one in (arm, other))
+    mine, theirs = (one.by_seed({cell.seed: cell.prompts for cell in one.done}, pair.seeds) for one in (arm, other))
     tables = [(mine[seed], theirs[seed]) for seed in pair.seeds]
     keys = sorted(tables[0][0])
     if not keys or any(set(a) != set(keys) or set(b) != set(keys) for a, b in tables):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reports.blocks import Blocks
 from reports.metrics import Better, Schema
 from reports.statistics import Correction
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 State = Literal["done", "failed", "broken", "excluded", "missing"]
 
 #: The kind of machine of cells whose ``env.json`` does not name it.
@@ -168,6 +170,8 @@ class Arm:
     """The baseline at the same levels of the axes; None for the baseline and for arms that have none."""
     repeats: str | None = None
     """The arm whose configuration it repeats with other draws; None for all arms that are compared."""
+    blocks: Blocks | None = None
+    """What its seeds start from, where that is not the same for all."""
 
     @cached_property
     def done(self) -> tuple[Cell, ...]:
@@ -176,7 +180,7 @@ class Arm:
 
     @property
     def trained(self) -> bool:
-        """Whether its cells made updates; an arm without updates is a fixed model and needs one cell only."""
+        """Whether its cells made updates; an arm without updates is a fixed model: one cell, or one of each block."""
         return not self.untouched and all(cell.updates for cell in self.done)
 
     @property
@@ -188,6 +192,19 @@ class Arm:
     def config(self) -> Mapping[str, Any]:
         """The configuration of its first finished cell; empty if none."""
         return self.done[0].config if self.done else {}
+
+    def by_seed(self, table: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, T]:
+        """``table``, which is by seeds of cells, by ``seeds``: what is not trained has one entry for all of a block."""
+        if self.trained or not table:
+            return table
+        if self.blocks is None:
+            return dict.fromkeys(seeds, next(iter(table.values())))
+        of = {seed: entry for mine, entry in table.items() for seed in self.blocks.alike(mine)}
+        return {seed: of[seed] for seed in seeds if seed in of}
+
+    def weight(self, seed: int) -> int:
+        """How many seeds the cell of ``seed`` tells of: of what is not trained, those of its block."""
+        return 1 if self.trained or self.blocks is None else len(self.blocks.alike(seed))
 
     def values(self, metric: str) -> dict[int, float]:
         """Seed -> final value, for cells that have it."""
@@ -311,6 +328,8 @@ class Sweep:
     at: At | None = None
     derived: tuple[Arm, ...] = ()
     """What stands for its ladders in the planned comparisons (:mod:`reports.ladder`); none of them has run."""
+    blocks: Blocks | None = None
+    """The models that seeds start from in turn; None where all start from one."""
     candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of a sweep that tries settings: arm -> the arms that try its settings."""
     tuning_id: str = ""
@@ -332,18 +351,14 @@ class Sweep:
     def complete_seeds(self) -> tuple[int, ...]:
         """The seeds that the baseline and all arms of the planned comparisons have finished, with the primary measure.
 
-        An arm that does not train has one cell, which counts for all seeds; without it no seed is complete.
+        An arm that does not train has one cell, which counts for all seeds (of its block); without it none is complete.
         """
         rungs = {} if self.at is None else self.at.ladders
         sides = {name for contrast in self.planned for couple in contrast.couples for name in couple}
         planned = {arm for name in sides for arm in rungs.get(name, (name,))}
         compared = [arm for arm in self.arms if arm.name in {self.baseline, *planned}]
-        found = [{*arm.values(self.primary)} for arm in compared]
-        constant = [
-            {*self.seeds} if seeds else seeds for arm, seeds in zip(compared, found, strict=True) if not arm.trained
-        ]
-        trained = [seeds for arm, seeds in zip(compared, found, strict=True) if arm.trained]
-        return tuple(sorted(set.intersection(*trained, *constant))) if trained else ()
+        found = [{*arm.by_seed(arm.values(self.primary), self.seeds)} for arm in compared]
+        return tuple(sorted(set.intersection(*found))) if any(arm.trained for arm in compared) else ()
 
     @property
     def earlier_looks(self) -> tuple[Look, ...]:

@@ -43,7 +43,7 @@ class SampleGrid:
 def sample_grid(sweep: Sweep) -> SampleGrid | None:
     """The episodes of the seed that most arms have; None if no cell has samples.
 
-    An arm that does not train has one cell, which is shown whatever the seed.
+    An arm that does not train has one cell, which is shown whatever the seed, or one of each block of seeds.
     """
     having = {
         seed: sum(any(c.seed == seed and c.samples for c in arm.done) for arm in sweep.trained) for seed in sweep.seeds
@@ -51,7 +51,7 @@ def sample_grid(sweep: Sweep) -> SampleGrid | None:
     seed = max(having, key=lambda s: (having[s], -s), default=0)
     columns: dict[str, dict[str, Sample]] = {}
     for arm in sweep.arms:
-        cell = next((c for c in arm.done if c.samples and (c.seed == seed or not arm.trained)), None)
+        cell = arm.by_seed({c.seed: c for c in arm.done if c.samples}, [seed]).get(seed)
         if cell is not None:
             columns[arm.name] = {sample.key: sample for sample in cell.samples}
     keys = dict.fromkeys(key for column in columns.values() for key in column)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reports.blocks import Split
 from reports.declaration import before
 from reports.findings import Analysis, Family, Pair
 from reports.metrics import COSTS, Metric, digits, number, p_value
-from reports.records import Sweep
+from reports.records import Arm, Sweep
 from reports.statistics import Interval, iqm
 from reports.text import spreadsheet
 from reports.verdict import span
@@ -103,6 +104,8 @@ def _table(analysis: Analysis, wanted: Sequence[Metric], *, grouped: bool = True
     for arm in analysis.sweep.arms:
         done, planned = len(arm.values(analysis.sweep.primary)), len(arm.cells)
         note = "unstable" if arm.unstable else f"n = {done}" if done == planned else f"n = {done} of {planned}"
+        if arm.blocks and not arm.trained:
+            note += f" warm-up{'s' * (planned > 1)}, weighted as their seeds"
         if arm.name == analysis.sweep.baseline:
             note += ", baseline"
         if arm.repeats:
@@ -197,7 +200,9 @@ def pair_row(pair: Pair, family: Family, sweep: Sweep) -> PairRow:
 def config_differences(sweep: Sweep) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Arms with a configuration, and (dotted key, value per arm) for the keys in which they differ."""
     flat = {arm.name: dict(_flatten(arm.config)) for arm in sweep.arms if arm.config}
-    keys = sorted({key for config in flat.values() for key in config} - {"seed"})
+    # What differs from seed to seed differs in no arm.
+    by_seed = {"seed"} | ({sweep.blocks.key} if sweep.blocks else set())
+    keys = sorted({key for config in flat.values() for key in config} - by_seed)
     rows = []
     for key in keys:
         values = [json.dumps(config[key]).strip('"') if key in config else "–" for config in flat.values()]
@@ -269,7 +274,7 @@ def summary_json(analysis: Analysis) -> str:
                 "repeats": arm.repeats,
                 "done": len(arm.values(sweep.primary)),
                 "planned": len(arm.cells),
-                "iqm": iqm([*values.values()]) if (values := arm.values(sweep.primary)) else None,
+                "iqm": _iqm(arm, sweep),
                 "spread": dataclasses.asdict(analysis.spreads[arm.name]) if arm.name in analysis.spreads else None,
                 "metrics": {m: dataclasses.asdict(i) for m, i in analysis.intervals.get(arm.name, {}).items()},
             }
@@ -284,6 +289,12 @@ def summary_json(analysis: Analysis) -> str:
             }
             for key, family in families.items()
         },
+        "blocks": sweep.blocks
+        and {
+            "key": sweep.blocks.key,
+            "of": {str(seed): sweep.blocks.of[seed] for seed in sweep.seeds},
+            "comparisons": [_split(split) for split in analysis.splits],
+        },
         "equal_proxy": [dataclasses.asdict(level) for level in analysis.equal_proxy],
         "failures": [
             {"arm": c.arm, "seed": c.seed, "cell": c.identity, "state": c.state}
@@ -294,6 +305,18 @@ def summary_json(analysis: Analysis) -> str:
         "refused": [{"arm": arm, "reason": reason} for arm, reason in sweep.refused],
     }
     return json.dumps(summary, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _iqm(arm: Arm, sweep: Sweep) -> float | None:
+    values = arm.values(sweep.primary)
+    whole = arm.by_seed(values, sweep.seeds) if arm.blocks else values
+    return iqm([*whole.values()]) if whole else None
+
+
+def _split(split: Split) -> dict[str, Any]:
+    """A planned difference by block, for programs."""
+    by = {value: {"n": n, "mean": mean} for value, (n, mean) in split.by.items()}
+    return {"arm": split.arm, "other": split.other, "by": by, "between": split.between, "expected": split.expected}
 
 
 def _pair(pair: Pair, family: Family) -> dict[str, Any]:

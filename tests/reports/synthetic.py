@@ -54,12 +54,21 @@ def write_sweep(
     spread: float = 0.02,
     planned: Sequence[str] | None = None,
     family: Family = PICTURES,
+    warm: Sequence[str] = (),
 ) -> Path:
-    """Write ``root/cells`` and ``root/sweeps/<grid>-0badcafe``, first arm the baseline; return the sweep's folder."""
+    """Write ``root/cells`` and ``root/sweeps/<grid>-0badcafe``, first arm the baseline; return the sweep's folder.
+
+    Seeds start from the models ``warm`` in turn, if there are any; each is better by .05 than the one before.
+    """
     baseline = next(iter(arms))
     folder = root / "sweeps" / f"{grid}-0badcafe"
-    entries = [_entry("untouched", ["optim.updates=0"], {"0": "untouched0"}, None)]
-    _write_cell(root / "cells" / "untouched0", "untouched", 0, {"name": "none"}, 0.38, 0.42, 0.0, 0, spread, family)
+    starts = {seed: seed % len(warm) for seed in seeds} if warm else {}
+    fixed = {str(block): f"untouched{block}" for block in sorted({*starts.values()} or {0})}
+    entries = [_entry("untouched", ["optim.updates=0"], fixed, None)]
+    for block, identity in fixed.items():
+        cell, strict = root / "cells" / identity, 0.38 + 0.05 * int(block)
+        _write_cell(cell, "untouched", int(block), {"name": "none"}, strict, 0.42, 0.0, 0, spread, family)
+        _start(cell, warm, int(block))
     for name, (regularizer, strict, proxy, drift) in arms.items():
         cells = {}
         for seed in seeds:
@@ -71,7 +80,9 @@ def write_sweep(
                 _write_failure(cell)
                 continue
             digest = "other-prompts" if (name, seed) in strange else "d41d8cd98f00"
-            _write_cell(cell, name, seed, regularizer, strict, proxy, drift, updates, spread, family, digest)
+            gain = 0.05 * starts.get(seed, 0)
+            _write_cell(cell, name, seed, regularizer, strict + gain, proxy, drift, updates, spread, family, digest)
+            _start(cell, warm, seed)
         overrides = [f"regularizer={regularizer['name']}"]
         entries.append(_entry(name, overrides, cells, None if name == baseline else baseline))
     plan = {
@@ -106,9 +117,19 @@ def write_sweep(
         "git_sha": "0123456789abcdef0123456789abcdef01234567",
         "root": "../../cells",
     }
+    if warm:
+        of = {str(seed): warm[seed % len(warm)] for seed in sorted({*seeds, *map(int, fixed)})}
+        plan["blocks"] = {"key": "model.checkpoint", "of": of, "words": f"by seed, of {', '.join(warm)}"}
     _dump(folder / "sweep.json", plan)
     _declare(folder, plan)
     return folder
+
+
+def _start(cell: Path, warm: Sequence[str], seed: int) -> None:
+    if warm:
+        config = json.loads((cell / "config.json").read_text())
+        config["model"]["checkpoint"] = warm[seed % len(warm)]
+        _dump(cell / "config.json", config)
 
 
 def _declare(folder: Path, plan: dict[str, Any]) -> None:
