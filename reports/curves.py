@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reports import statistics
-from reports.drawing import PAPER, Mark, Panel, labelled, marks, sheet
+from reports.drawing import ABOVE, PAPER, Mark, Panel, labelled, marks, sheet
+from reports.heldout import held_out
 from reports.metrics import Metric, capitalize_first
 from reports.records import Arm, Floats, Series, Sweep
 from reports.roles import in_training, judge, judged, proxy
@@ -32,7 +34,12 @@ PATH_BLOCKS = 10
 
 
 def learning(sweep: Sweep) -> Iterator[Panel]:
-    """Reward, its components and turns, and measures by update; one measure also by velocity evaluations."""
+    """Held-out measures, reward, its components and turns by update; one measure also by velocity evaluations."""
+    for measure in held_out(sweep):
+        label = measure.name.removeprefix("eval/")
+        yield from _curves(
+            sweep, measure.curves, measure.name, measure.title, "update", label, partings=measure.partings
+        )
     for name, title in _titles(sweep).items():
         curves = {arm.name: arm.curves(name) for arm in sweep.trained}
         yield from _curves(sweep, curves, name, title, "update", name)
@@ -63,9 +70,6 @@ def _titles(sweep: Sweep) -> dict[str, str]:
         found |= {match[0]: title.format(*match.groups()) for match in matches}
     for metric in in_training(sweep):
         found[f"train/{metric.row_field}"] = f"{capitalize_first(metric.in_words)} of the training rollouts"
-    for name in dict.fromkeys((sweep.primary, *(metric.name for metric in sweep.schema.headlines))):
-        if f"eval/{name}" in logged:
-            found[f"eval/{name}"] = f"{capitalize_first(sweep.schema.metric_phrase(name))}, evaluated in the loop"
     return found
 
 
@@ -222,9 +226,19 @@ def _by_step(sweep: Sweep, name: str, title: str) -> Iterator[Panel]:
 
 
 def _curves(
-    sweep: Sweep, curves: Mapping[str, Mapping[int, Series]], name: str, title: str, xlabel: str, ylabel: str
+    sweep: Sweep,
+    curves: Mapping[str, Mapping[int, Series]],
+    name: str,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    *,
+    partings: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[Panel]:
-    """Mean over seeds with a pointwise 95 % band, and a thin line for each seed; no panel if no arm logged it."""
+    """Mean over seeds with a pointwise 95 % band, and a thin line for each seed; no panel if no arm logged it.
+
+    ``partings``: arm -> where a vertical line says that reward and judge part.
+    """
     if not any(curves.values()):
         return
     style, ends = marks(sweep.arms), []
@@ -236,6 +250,11 @@ def _curves(
                 continue
             _curve(axes, by_seed, mean, style[arm], arm)
             ends.append(f"{arm} from {mean.values[0]:.3g} to {mean.values[-1]:.3g}")
+        for arm, step in partings.items():
+            axes.axvline(step, color=style[arm].colour, linestyle=(0, (1, 2)), linewidth=1.2)
+            ends.append(f"{arm}: after {xlabel} {step:g} the reward rises and this falls")
+        if partings:
+            axes.annotate("dotted: from here the reward rises and this falls", (1, 1), **ABOVE)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.locator_params(axis="x", integer=True)
         drawn.finish(f"{title} by {xlabel}: {'; '.join(ends)}.")

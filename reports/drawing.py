@@ -6,7 +6,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -79,6 +79,10 @@ _RC: dict[Any, Any] = {
 
 #: Most characters of a name in a legend, and of an axis label; longer ones lose their middle.
 _KEY, _LABEL = 40, 44
+
+
+#: How a note above the axes, on the right, is set.
+ABOVE: Mapping[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "bottom", "fontsize": 6}
 
 
 @dataclass(frozen=True)

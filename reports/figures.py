@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.drawing import INK, PAPER, RULE, Mark, Panel, labelled, marks, sheet
+from reports.drawing import ABOVE, INK, PAPER, RULE, Mark, Panel, labelled, marks, sheet
 from reports.findings import Analysis, Family, Pair
 from reports.metrics import Metric, capitalize_first
 from reports.penalties import Profile, profiles
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 #: Most characters of each of the two names in a comparison's label.
 _NAME = 26
-
-#: A note above the axes, on the right.
-_ABOVE: Mapping[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "bottom", "fontsize": 6}
 
 #: How many measures a group must have to be drawn: fewer are easily read in the table, more do not fit.
 _FEWEST, _MOST = 4, 16
@@ -56,7 +53,7 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
         axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.mean:+.3g}" for p in family.pairs)
         if noisy := [pair.noise for pair in family.pairs if pair.noise is not None]:
-            axes.annotate("grey: where 95 % of means lie if arms are equal (A/A)", (1, 1), **_ABOVE)
+            axes.annotate("grey: where 95 % of means lie if arms are equal (A/A)", (1, 1), **ABOVE)
             alt += f"; if arms are equal, 95 % of means lie within {max(noisy):.2g} of 0"
         drawn.finish(f"Forest plot. {alt}", legend=False)
     yield from drawn.panels
@@ -162,8 +159,8 @@ def _scatter(analysis: Analysis, name: str, label: str, title: str, *, log: bool
             x, y = [xs[s] for s in seeds], [ys[s] for s in seeds]
             axes.plot(x, y, mark.marker, color=mark.colour, alpha=0.35, markersize=4, markeredgewidth=0)
             weights = [*map(arm.weight, seeds)]
-            means = [[float(np.average(values, weights=weights))] for values in (x, y)]
-            axes.plot(*means, mark.marker, color=mark.colour, markersize=7.5, label=labelled(arm.name))
+            centre = [[float(np.average(values, weights=weights))] for values in (x, y)]
+            axes.plot(*centre, mark.marker, color=mark.colour, markersize=7.5, label=labelled(arm.name))
             empty = False
         if empty:
             return

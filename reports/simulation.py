@@ -78,6 +78,17 @@ def other_factor(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
     return normal(rng, arms, seeds) + np.where(np.arange(arms) < arms // 2, 0.0, 0.05)[:, None]
 
 
+def warm_ups(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
+    """Seeds start from three models in turn, each better than the one before by the spread over seeds."""
+    return normal(rng, arms, seeds) + SPREAD * np.resize([-1.0, 0.0, 1.0], seeds)
+
+
+def effect_by_warm_up(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
+    """The first arm alone is that much worse or better: a difference from each model, and none in the mean of seeds."""
+    effects = SPREAD * np.resize([-1.0, 0.0, 1.0], seeds)
+    return normal(rng, arms, seeds) + np.where(np.arange(arms) == 0, 1.0, 0.0)[:, None] * (effects - effects.mean())
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A kind of sweep.
@@ -161,6 +172,10 @@ def scenarios() -> Iterator[Scenario]:
         yield Scenario("several arms, correlated", correlated, arms=arms, seeds=10)
     for seeds in (7, 8, 10):
         yield Scenario("another factor", other_factor, arms=4, seeds=seeds, crossed=True)
+    for seeds in (8, 10):
+        for test in ("sign_flip", "paired_t"):
+            yield Scenario("three warm-ups", warm_ups, seeds=seeds, test=test)
+            yield Scenario("three warm-ups, an effect by each", effect_by_warm_up, seeds=seeds, test=test)
     for seeds in (6, 8, 12):
         yield Scenario("all must differ", normal, arms=3, seeds=seeds, correction="none", effect=(0.0, 0.1))
         yield Scenario("false discoveries", normal, arms=4, seeds=seeds, correction="bh")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.algorithms import ALGORITHM_BUGS
+from tests.mutants.blocks import BLOCK_BUGS
 from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.data import DATA_BUGS
 from tests.mutants.declarations import DECLARATION_BUGS
@@ -42,4 +43,5 @@ BUGS = (
     *FORESIGHT_BUGS,
     *TUNING_BUGS,
     *EVALUATION_BUGS,
+    *BLOCK_BUGS,
 )
