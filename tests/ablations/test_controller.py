@@ -57,7 +57,8 @@ def control(tmp_path, monkeypatch):
     monkeypatch.setattr(controllers, "LOOK", 0.0)
 
     def make(seeds, view=None, **budget):
-        cells = make_plan(load_grid("kl_vs_mse"), ["optim.updates=1"], tuple(range(seeds))).cells()
+        overrides = ["optim.updates=1", "model.checkpoint=tiny-shapes"]
+        cells = make_plan(load_grid("kl_vs_mse"), overrides, tuple(range(seeds))).cells()
         (tmp_path / "cells").mkdir(exist_ok=True)
         options = {"runner": RUNNER, "budget": Budget(**budget)}
         return Controller(cells, tmp_path / "cells", view or Onlooker(), lambda: False, **options)

@@ -51,7 +51,7 @@ def test_in_a_copy_of_a_folder_attempts_end_when_they_said_so(tmp_path):
 
 
 def cells():
-    return make_plan(load_grid("kl_vs_mse"), (), (0, 1, 2)).cells()
+    return make_plan(load_grid("kl_vs_mse"), ["model.checkpoint=tiny-shapes"], (0, 1, 2)).cells()
 
 
 def test_estimates_prefer_the_same_arm_and_never_mix_in_the_untouched_model():

@@ -46,6 +46,7 @@ def test_every_cell_is_in_one_task_of_an_array_of_its_like(names, pack, limit):
 def test_a_dry_run_prints_what_sbatch_would_get_without_slurm_or_a_trace(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     arguments = ["grid=kl_vs_mse", "seeds=2", f"root={tmp_path / 'runs'}", "launcher=slurm", "dry_run=true"]
+    arguments.append("model.checkpoint=tiny-shapes")
     settings = {
         "partition": "gpu", "account": "lab", "qos": "high", "constraint": "h100", "minutes": "90", "mem_gb": "32",
         "nodes": "2", "gpus": "4", "max_parallel": "3", "setup": "['module load cuda']",

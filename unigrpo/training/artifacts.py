@@ -32,9 +32,7 @@ def write_final(trainer: Trainer, folder: Path) -> JsonObject:
     config, policy = trainer.config, trainer.policy.eval()
     with trainer.clock("evaluation"):
         plain = trainer.evaluator(policy, 1.0, config.evaluation.images_per_prompt)
-        guided = trainer.evaluator(
-            policy, config.evaluation.guidance_scale, config.evaluation.guided_images_per_prompt
-        )
+        guided = trainer.evaluator(policy, config.evaluation.guidance_scale, config.evaluation.guided_images_per_prompt)
         start = trainer.reference if config.evaluation.drift else None
         drift = {} if start is None else trainer.evaluator.drift(policy, start)
     trainer.count("eval", plain.cost + guided.cost)
