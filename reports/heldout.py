@@ -73,9 +73,9 @@ def _title(sweep: Sweep, name: str) -> str:
     whose = f"{split.pop()} prompts" if len(split) == 1 else "held-out prompts"
     many = sweep.evaluated.images
     if len(few) != 1 or len(many) != 1:
-        return f"{phrase} of {whose}"
+        return f"{phrase} on {whose}"
     (count,) = few
-    return f"{phrase} of {whose}, {count} image{'s' * (count != 1)} each, at the end {many[0]}"
+    return f"{phrase} on {whose}, {count} image{'s' * (count != 1)} each, at the end {many[0]}"
 
 
 def parting(

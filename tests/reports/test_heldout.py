@@ -54,14 +54,14 @@ def test_a_curve_ends_with_the_final_evaluation(sweep):
 def test_a_title_says_which_prompts_and_how_many_images_there_are(sweep):
     (images,) = sweep.evaluated.images
     first = held_out(sweep)[0]
-    assert first.title.endswith(f" of test prompts, 1 image each, at the end {images}")
+    assert first.title.endswith(f" on test prompts, 1 image each, at the end {images}")
     unsaid = dataclasses.replace(
         sweep,
         arms=tuple(
             dataclasses.replace(a, cells=tuple(dataclasses.replace(c, config={}) for c in a.cells)) for a in sweep.arms
         ),
     )
-    assert held_out(unsaid)[0].title.endswith(" of held-out prompts")
+    assert held_out(unsaid)[0].title.endswith(" on held-out prompts")
 
 
 def test_the_judges_figure_marks_where_it_parts_from_the_reward(sweep):
