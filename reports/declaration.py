@@ -127,7 +127,10 @@ def _left_out(sweep: Sweep) -> Iterator[str]:
     if not sweep.left_out:
         return
     names = first([f"{cell.arm}/{cell.seed}" for cell in sweep.left_out])
-    trained = {cell.seed for cell in sweep.left_out} | {cell.seed for arm in sweep.trained for cell in arm.done}
+    # A model before training has a seed of its block, which need not have been trained.
+    fixed = {arm.name for arm in sweep.arms if not arm.trained}
+    gone = {cell.seed for cell in sweep.left_out if cell.arm not in fixed}
+    trained = gone | {cell.seed for arm in sweep.trained for cell in arm.done}
     used = {seed for seed in sweep.seeds if any(cell.seed == seed for arm in sweep.trained for cell in arm.done)}
     yield (
         f"{len(sweep.left_out)} finished cells are left out by the present seeds: {names}. The verdict is over"

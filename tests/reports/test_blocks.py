@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from reports import samples, tables
+from reports import declaration, samples, tables
 from reports.analysis import analyse
 from reports.blocks import rows
 from reports.collect import BrokenSweepError, read
 from reports.pages import write_report
+from reports.records import LeftOut
 from tests.reports.synthetic import write_sweep
 
 #: Seven seeds: three of the first model, two of each other.
@@ -144,6 +146,12 @@ def test_the_page_says_what_the_runs_start_from(folder):
     assert "| comparison | tiny-shapes | warm/one | warm/two |" in (folder / "report" / "report.md").read_text()
     # What differs from seed to seed is no difference between arms.
     assert "<code>model.checkpoint</code>" not in page
+
+
+def test_an_untouched_cell_that_is_left_out_is_no_seed_that_was_trained(analysis):
+    gone = (LeftOut("none", 7), LeftOut("untouched", 10))
+    (told,) = (one for one in declaration.warnings(replace(analysis.sweep, left_out=gone)) if "left out" in one)
+    assert told.endswith("The verdict is over 7 seeds, trained were 8.")
 
 
 def test_a_sweep_without_blocks_says_nothing_of_them(tmp_path):
