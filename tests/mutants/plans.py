@@ -52,7 +52,7 @@ PLAN_BUGS = (
     Bug(
         "one untouched model for all",
         "ablations/plan.py",
-        'if plain["model"] != draft.plain["model"]:',
+        'if plain["model"] != (self.blocks.in_block(draft) if self.blocks else draft).plain["model"]:',
         "if not plain:",
         nodes("ablations/test_plan", "test_every_model_that_arms_start_from_has_one_untouched_cell"),
     ),
