@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablations.arms import Cell
 from ablations.cells import STALE, CellFolder, State
 from ablations.costs import Cost, Estimates, cost_of
 from ablations.display import duration
@@ -19,7 +20,7 @@ from ablations.launchers import Launcher
 from ablations.launchers.batches import Batches
 from ablations.launchers.queue import Queue, SlurmDown
 from ablations.launchers.slurm_session import cancel_jobs
-from ablations.plan import Cell, Plan
+from ablations.plan import Plan
 from ablations.record import planned, sweep_folder
 from ablations.worker import RUNNER, Job
 from unigrpo.errors import ConfigError

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ablations.arms import Cell
 from ablations.cells import MOST_DEATHS, CellFolder, State
 from ablations.costs import Budget, Ledger
 from ablations.launchers import End, Session
-from ablations.plan import Cell
 from ablations.worker import RUNNER, Job, Outcome
 
 #: Seconds between two looks at a cell that another controller runs.

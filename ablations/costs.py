@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
+from ablations.arms import Cell
 from ablations.cells import CellFolder, State
-from ablations.plan import Cell
 from unigrpo.errors import ConfigError
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}

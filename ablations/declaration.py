@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ablations.arms import Arm, digest
 from ablations.cells import CellFolder
 from ablations.ladder import in_words
-from ablations.plan import Arm, Plan, digest
+from ablations.plan import Plan
 from ablations.provenance import now
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject, locked, read_rows, write_json

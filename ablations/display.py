@@ -11,9 +11,9 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from ablations.arms import Cell
 from ablations.cells import State
 from ablations.controller import Controller
-from ablations.plan import Cell
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations.arms import Arm
 from ablations.cells import CellFolder
 from ablations.contrasts import Contrast
 from ablations.costs import Cost, Estimates
 from ablations.display import duration
 from ablations.ladder import Ladder
-from ablations.plan import Arm, Plan
+from ablations.plan import Plan
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ablations import declaration
+from ablations.arms import digest
 from ablations.cells import CellFolder
 from ablations.contrasts import Contrast
 from ablations.grid import UNTOUCHED
-from ablations.plan import Plan, digest
+from ablations.plan import Plan
 from ablations.provenance import git_sha, now
 from unigrpo.io import JsonObject, append_row, read_json, read_rows, write_json
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations.arms import SCHEMA, Cell
 from ablations.cells import CellFolder
-from ablations.plan import SCHEMA, Cell, Plan
+from ablations.plan import Plan
 from ablations.store_text import NAME, TAG, VALUE, keys, text_of
 from ablations.trackers.contents import Settings, numbers, pictures
 from unigrpo.io import read_json

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations import declaration
+from ablations.arms import Cell
 from ablations.cells import CellFolder
-from ablations.plan import Cell, Plan
+from ablations.plan import Plan
 from ablations.store_cells import CellRuns
 from ablations.store_faults import try_database, way_out
 from ablations.store_memory import Memory

@@ -14,6 +14,7 @@ from typing import Any
 
 from ablations import actions
 from ablations import request as requests
+from ablations.arms import Cell
 from ablations.cells import State
 from ablations.controller import Controller
 from ablations.display import make_view, unfailing_output
@@ -21,7 +22,7 @@ from ablations.doctor import checks_of_folder
 from ablations.doctor import report as report_checks
 from ablations.launchers.environment import of_worker
 from ablations.launchers.queue import Refused, SlurmDown
-from ablations.plan import Cell, Plan, make_plan
+from ablations.plan import Plan, make_plan
 from ablations.record import declare, state_digest, write_sweep
 from ablations.request import Request
 from ablations.trackers import Mirror

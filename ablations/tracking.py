@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ablations.arms import Cell
 from ablations.cells import CellFolder, State
-from ablations.plan import Cell, Plan
+from ablations.plan import Plan
 from ablations.store_faults import way_out
 from ablations.store_memory import Memory
 from ablations.store_text import public

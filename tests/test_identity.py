@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ablations.plan import Cell
+from ablations.arms import Cell
 from unigrpo import identity
 from unigrpo.compose import compose
 from unigrpo.identity import differences, identity_of

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations.arms import Cell
 from ablations.cells import CellFolder
 from ablations.costs import cost_of
-from ablations.plan import Cell, Plan
+from ablations.plan import Plan
 from unigrpo.errors import ConfigError
 from unigrpo.identity import flat
 from unigrpo.io import read_json, read_rows

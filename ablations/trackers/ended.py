@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from ablations.arms import Cell
 from ablations.cells import CellFolder, State
-from ablations.plan import Cell, Plan
+from ablations.plan import Plan
 from unigrpo.io import locked
 
 

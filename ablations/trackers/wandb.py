@@ -12,8 +12,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from ablations.arms import Cell
 from ablations.cells import CellFolder
-from ablations.plan import Cell, Plan
+from ablations.plan import Plan
 from ablations.store_text import text_of
 from ablations.trackers.contents import Settings, check_installed, numbers, pictures
 from ablations.trackers.ended import EndedCells

@@ -9,14 +9,14 @@ PLANS, PAGES = "ablations/test_blocks", "reports/test_blocks"
 BLOCK_BUGS = (
     Bug(
         "blocks by the place among the seeds",
-        "ablations/plan.py",
+        "ablations/arms.py",
         "block = seed % len(self.configs)",
         "block = len(self._cells) % len(self.configs)",
         nodes(PLANS, "test_no_number_of_seeds_moves_a_seed_to_another_block"),
     ),
     Bug(
         "one identity for all blocks",
-        "ablations/plan.py",
+        "ablations/arms.py",
         "Cell(self.name, config, self.identities[block])",
         "Cell(self.name, config, self.identities[0])",
         nodes(PLANS, "test_a_cell_is_the_one_that_a_plan_of_its_model_alone_has"),
