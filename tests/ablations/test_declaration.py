@@ -297,7 +297,7 @@ def _of_the_record(plan):
     return {
         "planned_seeds": plan.planned_seeds,
         "comparisons": words,
-        "matched": {"words": content_of(plan)["matched"]},
+        **{key: {"words": content_of(plan)[key]} for key in ("matched", "blocks")},
     }
 
 

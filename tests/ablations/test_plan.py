@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ablations.arms import Cell
 from ablations.grid import UNTOUCHED, Grid, Matched, Spread, grids, load_grid
-from ablations.plan import Cell, make_plan
+from ablations.plan import make_plan
 from ablations.request import read
 from reports.statistics import power
 from unigrpo.compose import compose
@@ -40,7 +41,8 @@ def test_every_shipped_grid_can_be_planned(name):
     assert not [arm.refused for arm in plan.arms if arm.refused]
     assert plan.arms[0].untouched
     assert plan.arms[0].config.optim.updates == 0
-    assert len(plan.cells()) == sum(len(plan.seeds) if arm.config.optim.updates else 1 for arm in plan.arms)
+    fixed = len(plan.blocks.values) if plan.blocks else 1
+    assert len(plan.cells()) == sum(len(plan.seeds) if arm.config.optim.updates else fixed for arm in plan.arms)
 
 
 @pytest.mark.parametrize("name", grids())
@@ -55,10 +57,10 @@ def test_every_shipped_grid_has_the_seeds_that_its_question_needs(name):
         assert power.smallest_effect(grid.test, len(grid.seeds), level) * grid.spread.sd <= grid.margin
 
 
-def test_kl_vs_mse_is_three_arms_of_ten_seeds_and_the_untouched_model_seed_by_seed():
+def test_kl_vs_mse_is_three_arms_of_ten_seeds_and_three_untouched_models_seed_by_seed():
     cells = plan_of().cells()
-    assert len(cells) == len({cell.id for cell in cells}) == 31
-    assert [cell.arm for cell in cells[:5]] == [UNTOUCHED, "none", "latent_kl", "velocity_mse", "none"]
+    assert len(cells) == len({cell.id for cell in cells}) == 33
+    assert [cell.arm for cell in cells[:5]] == [UNTOUCHED, "none", "latent_kl", "velocity_mse", UNTOUCHED]
     assert [cell.config.seed for cell in cells[1:]] == sorted(cell.config.seed for cell in cells[1:])
 
 
@@ -500,7 +502,7 @@ def test_an_impossible_arm_is_refused_with_the_reason_and_the_others_are_kept():
     refused = {arm.name: arm.refused for arm in plan.arms if arm.refused}
     assert set(refused) == {f"{arm}@dynamics=ode" for arm in ("none", "latent_kl", "velocity_mse")}
     assert any("use regularizer=velocity_mse" in reason for reason in refused["latent_kl@dynamics=ode"])
-    assert len(plan.cells()) == 31
+    assert len(plan.cells()) == 33
     assert plan.baseline == "latent_kl@dynamics=flow_sde"
 
 

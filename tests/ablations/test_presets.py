@@ -22,7 +22,8 @@ def root(tmp_path_factory):
 def test_every_grid_runs_in_its_small_preset(name, root, capsys, request):
     arguments = [f"grid={name}", "preset=small", "seeds=1", f"root={root}", "launcher=inline", "tracker=none"]
     # The least that is still a group, and an evaluation of few steps: what is tested is that all parts meet.
-    arguments += ["rollout.prompts=1", "rollout.group_size=2", "rollout.minibatches=1", "evaluation.steps=2"]
+    arguments += ["rollout.prompts=1", "rollout.group_size=2", "rollout.minibatches=1"]
+    arguments += ["sampler.steps=4", "evaluation.steps=2"]
     if name != WHOLE:
         request.getfixturevalue("undrawn")
         arguments.append("evaluation.every=0")

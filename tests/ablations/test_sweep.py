@@ -295,7 +295,7 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "7 cells: 7 missing" in done.stdout
+    assert "8 cells: 8 missing" in done.stdout
     assert "with 2 seeds the smallest p that an exact paired test can give is 0.5" in done.stdout
     assert not (tmp_path / "runs").exists()
 
