@@ -98,6 +98,8 @@ def _write(folder: Path, fail_if: str) -> int:
     print(written.page)
     for fault in written.faults:
         print(f"a figure could not be drawn: {fault}", file=sys.stderr)
+    for note in written.notes:
+        print(note, file=sys.stderr)
     for reason in reasons:
         print(f"fail_if: {reason}", file=sys.stderr)
     return 1 if written.faults else 3 if reasons else 0

@@ -15,6 +15,7 @@ import numpy as np
 
 from reports import history, ladder
 from reports.blocks import Blocks
+from reports.export import by_prompt
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
 from reports.metrics import Metric, Schema
 from reports.records import (
@@ -278,7 +279,9 @@ def _finished(folder: Path, arm: str, seed: int, identity: str, scored: Metric) 
     costs = result["cost"] | read_object(folder / "cost.json")
     history, history_faults = _history(folder / "metrics.jsonl", int(result["updates"]))
     guided = any(field == "guidance" for field, _ in scored.rows)
-    whole, prompt_faults = _prompt_rows(folder / f"per_prompt{'_guided' * guided}.jsonl")
+    files = [folder / "per_prompt.jsonl", folder / "per_prompt_guided.jsonl"]
+    whole, prompt_faults = _prompt_rows(files.pop(guided))
+    others = _rows_beside(files[0])
     rows = [row for row in whole if scored.is_over(row)]
     prompts, score_faults = _prompt_scores(rows, scored.row_field)
     return Cell(
@@ -296,6 +299,7 @@ def _finished(folder: Path, arm: str, seed: int, identity: str, scored: Metric) 
         samples=tuple(_samples(folder / "samples")),
         eval_set_hash=str(evaluation["eval_set_hash"]),
         guidance_scale=evaluation.get("guidance_scale"),
+        by_prompt=(*by_prompt(whole if not guided else others), *by_prompt(others if not guided else whole)),
         faults=(
             *_metric_faults(evaluation["metrics"], result["metrics"], costs),
             *history_faults,
@@ -357,15 +361,26 @@ def _prompt_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, faults
 
 
+def _rows_beside(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that has no part in the primary measure; a damaged one is passed over."""
+    try:
+        return read_rows(path)[0]
+    except BrokenSweepError:
+        return []
+
+
 def _size(rows: Sequence[Mapping[str, Any]]) -> EvaluationSize:
     images: dict[str, set[Any]] = {}
+    asked: dict[tuple[str, str, str], None] = {}  # many rows are images of one prompt
+    for row in rows:
+        if "prompt" in row:
+            key = str(row["prompt"])
+            images.setdefault(key, set()).add(row.get("image", 0))
+            asked[str(row.get("tag", "")), key, _meaning(row)] = None
     prompts: dict[str, set[str]] = {}
-    meanings: set[tuple[str, str]] = set()
-    for row in (row for row in rows if "prompt" in row):
-        key = str(row["prompt"])
-        images.setdefault(key, set()).add(row.get("image", 0))
-        prompts.setdefault(str(row.get("tag", "")), set()).add(key)
-        meanings.add((str(row.get("tag", "")), _meaning(row)))
+    for tag, key, _ in asked:
+        prompts.setdefault(tag, set()).add(key)
+    meanings = {(tag, meaning) for tag, _, meaning in asked}
     by_tag = {tag: len(keys) for tag, keys in prompts.items()}
     counts = tuple(sorted({len(found) for found in images.values()}))
     return EvaluationSize(len(images), counts, by_tag, len(meanings))

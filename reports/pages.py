@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import blocks, curves, declaration, figures, ladder, noise, simulated, tables
+from reports import blocks, curves, declaration, export, figures, ladder, noise, simulated, tables
 from reports.analysis import analyse, drawn
 from reports.collect import read
 from reports.controls import floor_of, strength
@@ -24,8 +24,9 @@ from reports.leading import leading
 from reports.metrics import capitalize_first, number, p_value
 from reports.penalties import profiles
 from reports.records import Sweep
-from reports.samples import data_uri, sample_grid
-from reports.text import distinct, markdown, one_line, printable, tex
+from reports.samples import filters, sample_grid
+from reports.text import distinct, markdown, one_line, printable, shorten, tex
+from reports.thumbnails import thumbnail
 from reports.tuning import expected_best, tried
 from reports.verdict import span
 
@@ -50,6 +51,7 @@ _UNFOLDED = 12
 _SECTIONS = {
     "scores": "Scores",
     "differences": "Differences",
+    "factors": "Factors",
     "parts": "Parts",
     "turns": "Turns",
     "learning": "Learning",
@@ -64,6 +66,9 @@ _SECTIONS = {
     "methods": "Methods",
     "reproduce": "Reproduce",
 }
+
+#: Names of more characters than these may be broken, or lose their middle; CSV and JSON have them whole.
+_NAME, _LONGEST = 24, 400
 
 #: Most characters that the warning about missing glyphs lists.
 _MISSING = 40
@@ -80,6 +85,8 @@ class Written:
     """Its ``report.html``."""
     faults: tuple[str, ...]
     """Figures that could not be drawn, each with its error; the pages have a note in their place."""
+    notes: tuple[str, ...] = ()
+    """What else is not there, and why."""
 
 
 def write_report(folder: Path) -> Written:
@@ -93,7 +100,7 @@ def write_report(folder: Path) -> Written:
     panels = [panel for found in sections.values() for panel in found]
     faults = tuple(f"{panel.title}: {panel.fault}" for panel in panels if panel.fault)
     analysis = replace(analysis, warnings=(*analysis.warnings, *_figure_warnings(panels)))
-    files = render(analysis, sections)
+    files = render(analysis, sections) | export.tables(analysis.sweep)
     for panel in (panel for panel in panels if not panel.fault):
         files[f"figures/{panel.name}.svg"] = panel.svg.encode()
         files[f"figures/{panel.name}.png"] = panel.png
@@ -109,7 +116,7 @@ def write_report(folder: Path) -> Written:
         os.replace(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return Written(target / "report.html", faults)
+    return Written(target / "report.html", faults, () if export.has_parquet() else (export.WITHOUT_PYARROW,))
 
 
 def _figure_warnings(panels: Sequence[Panel]) -> Iterator[str]:
@@ -126,13 +133,12 @@ def _figure_warnings(panels: Sequence[Panel]) -> Iterator[str]:
 
 
 def render(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dict[str, bytes]:
-    """File name -> content of everything but the figure files."""
+    """File name -> content of the pages and the summary."""
     context = _context(analysis, sections)
     return {
         "report.html": _template("report.html.j2", escape=True).render(context).encode(),
         "report.md": _template("report.md.j2", escape=False).render(context).encode(),
         "table.tex": _template("table.tex.j2", escape=False).render(context).encode(),
-        "cells.csv": tables.cells_csv(analysis.sweep).encode(),
         "summary.json": tables.summary_json(analysis).encode(),
     }
 
@@ -142,6 +148,7 @@ def _panels(analysis: Analysis) -> dict[str, tuple[Panel, ...]]:
     sweep = analysis.sweep
     sections = {
         "differences": figures.forests(analysis),
+        "factors": figures.factors(sweep),
         "parts": figures.parts(analysis),
         "turns": curves.turns(sweep),
         "learning": curves.learning(sweep),
@@ -168,6 +175,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
     shown = leading(sweep)
     key = _key(shown)
     arms, differing = tables.config_differences(shown)
+    samples = sample_grid(shown)
     return {
         "analysis": analysis,
         "sweep": sweep,
@@ -191,11 +199,12 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "split_rows": [*blocks.rows(sweep.blocks, analysis.splits)],
         "strength": strength(sweep, analysis.matched),
         "exploratory": [tables.pair_row(p, analysis.exploratory, sweep) for p in analysis.exploratory.pairs],
+        "factors": tables.factor_table(sweep),
         "noise": floor_of(sweep),
         "forests": _forests(analysis, sections["differences"]),
         "equal_proxy": _equal_proxy_rows(analysis),
         "tuning": _tuning(sweep),
-        "samples": sample_grid(shown),
+        "samples": samples,
         "failures": [cell for cell in sweep.cells if cell.failure is not None],
         "excluded": [cell for cell in sweep.cells if cell.state == "excluded"],
         "config_arms": arms,
@@ -208,7 +217,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
         "blocks": curves.PATH_BLOCKS,
         "spread": _spread(sweep),
         "contents": _contents(sections, sweep),
-        "style": _asset("style.css"),
+        "style": _asset("style.css") + filters(samples),
         "script": _asset("sort.js"),
     }
 
@@ -216,6 +225,7 @@ def _context(analysis: Analysis, sections: Mapping[str, Sequence[Panel]]) -> dic
 def _contents(sections: Mapping[str, Sequence[Panel]], sweep: Sweep) -> list[tuple[str, str]]:
     done = any(cell.state == "done" for cell in sweep.cells)
     absent = {name for name, panels in sections.items() if not panels and name != "differences"}
+    absent -= {"factors"} if any(arm.factors for arm in sweep.arms) else set()
     absent |= set() if sweep.candidates or sweep.tuning else {"tuning"}
     absent |= set() if done else {"samples", "cost"}
     absent |= set() if sweep.refused or any(c.state in _TROUBLE for c in sweep.cells) else {"failures"}
@@ -312,6 +322,14 @@ def _asset(name: str) -> Markup:
     return Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
 
 
+def _named(name: str) -> str:
+    """A name in a table: a long one may be broken anywhere, so that it does not make its column as wide as it is."""
+    from markupsafe import Markup
+
+    shown = shorten(printable(name), _LONGEST)
+    return Markup('<span class="name">{}</span>').format(shown) if len(shown) > _NAME else shown
+
+
 def _template(name: str, *, escape: bool) -> Any:
     import jinja2
     from markupsafe import Markup
@@ -329,9 +347,11 @@ def _template(name: str, *, escape: bool) -> Any:
         "tex": tex,
         "md": markdown,
         "one_line": one_line,
+        "shorten": shorten,
+        "named": _named,
         "picture": lambda panel: Markup(inline(panel)),
         "capitalize_first": capitalize_first,
-        "data_uri": data_uri,
+        "thumbnail": lambda picture: thumbnail(picture.png),
         "score": lambda value: f"{value:.3g}".replace("-", "−"),
     }
     return environment.get_template(name)

@@ -149,6 +149,8 @@ class Cell:
     failure: Failure | None = None
     faults: tuple[str, ...] = ()
     """What is missing or unusable in the files of a finished cell."""
+    by_prompt: tuple[Mapping[str, str | float | None], ...] = ()
+    """Its scores by guidance scale, prompt and turn, averaged over images."""
 
     @property
     def kind(self) -> str:
@@ -172,6 +174,11 @@ class Arm:
     """The arm whose configuration it repeats with other draws; None for all arms that are compared."""
     blocks: Blocks | None = None
     """What its seeds start from, where that is not the same for all."""
+
+    @property
+    def stem(self) -> str:
+        """Its name in the grid file, which is that of all its levels."""
+        return self.name.partition("@")[0] if self.factors else self.name
 
     @cached_property
     def done(self) -> tuple[Cell, ...]:
@@ -403,7 +410,7 @@ class Sweep:
         done = [cell for cell in self.cells if cell.state == "done"]
         return {kind: [cell for cell in done if cell.kind == kind] for kind in sorted({cell.kind for cell in done})}
 
-    @property
+    @cached_property
     def evaluated(self) -> EvaluationSize:
         """How much the finished cells were evaluated on; of several sizes the commonest counts."""
         sizes = [cell.evaluated for cell in self.cells if cell.state == "done" and cell.evaluated.prompts]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +10,11 @@ from typing import Any
 
 from reports.blocks import Split
 from reports.declaration import before
+from reports.factorial import crossed
 from reports.findings import Analysis, Family, Pair
 from reports.metrics import COSTS, Metric, digits, number, p_value
 from reports.records import Arm, Sweep
 from reports.statistics import Interval, iqm
-from reports.text import spreadsheet
 from reports.verdict import span
 
 #: Layout of ``summary.json``; raised when a key changes its meaning or goes away.
@@ -197,6 +195,42 @@ def pair_row(pair: Pair, family: Family, sweep: Sweep) -> PairRow:
     )
 
 
+@dataclass(frozen=True)
+class FactorTable:
+    """The means of all combinations of factors, formatted."""
+
+    rows: tuple[str, ...]
+    """Names of the factors of the rows."""
+    columns: str
+    levels: tuple[str, ...]
+    entries: tuple[tuple[tuple[str, ...], tuple[Entry, ...]], ...]
+    """(levels, means by column and over all of them)."""
+    margins: tuple[Entry, ...]
+
+
+def factor_table(sweep: Sweep) -> FactorTable | None:
+    """The combinations of a grid's axes; None if it has none."""
+    found = crossed(sweep)
+    if found is None:
+        return None
+    intervals = [mean for row in found.table for mean in row.means if mean is not None]
+    decimals = digits([interval.mean for interval in intervals])
+
+    def entries(means: Sequence[Interval | None]) -> tuple[Entry, ...]:
+        return tuple(_mean_entry(mean, decimals) for mean in means)
+
+    rows = tuple((row.levels, entries((*row.means, row.margin))) for row in found.table)
+    return FactorTable(found.rows, found.columns, found.levels, rows, entries(found.margins))
+
+
+def _mean_entry(interval: Interval | None, decimals: int | None) -> Entry:
+    if interval is None:
+        return Entry("–")
+    half = interval.half_width
+    spread = f"{'' if half is None else f'±{number(half, decimals)} '}n = {interval.n}"
+    return Entry(number(interval.mean, decimals), spread)
+
+
 def config_differences(sweep: Sweep) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Arms with a configuration, and (dotted key, value per arm) for the keys in which they differ."""
     flat = {arm.name: dict(_flatten(arm.config)) for arm in sweep.arms if arm.config}
@@ -227,25 +261,6 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
-
-
-def cells_csv(sweep: Sweep) -> str:
-    """One line per cell: identity, state and all final measures."""
-    names = sorted({name for cell in sweep.cells for name in cell.metrics})
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["arm", "seed", "cell", "state", *map(spreadsheet, names)])
-    for cell in sweep.cells:
-        writer.writerow(
-            [
-                spreadsheet(cell.arm),
-                cell.seed,
-                spreadsheet(cell.identity),
-                cell.state,
-                *(cell.metrics.get(name, "") for name in names),
-            ]
-        )
-    return buffer.getvalue()
 
 
 def summary_json(analysis: Analysis) -> str:
@@ -295,6 +310,7 @@ def summary_json(analysis: Analysis) -> str:
             "of": {str(seed): sweep.blocks.of[seed] for seed in sweep.seeds},
             "comparisons": [_split(split) for split in analysis.splits],
         },
+        "factors": _factors(sweep),
         "equal_proxy": [dataclasses.asdict(level) for level in analysis.equal_proxy],
         "failures": [
             {"arm": c.arm, "seed": c.seed, "cell": c.identity, "state": c.state}
@@ -317,6 +333,24 @@ def _split(split: Split) -> dict[str, Any]:
     """A planned difference by block, for programs."""
     by = {value: {"n": n, "mean": mean} for value, (n, mean) in split.by.items()}
     return {"arm": split.arm, "other": split.other, "by": by, "between": split.between, "expected": split.expected}
+
+
+def _factors(sweep: Sweep) -> list[dict[str, Any]]:
+    """The mean of each combination of factors for programs."""
+    found = crossed(sweep)
+    return (
+        []
+        if found is None
+        else [
+            {
+                "levels": {found.columns: level, **dict(zip(found.rows, row.levels, strict=True))},
+                **dataclasses.asdict(mean),
+            }
+            for row in found.table
+            for level, mean in zip(found.levels, row.means, strict=True)
+            if mean is not None
+        ]
+    )
 
 
 def _pair(pair: Pair, family: Family) -> dict[str, Any]:

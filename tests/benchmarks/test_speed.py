@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from benchmarks.speed.__main__ import main
+from benchmarks.speed.report import write_sweep
 from benchmarks.speed.timing import Quartiles, Spent, ratio, take_turns
 from benchmarks.speed.variants import Bench
+from reports.collect import read
+from reports.factorial import crossed
 from unigrpo.compose import compose
 from unigrpo.rollout.rollout import Rollout
 from unigrpo.training.trainer import Trainer
@@ -90,3 +93,12 @@ def test_what_cannot_be_measured_is_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert "error" in capsys.readouterr().err
+
+
+def test_a_drawn_sweep_is_read_as_one_that_ran(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.speed.report._UPDATES", 2)
+    sweep = read(write_sweep(tmp_path, levels=2, seeds=2, prompts_per_tag=1, images=1))
+    assert len(sweep.counted) == len(sweep.cells) == 3 * 2 * 2 + 1
+    assert not any(cell.faults for cell in sweep.cells)
+    assert crossed(sweep).levels == ("1e-05", "2e-05")
+    assert all(cell.samples[0].segments[-1].picture.png for cell in sweep.cells)

@@ -43,8 +43,8 @@ EVALUATION_BUGS = (
     Bug(
         "rows of all turns taken for those of one",
         "reports/metrics.py",
-        'wanted = {"guidance": 1, **dict(self.rows)}',
-        'wanted = {"guidance": 1}',
+        'return tuple({"guidance": 1, **dict(self.rows)}.items())',
+        'return (("guidance", 1),)',
         nodes("reports/test_metrics", "test_a_row_belongs_to_a_measure_by_its_guidance_and_by_what_the_measure_names"),
     ),
     Bug(

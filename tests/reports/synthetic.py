@@ -144,7 +144,8 @@ def _declare(folder: Path, plan: dict[str, Any]) -> None:
 
 def _entry(name: str, overrides: list[str], cells: dict[str, str], against: str | None) -> dict[str, object]:
     entry = {"name": name, "overrides": overrides, "untouched": name == "untouched", "cells": cells}
-    return entry | {"factors": {}, "against": against}
+    levels = [level for level in name.partition("@")[2].split(",") if "=" in level]  # as in none@lr=1,weight=2
+    return entry | {"factors": {f"optim.{level.partition('=')[0]}": level for level in levels}, "against": against}
 
 
 def _identity(name: str, seed: int) -> str:

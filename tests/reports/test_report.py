@@ -190,7 +190,7 @@ def test_a_failed_report_leaves_the_old_one(tmp_path, monkeypatch, undrawn):
     (folder / "report" / "report.html").write_text("old")
     (folder / "report" / "figures").mkdir()
     monkeypatch.setattr("reports.pages.os.replace", lambda *_: pytest.fail("replaced"))
-    monkeypatch.setattr("reports.tables.cells_csv", lambda *_: 1 / 0)
+    monkeypatch.setattr("reports.tables.summary_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reports.write(folder)
     assert (folder / "report" / "report.html").read_text() == "old"
@@ -252,12 +252,16 @@ def test_families_of_episodes_have_their_pages(family, said, unsaid, request, un
 
 def test_given_pieces_are_marked_and_stand_once(edits, undrawn):
     reports.write(edits)
-    pictures = [values for tag, values in page(edits).tags if tag == "img"]
-    given = [values for values in pictures if values.get("class") == "given"]
+    found = page(edits)
+    pictures = [values for _, values in found.tags if "picture" in values.get("class", "").split()]
+    given = [values for values in pictures if "given" in values["class"].split()]
     assert len(given) == 2  # the source picture of two prompts, though three arms were given it
     assert len(pictures) == len(given) + 2 * 3 * 3
-    assert all("given picture" in values["alt"] for values in given)
-    assert not any("given" in values["alt"] for values in pictures if values not in given)
+    said = {id(values): values.get("alt") or values["aria-label"] for values in pictures}
+    assert [id(values) for values in given] == [key for key, words in said.items() if "given picture" in words]
+    assert {values["href"] for tag, values in found.tags if tag == "use" and "xlink:href" not in values} == {
+        "#picture-0"  # it is the same for both, and the page holds it once
+    }
 
 
 def test_published_findings_stand_beside_ours_with_their_source(written):
