@@ -1,11 +1,25 @@
 """One finished and one troubled sweep, and small ones of the other families, written once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from reports import drawing
 from tests.reports.families import EDITING, REFLECT, STORIES, Family
 from tests.reports.synthetic import ARMS, LADDER, write_sweep
+
+#: The file whose tests look at PNG files.
+WITH_BITMAPS = "test_report.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_bitmaps(request: pytest.FixtureRequest) -> Iterator[None]:
+    """PNG files, which take longer to draw than the page's SVG, are empty where no test looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != WITH_BITMAPS:
+            patch.setattr(drawing, "_bitmap", lambda figure: b"")
+        yield
 
 
 @pytest.fixture(scope="session")
