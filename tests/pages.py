@@ -102,6 +102,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
             assert (ROOT / "tests/mutants/__main__.py").is_file()  # run by tox
         case ["python", "docs/website.py"]:
             assert (ROOT / "docs/website.py").is_file()  # run by tests/test_site.py
+        case ["python", "-m", "benchmarks.speed.report"]:
+            assert (ROOT / "benchmarks/speed/report.py").is_file()  # what it draws is read by test_speed.py
         case ["python", "-m", "reports.simulation"]:
             run("reports.simulation", ["1", "all must differ"], folder)
         case ["unigrpo", command, *arguments] if command in _COMMANDS:
