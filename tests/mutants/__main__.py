@@ -61,9 +61,32 @@ def main(word: str = "", *, after_suite: bool = False) -> int:
     return report(console, {bug: outcomes[bug] for bug in bugs})
 
 
+#: What many children would import one by one.
+HEAVY = (
+    "PIL.Image",
+    "accelerate",
+    "hydra.core.override_parser.overrides_parser",
+    "hypothesis.extra.numpy",
+    "jinja2",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
+    "numpy",
+    "pytest",
+    "rich.progress",
+    "safetensors.torch",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.stats",
+    "tokenizers",
+    "torch.distributions",
+    "transformers.modeling_utils",
+)
+
+
 def warm_up() -> None:
-    """Import here what every child needs; the packages under test are imported by the children only."""
-    for heavy in ("numpy", "pytest", "torch.distributions", "hypothesis.extra.numpy", "transformers.modeling_utils"):
+    """Import here what children need; the packages under test are imported by the children only."""
+    for heavy in HEAVY:
         importlib.import_module(heavy)
     torch = sys.modules["torch"]
     torch.testing.assert_close(torch.zeros(1), torch.zeros(1))  # its first call imports half of torch.distributed
