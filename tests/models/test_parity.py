@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tests.models import tiny
 from tests.models.reference import Block, Reference
@@ -16,9 +17,14 @@ from unigrpo.rollout.heads import Flow
 from unigrpo.rollout.rollout import Rollout, RolloutSpec
 from unigrpo.rollout.trajectory import TextScore
 
+if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM
+
 
 def qwen2(policy: MoTPolicy) -> Qwen2ForCausalLM:
     """transformers' Qwen2 with the weights of the policy's text expert, by name."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
     config = policy.config
     alive = Qwen2ForCausalLM(
         Qwen2Config(

@@ -10,15 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    CLIPTokenizer,
-)
 
 from unigrpo.rewards.scorers import ClipSimilarity, ImageTextScorer, SentenceSimilarity, TextScorer
 
@@ -29,31 +20,41 @@ TEXTS = ["a red circle", "a photo of a blue square", "a red circle", "circle"]
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     """A sentence encoder of random weights."""
+    import transformers
+
     folder = tmp_path_factory.mktemp("encoder")
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=12, **sizes)).save_pretrained(folder)
+    transformers.BertModel(transformers.BertConfig(vocab_size=12, **sizes)).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A CLIP of random weights, for pictures of 16 pixels."""
+    import transformers
+
     folder = tmp_path_factory.mktemp("clip")
     letters = sorted({letter for word in WORDS for letter in word})
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=32).save_pretrained(folder)
+    transformers.CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=32
+    ).save_pretrained(folder)
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     ends = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1}
     text = {"vocab_size": len(tokens), "max_position_embeddings": 32, **ends, **small}
     torch.manual_seed(0)
-    config = CLIPConfig(text_config=text, vision_config={"image_size": 16, "patch_size": 8, **small}, projection_dim=8)
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config={"image_size": 16, "patch_size": 8, **small}, projection_dim=8
+    )
+    transformers.CLIPModel(config).save_pretrained(folder)
+    transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    ).save_pretrained(folder)
     return folder
 
 
@@ -82,7 +83,12 @@ def test_a_score_does_not_see_its_batch(encoder):
 
 
 def test_similarity_is_of_mean_tokens(encoder):
-    model, tokenizer = BertModel.from_pretrained(encoder).eval(), BertTokenizer.from_pretrained(encoder)
+    import transformers
+
+    model, tokenizer = (
+        transformers.BertModel.from_pretrained(encoder).eval(),
+        transformers.BertTokenizer.from_pretrained(encoder),
+    )
     with torch.no_grad():
         one, other = (
             model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
@@ -93,12 +99,17 @@ def test_similarity_is_of_mean_tokens(encoder):
 
 
 def test_clip_is_the_models_own_cosine(clip, pictures):
+    import transformers
+
     scorer: ImageTextScorer = ClipSimilarity(str(clip))
     scores = scorer(pictures, TEXTS)
     assert scores.shape == (4,)
     assert scores.dtype == torch.float32
-    model = CLIPModel.from_pretrained(clip).eval()
-    tokenizer, processor = CLIPTokenizer.from_pretrained(clip), CLIPImageProcessorPil.from_pretrained(clip)
+    model = transformers.CLIPModel.from_pretrained(clip).eval()
+    tokenizer, processor = (
+        transformers.CLIPTokenizer.from_pretrained(clip),
+        transformers.CLIPImageProcessorPil.from_pretrained(clip),
+    )
     for picture, text, score in zip(pictures, TEXTS, scores, strict=True):
         pixels = ((picture.numpy().transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)
         seen = processor(Image.fromarray(pixels), return_tensors="pt")
