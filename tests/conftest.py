@@ -1,6 +1,7 @@
 """Settings of the whole suite: repeatable Hypothesis runs, one thread."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +26,27 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.pages import leave_undrawn
 
     leave_undrawn(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def shallow_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the shipped checkpoints under their names, with one layer of four."""
+    from tests.shipped import shallow
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    shallow(folder)
+    return folder
+
+
+@pytest.fixture
+def one_layer(shallow_checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Shallow checkpoints stand in for the shipped ones, where what a model can is of no matter."""
+    from unigrpo import checkpoints
+
+    monkeypatch.setattr(checkpoints, "SHIPPED", shallow_checkpoints)
+    checkpoints.settings_of.cache_clear()
+    yield
+    checkpoints.settings_of.cache_clear()
 
 
 #: Files whose lines, all but one in two hundred, are seen by cheaper tests too; tracing makes a test of Python code

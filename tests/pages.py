@@ -159,8 +159,10 @@ def _check_tox(arguments: Sequence[str]) -> None:
 
 
 def _with_checkpoints(arguments: Sequence[str], folder: Path) -> None:
+    from unigrpo import checkpoints
+
     for checkpoint in (word.partition("=")[2] for word in arguments if word.startswith("model.checkpoint=runs")):
-        shutil.copytree(ROOT / "unigrpo" / "checkpoints" / "tiny-shapes", folder / checkpoint)
+        shutil.copytree(checkpoints.SHIPPED / "tiny-shapes", folder / checkpoint)
 
 
 def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:

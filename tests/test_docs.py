@@ -35,6 +35,7 @@ README, ADDING = ROOT / "README.md", ROOT / "unigrpo" / "ADDING_A_STRATEGY.md"
 SHOWN = {shlex.join(words): name_of(page) for page in PAGES if page != ADDING for words in commands(page)}
 
 
+@pytest.mark.usefixtures("one_layer")
 @pytest.mark.parametrize("command", SHOWN)
 def test_every_command_works(command, tmp_path, monkeypatch):
     attempt(shlex.split(command), tmp_path, monkeypatch)

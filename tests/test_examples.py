@@ -30,6 +30,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_layer")
 @pytest.mark.parametrize("words", commands(PAGE), ids=" ".join)
 def test_an_example_runs(words, folder, undrawn):
     python, flag, module, *arguments = words

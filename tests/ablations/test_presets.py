@@ -18,6 +18,7 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_layer")
 @pytest.mark.parametrize("name", grids())
 def test_every_grid_runs_in_its_small_preset(name, root, capsys, request):
     arguments = [f"grid={name}", "preset=small", "seeds=1", f"root={root}", "launcher=inline", "tracker=none"]
