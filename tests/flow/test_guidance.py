@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from tests.strategies import reals, spread, tensors
 from unigrpo.checks import ShapeError
+from unigrpo.compose import compose
+from unigrpo.errors import ConfigError
 from unigrpo.flow.guidance import Cfg, CfgFree
 
 SHAPE = (3, 4, 2)
@@ -64,3 +66,9 @@ def test_p50_velocities_of_different_shapes_are_refused():
 def test_impossible_guidance_is_refused(fields):
     with pytest.raises(ValueError, match="expected scale >= 0"):
         Cfg(**fields)
+
+
+def test_tokens_have_no_velocity_to_hold():
+    config = compose(["recipe=interleaved_grpo", "guidance=cfg", "guidance.penalty=conditional"])
+    with pytest.raises(ConfigError, match=r"guidance=cfg: penalty=conditional .* image_head=tokens .*penalty=guided"):
+        config.check()

@@ -395,11 +395,6 @@ def test_work_is_counted_by_kind():
         }
 
 
-def test_tokens_have_no_velocity_to_hold():
-    with pytest.raises(ConfigError, match=r"guidance=cfg: penalty=conditional .* image_head=tokens .*penalty=guided"):
-        config_of(**runs.TOKENS, guidance={"name": "cfg", "penalty": "conditional"}).check()
-
-
 def test_the_reference_is_asked_only_when_needed():
     trainer = Trainer(config_of(regularizer="none", text_kl="none"))
     assert [trainer.needs_reference(update) for update in range(12)] == [u in (0, 10) for u in range(12)]
