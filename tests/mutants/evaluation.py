@@ -7,7 +7,7 @@ from tests.mutants.bug import Bug, nodes
 EVALUATION_BUGS = (
     Bug(
         "paraphrases counted as prompts of their own",
-        "reports/collect.py",
+        "reports/cells.py",
         'return str(row.get("meaning") or row["prompt"])',
         'return str(row["prompt"])',
         nodes("reports/test_noise", "test_prompts_are_counted_by_meaning"),
