@@ -52,12 +52,19 @@ def _doctor(words: list[str]) -> int:
     return _sweep(["grid=kl_vs_mse", *words, "action=doctor"])
 
 
+def _certify(words: list[str]) -> int:
+    from unigrpo.models.pipelines.certify import main
+
+    return main(["recipe=unigrpo", *words])
+
+
 #: Subcommand -> what it does, for the help, and how.
 COMMANDS: Mapping[str, tuple[str, Callable[[list[str]], int]]] = {
     "train": ("train one run: recipe=NAME [key=value ...]", _train),
     "sweep": ("train, measure and compare the arms of a grid: grid=NAME [key=value ...]", _sweep),
     "report": ("write the report of a sweep again: FOLDER | GRID", _report),
     "sft": ("fine-tune on prompts with answers: FOLDER dataset=jsonl dataset.path=FILE [key=value ...]", _sft),
+    "certify": ("replay a pipeline's own call and say how far it agrees: model=diffusers model.path=FOLDER", _certify),
     "registry": ("list slots, strategies, fields and sources", _registry),
     "doctor": ("say what has to be fixed before a sweep can run here: [launcher=slurm ...]", _doctor),
 }

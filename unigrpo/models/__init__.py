@@ -2,5 +2,6 @@
 
 from unigrpo.models.model import LoadedModel, Model
 from unigrpo.models.mot import Mot
+from unigrpo.models.pipelines import Diffusers
 
-__all__ = ["LoadedModel", "Model", "Mot"]
+__all__ = ["Diffusers", "LoadedModel", "Model", "Mot"]

@@ -12,8 +12,10 @@ from unigrpo.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from unigrpo.config import RunConfig
+    from unigrpo.flow.guidance import Guidance
     from unigrpo.models.policy import Policy
     from unigrpo.models.processor import Processor
 
@@ -45,6 +47,19 @@ class LoadedModel:
         """A frozen policy that computes what this one computes now; here a copy."""
         return copy.deepcopy(self.policy).requires_grad_(False).eval()
 
+    def time_points(self, steps: int, shift: float, height: int = 0, width: int = 0) -> Tensor:
+        """The points of the flow for so many steps, [steps + 1] float64 from 1 to 0, at an image size of 0 for its own.
+
+        By default those of :func:`unigrpo.flow.schedule.time_points`; a model may have a schedule of its own.
+        """
+        from unigrpo.flow.schedule import time_points
+
+        return time_points(steps, shift)
+
+    def guidance(self, asked: Guidance) -> Guidance:
+        """How guidance that a run asks for is done; a model may combine velocities by a rule of its own."""
+        return asked
+
 
 class Model:
     """The base of a strategy of slot ``model``.
@@ -55,6 +70,16 @@ class Model:
 
     slot: ClassVar[str]
     name: ClassVar[str]
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether what follows an image can depend on it."""
+        return True
+
+    @property
+    def writes_texts(self) -> bool:
+        """Whether it makes texts."""
+        return True
 
     @property
     def paints(self) -> frozenset[Painting]:
@@ -94,5 +119,12 @@ class Model:
         return ""
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
-        """Incompatibilities with the rest of the configuration, one sentence each."""
-        yield from ()
+        """Incompatibilities with the rest of the configuration, one sentence each: here those of the episode."""
+        episode = config.episode
+        if episode.reads_images and not self.reads_images:
+            yield f"episode={episode.name}: something follows an image, which this model cannot read; use single_round"
+        if episode.writes_texts and not self.writes_texts:
+            yield (
+                f"episode={episode.name}: the model writes no texts; use episode.thinking=false and"
+                " modalities=image_only, or give it a language model"
+            )

@@ -24,7 +24,6 @@ from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
 from unigrpo.flow.dynamics import FlowSde, Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
-from unigrpo.flow.schedule import time_points
 from unigrpo.metrics.metric import Row, merged
 from unigrpo.models.model import LoadedModel
 from unigrpo.models.policy import Policy
@@ -68,7 +67,7 @@ class Evaluator:
     """
 
     def __init__(self, config: RunConfig, model: LoadedModel):
-        self.config, self.processor = config, model.processor
+        self.config, self.model, self.processor = config, model, model.processor
         self.episode, self.dataset, self.metrics = config.episode.for_evaluation(), config.dataset, config.measured
         self.prompts = select(self.dataset.prompts(config.evaluation.split), config.evaluation.prompts_per_tag)
         for prompt in self.prompts:
@@ -186,10 +185,10 @@ class Evaluator:
     def _spec(self, scale: float) -> RolloutSpec:
         settings, sampler = self.config.evaluation, self.config.sampler
         return RolloutSpec(
-            points=time_points(settings.steps, settings.shift),
+            points=self.model.time_points(settings.steps, settings.shift, sampler.height, sampler.width),
             dynamics=Ode(),
             stochastic=(),
-            guidance=CfgFree() if scale == 1 else Cfg(scale),
+            guidance=CfgFree() if scale == 1 else self.model.guidance(Cfg(scale)),
             temperature=settings.temperature,
             head=self.config.image_head,
             latent_shape=self.processor.latent_shape(sampler.height, sampler.width),

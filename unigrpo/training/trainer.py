@@ -26,7 +26,6 @@ from unigrpo.data.dataset import too_few
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.flow.guidance import CfgFree, holds_conditional
-from unigrpo.flow.schedule import time_points
 from unigrpo.models.policy import Modality, Policy
 from unigrpo.noise import EpisodeDraws, seed_of
 from unigrpo.registry import name_of
@@ -70,7 +69,8 @@ class Trainer:
         self.evaluator = Evaluator(config, self.model)
         self.parameters = self._trained_parameters()
         self.optimizer = self._optimizer()
-        self.points = time_points(config.sampler.steps, config.sampler.shift)
+        sampler = config.sampler
+        self.points = self.model.time_points(sampler.steps, sampler.shift, sampler.height, sampler.width)
         self.cost = Counter(dict.fromkeys(COUNTED, 0))
         self.seconds: dict[str, float] = {}
         self.kinds = [surroundings.kind(device)]
@@ -128,7 +128,7 @@ class Trainer:
             points=self.points,
             dynamics=config.dynamics,
             stochastic=config.window(config.sampler.steps, update, drawn) if trained else (),
-            guidance=config.guidance,
+            guidance=self.model.guidance(config.guidance),
             temperature=config.sampler.temperature,
             head=config.image_head,
             latent_shape=processor.latent_shape(config.sampler.height, config.sampler.width),

@@ -74,5 +74,6 @@ class Mot(Model):
         except ConfigError as error:
             yield str(error)
             return
+        yield from super().conflicts(config)
         if config.sampler.height and "tokens" in paints:
             yield f"model.checkpoint={self.checkpoint} has images of one size only; leave out sampler.height and width"

@@ -22,12 +22,19 @@ class Episode:
     Attributes:
         needs: what it reads of a prompt besides the text (:attr:`~unigrpo.data.prompt.Prompt.offers`).
         one_request: whether all of its turns answer the same request, so that their rewards can be compared.
+        reads_images: whether something follows an image, and depends on it.
     """
 
     slot: ClassVar[str]
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     one_request: ClassVar[bool] = True
+    reads_images: ClassVar[bool] = True
+
+    @property
+    def writes_texts(self) -> bool:
+        """Whether the policy generates texts."""
+        return True
 
     def __call__(self, rollout: Rollout, given: Sequence[Segment], group_size: int, draw: Draw) -> None:
         """Roll out one batch of episodes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from unigrpo.registry import register
 from unigrpo.rollout.episodes.episode import Episode, at_least_1
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 class SingleRound(Episode):
     """One thinking text, if any, and one image."""
 
+    reads_images: ClassVar[bool] = False
+
     thinking: bool = True
     max_thinking: int = 24
     """Longest thinking in tokens, its end included."""
 
     def __post_init__(self) -> None:
         at_least_1(max_thinking=self.max_thinking)
+
+    @property
+    def writes_texts(self) -> bool:
+        """With thinking."""
+        return self.thinking
 
     def __call__(self, rollout: Rollout, given: Sequence[Segment], group_size: int, draw: Draw) -> None:
         """Roll out one batch: the prompts are given, then every row goes its own way."""

@@ -1,0 +1,207 @@
+"""A pipeline with a language model: one policy, whose texts condition its images."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.exactness.kernels import assert_same_kernels
+from tests.models.pipelines import tiny
+from tests.rollouts import spec
+from unigrpo.data.prompt import Prompt
+from unigrpo.errors import ConfigError
+from unigrpo.flow.guidance import Cfg, CfgFree
+from unigrpo.models.causal_lm import CausalLM
+from unigrpo.models.pipelines import Diffusers
+from unigrpo.models.pipelines.loading import OwnGuidance, assembled
+from unigrpo.models.pipelines.rows import FAMILIES
+from unigrpo.noise import EpisodeDraws
+from unigrpo.rollout.episodes import SingleRound
+from unigrpo.rollout.rollout import Rollout, replay
+from unigrpo.rollout.trajectory import ImageScore, TextScore, TextSegment, Trajectory
+
+pytestmark = pytest.mark.no_cover
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.language_model(tmp_path_factory.mktemp("thinker"))
+
+
+def joined(thinker: Path, name: str = "StableDiffusion3Pipeline", **fields):
+    """A pipeline and a language model, as ``model=diffusers`` has them."""
+    model = Diffusers(path="given", language_model=str(thinker), **tiny.TOLD.get(name, {}), **fields)
+    language = CausalLM(tiny.alive(tiny.qwen3(causal=True)), "the test's")
+    return assembled(model, tiny.pipeline(name), FAMILIES[name], language)
+
+
+def blocks_of(loaded, texts: list[str], replies: list[str] | None = None):
+    """A context behind some prompts, and behind what was replied to them."""
+    (text,) = loaded.processor.encode([Prompt(f"p{k}", words) for k, words in enumerate(texts)])
+    assert isinstance(text, TextSegment)
+    context = extended(loaded, loaded.policy.start(len(texts)), text.tokens, text.mask, loaded.processor.ids.prompt)
+    if replies is None:
+        return context
+    tokens, mask = loaded.processor.tokenizer.encode(replies)
+    return extended(loaded, context, tokens, mask, loaded.processor.ids.bos)
+
+
+def extended(loaded, context, tokens, mask, begin):
+    first = torch.full_like(tokens[:, :1], loaded.processor.ids.bos if begin is None else begin)
+    mask = torch.cat((torch.ones_like(first, dtype=torch.bool), mask), 1)
+    return loaded.policy.extend_text(context, torch.cat((first, tokens), 1), mask, logits=False)[1]
+
+
+TEXTS = ["a red cube", "two blue balls, and a green cone"]
+REPLIES = ["Let me think. Prompt: one ruby cube", ""]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"conditioning": "prompt"}, TEXTS),
+        ({}, ["Let me think. Prompt: one ruby cube", TEXTS[1]]),
+        ({"behind": "Prompt:"}, ["one ruby cube", TEXTS[1]]),
+        ({"behind": "Not there:"}, ["Let me think. Prompt: one ruby cube", TEXTS[1]]),
+        ({"conditioning": "both", "behind": "Prompt:"}, ["a red cube one ruby cube", TEXTS[1]]),
+        ({"system_prompt": "Refine."}, ["Let me think. Prompt: one ruby cube", TEXTS[1]]),
+    ],
+)
+def test_an_image_is_conditioned_on_the_text_that_is_named(thinker, fields, expected):
+    loaded = joined(thinker, **fields)
+    reading = loaded.policy.reading
+    assert reading(blocks_of(loaded, TEXTS).blocks, 2) == TEXTS
+    assert reading(blocks_of(loaded, TEXTS, REPLIES).blocks, 2) == expected
+    assert reading((), 2) == ["", ""]
+
+
+def test_without_a_language_model_any_text_reaches_the_encoders_as_it_is():
+    loaded = tiny.model("StableDiffusion3Pipeline")
+    texts = ["naïve 東京 🦊", "  two\nlines  "]
+    assert loaded.policy.reading(blocks_of(loaded, texts).blocks, 2) == [text.strip() for text in texts]
+
+
+def test_the_language_models_log_probs_are_those_of_transformers():
+    model = tiny.alive(tiny.qwen3(causal=True))
+    language = CausalLM(copy.deepcopy(model), "the test's")
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 300, (2, 9), generator=generator)
+    mask = torch.arange(9) < torch.tensor([[9], [6]])
+    with torch.no_grad():
+        wanted = [model(row[None, :length]).logits[0] for row, length in zip(tokens, (9, 6), strict=True)]
+        whole, _ = language.extend_text(language.start(2), tokens, mask)
+        first, context = language.extend_text(language.start(2), tokens[:, :4], mask[:, :4])
+        rest, longer = language.extend_text(context, tokens[:, 4:], mask[:, 4:])
+    for row, length in enumerate((9, 6)):
+        for found in (whole[row, :length], torch.cat((first, rest), 1)[row, :length]):
+            torch.testing.assert_close(found.log_softmax(-1), wanted[row].log_softmax(-1), atol=1e-5, rtol=1e-5)
+    assert longer.position.tolist() == [9, 6]
+    assert context.valid.shape == (2, 4), "a context is not changed by what is read behind it"
+
+
+def test_a_model_whose_layers_do_not_see_everything_is_refused():
+    model = tiny.qwen3(causal=True)
+    model.config.layer_types = ["full_attention", "sliding_attention"]
+    with pytest.raises(ConfigError, match=r"model\.language_model: expected layers of full attention alone"):
+        CausalLM(model, "model.language_model")
+    with pytest.raises(ConfigError, match="Qwen3Model has no head that writes words"):
+        CausalLM(tiny.qwen3(), "model.language_model")
+
+
+def walked(loaded, guided: bool):
+    """How to sample two short episodes for each prompt, and what a replay is told."""
+    guidance = loaded.guidance(Cfg(3.0)) if guided else CfgFree()
+    shape = loaded.processor.latent_shape(tiny.SIDE, tiny.SIDE)
+    asked = spec(guidance=guidance, latent_shape=shape, **dataclasses.asdict(loaded.processor.ids))
+    given = loaded.processor.encode([Prompt(f"p{k}", text) for k, text in enumerate(TEXTS)])
+
+    def sample(policy) -> Trajectory:
+        rollout, draws = Rollout(policy, asked, 2), EpisodeDraws((0,), ("a", "b"), 2)
+        with torch.no_grad():
+            SingleRound(max_thinking=3)(rollout, given, 2, draws)
+        return Trajectory(("a", "b"), 2, tuple(rollout.segments), tuple(rollout.scores), rollout.cost)
+
+    return asked, sample
+
+
+# Qwen-Image keeps its rope tables at the first call of every copy: later ones do less.
+@pytest.mark.parametrize("name", ["StableDiffusion3Pipeline", "Flux2KleinPipeline", "ZImagePipeline"])
+def test_replay_takes_the_kernels_of_sampling(name, thinker):
+    asked, sample = walked(loaded := joined(thinker, name), guided=True)
+    assert_same_kernels(loaded.policy, asked, sample)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_step_that_was_sampled_has_the_bits_of_its_replay(name, thinker):
+    asked, sample = walked(loaded := joined(thinker, name), guided=name == "QwenImagePipeline")
+    trajectory = sample(loaded.policy)
+    again = replay(loaded.policy, asked, trajectory)
+    for old, new in zip(trajectory.scores, again.scores, strict=True):
+        if old is not None:
+            for mine, theirs in zip(tensors(old), tensors(new), strict=True):
+                assert torch.equal(mine, theirs)
+    image = next(score for score in again.scores if isinstance(score, ImageScore))
+    text = next(score for score in again.scores if isinstance(score, TextScore))
+    (image.steps[0].log_prob.sum() + text.log_prob.sum()).backward()
+    for modality in ("text", "image"):
+        gradients = [weight.grad for weight in loaded.policy.parameters_of(modality)]
+        assert any(gradient is not None and gradient.any() for gradient in gradients), modality
+    loaded.policy.zero_grad()
+
+
+def tensors(score):
+    return [score.log_prob] if isinstance(score, TextScore) else [step.log_prob for step in score.steps]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_copy_shares_what_is_not_trained(name, thinker):
+    loaded = joined(thinker, name)
+    reference = loaded.reference()
+    assert reference.pipe is loaded.policy.pipe
+    context, other = blocks_of(loaded, TEXTS), blocks_of(loaded, TEXTS)
+    x = torch.randn(2, *loaded.processor.latent_shape(tiny.SIDE, tiny.SIDE))
+    with torch.no_grad():
+        before = reference.velocity(other, x, torch.tensor(0.5))
+        assert torch.equal(loaded.policy.velocity(context, x, torch.tensor(0.5)), before)
+        kept = {name: weight.clone() for name, weight in loaded.policy.state_dict().items()}
+        for weight in loaded.policy.parameters_of("image"):
+            weight.add_(0.1)
+        assert not torch.equal(loaded.policy.velocity(context, x, torch.tensor(0.5)), before)
+        assert torch.equal(reference.velocity(other, x, torch.tensor(0.5)), before)
+        loaded.policy.load_state_dict(kept)
+    assert not any(parameter.requires_grad for parameter in reference.parameters())
+    assert not any("encoder" in name for name in kept), "what is not trained is not saved"
+
+
+def test_guidance_is_the_pipelines_own():
+    qwen, sd3 = tiny.model("QwenImagePipeline"), tiny.model("StableDiffusion3Pipeline")
+    own = qwen.guidance(Cfg(3.0, penalty="conditional"))
+    assert isinstance(own, OwnGuidance)
+    assert (own.branches, own.penalty, own.guides(1.0)) == (("text-free",), "conditional", True)
+    generator = torch.Generator().manual_seed(0)
+    c, u = (torch.randn(2, 4, 4, 4, generator=generator) for _ in range(2))
+    found = own.combine(c, u)
+    for row in range(2):
+        for top in (0, 2):
+            for left in (0, 2):
+                square = (row, slice(None), slice(top, top + 2), slice(left, left + 2))
+                plain = u[square] + 3 * (c[square] - u[square])
+                assert math.isclose(found[square].norm(), c[square].norm(), rel_tol=1e-5)
+                torch.testing.assert_close(found[square] / found[square].norm(), plain / plain.norm())
+    assert qwen.guidance(CfgFree()) == CfgFree()
+    assert sd3.guidance(Cfg(3.0)) == Cfg(3.0)
+
+
+def test_what_a_pipeline_cannot_do_is_said():
+    loaded = tiny.model("StableDiffusion3Pipeline")
+    context = loaded.policy.start(1)
+    tokens = torch.zeros(1, 2, dtype=torch.int64)
+    with pytest.raises(ConfigError, match=r"writes no texts; use model\.language_model=FOLDER"):
+        loaded.policy.extend_text(context, tokens, tokens == 0)
+    with pytest.raises(ConfigError, match="reads no images; use episode=single_round"):
+        loaded.policy.extend_image(context, tokens, tokens == 0)

@@ -1,0 +1,147 @@
+"""Any flow-matching pipeline of diffusers (``model=diffusers``), alone or with a language model that thinks first."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from unigrpo.checkpoints import digest_of_files
+from unigrpo.errors import ConfigError
+from unigrpo.io import home_expanded
+from unigrpo.models.model import LoadedModel, Model
+from unigrpo.registry import nearest, register
+
+if TYPE_CHECKING:
+    import torch
+
+    from unigrpo.config import RunConfig
+    from unigrpo.models.pipelines.family import Family
+
+INDEX = "model_index.json"
+
+
+@register("model", "diffusers", source="diffusers; a refined prompt as in PromptRL")
+@dataclass(frozen=True)
+class Diffusers(Model):
+    """A pipeline folder; its transformer makes the images, and a causal language model, if named, the texts."""
+
+    path: str = ""
+    """A folder in diffusers' layout, as ``save_pretrained`` and the hub have it."""
+    family: str = ""
+    """A row of one's own, MODULE:NAME, for a pipeline that is not known (:mod:`unigrpo.models.pipelines.family`)."""
+    language_model: str = ""
+    """A folder of a causal language model of transformers, which writes before the image; empty for none."""
+    system_prompt: str = ""
+    """What it is told before every request."""
+    conditioning: Literal["prompt", "reply", "both"] = "reply"
+    """What the image is conditioned on: the prompt, what the language model wrote, or both."""
+    behind: str = ""
+    """Of what it wrote only what stands behind the last of these words; all where they are empty."""
+    negative_prompt: str = ""
+    """The text that guidance takes for none; empty is the pipeline's own."""
+    embedded_guidance: float = 3.5
+    """The scale that a guidance-distilled transformer is told, such as that of FLUX.1 dev."""
+    schedule: Literal["own", "shift"] = "own"
+    """``own``: the sigmas of the pipeline's scheduler; ``shift``: those of ``sampler.shift``."""
+    max_sequence_length: int = 0
+    """Tokens of a text that the encoders read; 0 is the pipeline's own."""
+    text_layers: tuple[int, ...] = ()
+    """Layers of the text encoder whose states are used, where the pipeline lets one choose (FLUX.2 klein)."""
+
+    @property
+    def reads_images(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def writes_texts(self) -> bool:
+        """With a language model."""
+        return bool(self.language_model)
+
+    @property
+    def folder(self) -> Path:
+        """Of the pipeline."""
+        return Path(home_expanded("model.path", self.path))
+
+    @property
+    def encoder_options(self) -> dict[str, Any]:
+        """What ``encode_prompt`` is told."""
+        told: dict[str, Any] = {}
+        if self.max_sequence_length:
+            told["max_sequence_length"] = self.max_sequence_length
+        if self.text_layers:
+            told["text_encoder_out_layers"] = self.text_layers
+        return told
+
+    def row(self) -> Family:
+        """What is known of the pipeline.
+
+        Raises:
+            ConfigError: there is no pipeline, or it is not known.
+        """
+        from unigrpo.models.pipelines.family import Family
+        from unigrpo.models.pipelines.rows import FAMILIES
+
+        name = self._class_name()
+        if self.family:
+            module, _, attribute = self.family.partition(":")
+            try:
+                found = getattr(importlib.import_module(module), attribute)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise ConfigError(
+                    f"model.family={self.family!r}: expected MODULE:NAME of a Family ({error})"
+                ) from error
+            if not isinstance(found, Family):
+                raise ConfigError(f"model.family={self.family!r}: expected a Family, got {type(found).__name__}")
+            return found
+        if name not in FAMILIES:
+            raise ConfigError(
+                f"model.path={self.path!r}: no row for {name}{nearest(name, FAMILIES)}; known are"
+                f" {', '.join(sorted(FAMILIES))}; write a row and name it by model.family=MODULE:NAME"
+            )
+        return FAMILIES[name]
+
+    def _class_name(self) -> str:
+        if not self.path:
+            raise ConfigError("model.path: expected the folder of a pipeline of diffusers; give model.path=FOLDER")
+        index = self.folder / INDEX
+        try:
+            return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"model.path={self.path!r}: no {INDEX} there; expected a folder in diffusers' layout, such as"
+                " `hf download NAME --local-dir FOLDER` makes"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"model.path={self.path!r}: {index} cannot be read ({error})") from error
+
+    def load(self, device: torch.device, dtype: torch.dtype | None = None) -> LoadedModel:
+        """The pipeline and the language model on ``device``; fp32 by default."""
+        from unigrpo.models.pipelines import loading
+
+        return loading.load(self, device, dtype)
+
+    def digest(self) -> str:
+        """Of all weights and settings in the folders."""
+        folders = [self.folder, *([Path(self.language_model)] if self.language_model else [])]
+        endings = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+        return digest_of_files(p for f in folders for p in sorted(f.rglob("*")) if p.suffix in endings)
+
+    def conflicts(self, config: RunConfig) -> Iterator[str]:
+        """Say what the pipeline lacks for the run."""
+        try:
+            self.row()
+        except ConfigError as error:
+            yield str(error)
+            return
+        yield from super().conflicts(config)
+        for whose, settings in (("sampler", config.sampler), ("evaluation", config.evaluation)):
+            if self.schedule == "own" and settings.shift != 1:
+                yield (
+                    f"{whose}.shift={settings.shift:g}: the pipeline has a schedule of its own; leave it at 1, or use"
+                    " model.schedule=shift"
+                )

@@ -1,0 +1,168 @@
+"""A parity certificate: whether our Euler steps end where the pipeline's own call ends, and to how many digits.
+
+``unigrpo certify model=diffusers model.path=FOLDER`` starts both from the same noise, with and without guidance, two
+prompts at once and one alone, in fp32, and writes what it found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from unigrpo.compose import compose
+from unigrpo.config import RunConfig
+from unigrpo.data.prompt import Prompt
+from unigrpo.errors import ConfigError
+from unigrpo.flow.guidance import Cfg
+from unigrpo.models.pipelines import Diffusers
+from unigrpo.models.pipelines.loading import PipelineModel
+from unigrpo.models.pipelines.policy import PipelineContext
+from unigrpo.noise import normal
+from unigrpo.rollout.trajectory import TextSegment
+
+PROMPTS = ("a red cube", "two blue balls and a green cone on a wooden table")
+#: The largest difference, in units of the latents' spread, up to which a pipeline counts as replayed.
+TOLERANCE = 1e-4
+_USAGE = 2
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two ways to the same latents end apart.
+
+    Attributes:
+        prompts: at once.
+        guidance_scale: 1 for none.
+        largest: |difference|, in latent units.
+        spread: standard deviation of the latents that the pipeline ends with.
+    """
+
+    prompts: int
+    guidance_scale: float
+    largest: float
+    spread: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether they are the same but for rounding."""
+        return self.largest <= TOLERANCE * self.spread
+
+
+def certify(
+    loaded: PipelineModel, *, steps: int = 4, scales: Sequence[float] = (1.0, 3.0), height: int = 0, width: int = 0
+) -> list[Agreement]:
+    """Compare a loaded pipeline with its own call.
+
+    Args:
+        loaded: by ``model=diffusers``.
+        steps: Euler steps.
+        scales: of guidance.
+        height: of the images in pixels, 0 for the pipeline's own.
+        width: likewise.
+    """
+    found = []
+    for scale in scales:
+        for prompts in (PROMPTS, PROMPTS[:1]):
+            x = normal([("certificate", text) for text in prompts], loaded.processor.latent_shape(height, width))
+            x = x.to(loaded.policy.device)
+            wanted = _theirs(loaded, prompts, x, steps, scale)
+            mine = _ours(loaded, prompts, x, steps, scale, height, width)
+            found.append(Agreement(len(prompts), scale, float((mine - wanted).abs().max()), float(wanted.std())))
+    return found
+
+
+@torch.no_grad()
+def _theirs(loaded: PipelineModel, prompts: Sequence[str], x: Tensor, steps: int, scale: float) -> Tensor:
+    policy, factor = loaded.policy, loaded.processor.autoencoder.factor
+    family, size = policy.family, (x.shape[2], x.shape[3])
+    latents = policy.pipe(
+        prompt=list(prompts),
+        latents=family.to_call(x),
+        num_inference_steps=steps,
+        height=size[0] * factor,
+        width=size[1] * factor,
+        output_type="latent",
+        return_dict=False,
+        **family.told(scale, len(prompts)),
+        **policy.options,
+    )[0]
+    return family.from_call(policy.pipe, latents, size).float()
+
+
+@torch.no_grad()
+def _ours(
+    loaded: PipelineModel, prompts: Sequence[str], x: Tensor, steps: int, scale: float, height: int, width: int
+) -> Tensor:
+    policy, guidance = loaded.policy, loaded.guidance(Cfg(scale))
+    points = loaded.time_points(steps, 1.0, height, width)
+    both = contexts(loaded, prompts)
+    for t, later in itertools.pairwise(points):
+        asked = both if guidance.guides(float(t)) else both[:1]
+        velocities = [policy.velocity(context, x, t).float() for context in asked]
+        v = velocities[0] if len(velocities) == 1 else guidance.combine(*velocities)
+        x = x + (later - t).float() * v
+    return x
+
+
+def contexts(loaded: PipelineModel, prompts: Sequence[str]) -> list[PipelineContext]:
+    """That of the prompts alone, one row each, and the empty one of as many rows."""
+    policy = loaded.policy
+    (text,) = loaded.processor.encode([Prompt(f"p{k}", words) for k, words in enumerate(prompts)])
+    assert isinstance(text, TextSegment)
+    empty = policy.start(len(prompts))
+    ids = loaded.processor.ids
+    begin = torch.full_like(text.tokens[:, :1], ids.bos if ids.prompt is None else ids.prompt)
+    tokens = torch.cat((begin, text.tokens), 1)
+    mask = torch.cat((torch.ones_like(begin, dtype=torch.bool), text.mask), 1)
+    return [policy.extend_text(empty, tokens, mask, logits=False)[1], empty]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit code: 0 certified, 1 not, 2 a mistake in the command."""
+    words = [word for word in arguments if not word.startswith("out=")]
+    out = next((word.partition("=")[2] for word in arguments if word.startswith("out=")), "certificate.json")
+    try:
+        config = compose(words)
+        if not isinstance(config.model, Diffusers):
+            raise ConfigError(f"model={config.model.name}: expected model=diffusers, whose pipeline is replayed")
+        found = _certified(config)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USAGE
+    for one in found:
+        verdict = "agrees" if one.holds else "DIFFERS"
+        print(
+            f"{one.prompts} prompts, guidance {one.guidance_scale:g}: {verdict}, largest difference"
+            f" {one.largest:.1e} of latents that spread by {one.spread:.2g}"
+        )
+    Path(out).write_text(json.dumps(certificate(config.model, found), indent=2) + "\n", encoding="utf-8")
+    return 0 if all(one.holds for one in found) else 1
+
+
+def certificate(model: Diffusers, found: Sequence[Agreement]) -> dict[str, Any]:
+    """What is written: which weights, by which libraries, and how far apart."""
+    import diffusers
+    import transformers
+
+    versions = {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+    }
+    agreements = [dataclasses.asdict(one) | {"holds": one.holds} for one in found]
+    return {"digest": model.digest(), "versions": versions, "tolerance": TOLERANCE, "agreements": agreements}
+
+
+def _certified(config: RunConfig) -> list[Agreement]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = cast("PipelineModel", config.model.load(device))
+    return certify(loaded, steps=config.sampler.steps, height=config.sampler.height, width=config.sampler.width)

@@ -1,0 +1,241 @@
+"""A folder of diffusers, and perhaps one of a language model, made into a policy and its processor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import tokenizers
+import torch
+from torch import Tensor
+
+from unigrpo.errors import ConfigError
+from unigrpo.flow.guidance import Cfg, Guidance
+from unigrpo.flow.schedule import time_points
+from unigrpo.models import causal_lm
+from unigrpo.models.causal_lm import CausalLM
+from unigrpo.models.model import LoadedModel
+from unigrpo.models.pipelines.family import Family, Pipeline
+from unigrpo.models.pipelines.policy import PipelinePolicy
+from unigrpo.models.pipelines.reading import Reading
+from unigrpo.models.processor import LatentGrid, StandardProcessor
+from unigrpo.models.template import ChatTemplate
+from unigrpo.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from unigrpo.models.pipelines import Diffusers
+
+
+class PipelineAutoencoder:
+    """A pipeline's own, as :class:`~unigrpo.models.autoencoder.Autoencoder`; it moves with the policy.
+
+    Args:
+        pipe: it is part of this.
+        family: the pipeline's row.
+    """
+
+    def __init__(self, pipe: Pipeline, family: Family):
+        self.pipe, self.family = pipe, family
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a map's pixel, a side."""
+        own = getattr(self.pipe, "vae_scale_factor", None) or self.pipe.vae_scale_factor_spatial
+        return int(own) * self.family.factor
+
+    def to(self, device: torch.device) -> Self:
+        """Move it."""
+        self.pipe.vae.to(device)
+        return self
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] -> maps [B, C, h, w]."""
+        return self.family.to_latents(self.pipe, pictures.to(self.pipe.vae.dtype)).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Maps -> pictures in [-1, 1]."""
+        return self.family.decode(self.pipe, latents.to(self.pipe.vae.dtype)).float().clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class OwnGuidance:
+    """Guidance as the model's pipeline combines velocities, at the scale and in the interval of another.
+
+    Attributes:
+        asked: what the run asks for.
+        family: how the pipeline does it.
+    """
+
+    asked: Cfg
+    family: Family
+
+    @property
+    def branches(self) -> tuple[Any, ...]:
+        """Those of what is asked for."""
+        return self.asked.branches
+
+    @property
+    def penalty(self) -> str:
+        """Of what is asked for."""
+        return self.asked.penalty
+
+    def guides(self, t: float) -> bool:
+        """As what is asked for."""
+        return self.asked.guides(t)
+
+    def combine(self, v_cond: Tensor, *v_branches: Tensor) -> Tensor:
+        """The pipeline's own rule; [B, C, h, w] as its arguments."""
+        (v_uncond,) = v_branches
+        assert self.family.guided is not None
+        return self.family.guided(v_cond, v_uncond, self.asked.scale)
+
+
+@dataclass(frozen=True)
+class PipelineModel(LoadedModel):
+    """A pipeline as a model: it has a schedule and a rule of guidance of its own."""
+
+    policy: PipelinePolicy
+    processor: StandardProcessor
+    own_schedule: bool = True
+
+    def time_points(self, steps: int, shift: float, height: int = 0, width: int = 0) -> Tensor:
+        """The sigmas of the pipeline's scheduler for so many steps at that size, [steps + 1] float64."""
+        if not self.own_schedule:
+            return time_points(steps, shift)
+        channels, *size = self.processor.latent_shape(height, width)
+        return scheduled(self.policy.pipe, self.policy.family, steps, (size[0], size[1]), channels)
+
+    def guidance(self, asked: Guidance) -> Guidance:
+        """Classifier-free guidance is the pipeline's."""
+        if self.policy.family.guided is None or not isinstance(asked, Cfg):
+            return asked
+        own: Any = OwnGuidance(asked, self.policy.family)
+        return cast("Guidance", own)
+
+
+def scheduled(pipe: Pipeline, family: Family, steps: int, size: tuple[int, int], channels: int) -> Tensor:
+    """Sigmas [steps + 1] float64, 1 at first and 0 at last, as the pipeline's own call would have them."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    config = pipe.scheduler.config
+    # Checkpoints that ship a solver of several steps have its shift under another name.
+    renamed = {"shift": config["flow_shift"]} if "flow_shift" in config else {}
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(config, **renamed)
+    given: dict[str, Any] = {"num_inference_steps": steps}
+    if family.sigmas is not None:
+        given = {"sigmas": family.sigmas(steps)}
+    if scheduler.config.use_dynamic_shifting:
+        given["mu"] = family.mu(pipe, family.tokens(size, channels), steps)
+    scheduler.set_timesteps(**given)
+    sigmas: Tensor = scheduler.sigmas.double()
+    return sigmas
+
+
+def load(model: Diffusers, device: torch.device, dtype: torch.dtype | None) -> PipelineModel:
+    """The pipeline of ``model`` and its language model, all of it on ``device``.
+
+    Raises:
+        ConfigError: a folder cannot be read.
+    """
+    pipe = _pipeline(model.folder, dtype).to(device)
+    language = None
+    if model.language_model:
+        named = f"model.language_model={model.language_model!r}"
+        language = causal_lm.load(Path(model.language_model), device, dtype, named)
+    loaded = assembled(model, pipe, model.row(), language)
+    loaded.processor.to(device)
+    return loaded
+
+
+def assembled(model: Diffusers, pipe: Pipeline, family: Family, language: CausalLM | None = None) -> PipelineModel:
+    """From its parts; of the pipeline's modules the transformer alone wants gradients."""
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(part is pipe.transformer)
+    tokenizer, template = bytes_alone(), None
+    if language is not None:
+        tokenizer, template = _texts_of(Path(model.language_model), model.system_prompt)
+    negative = model.negative_prompt or family.negative
+    reading = Reading(tokenizer, template, model.conditioning, model.behind, negative)
+    policy = PipelinePolicy(
+        pipe, family, reading, language, options=model.encoder_options, embedded_guidance=model.embedded_guidance
+    )
+    autoencoder = PipelineAutoencoder(pipe, family)
+    side = _side(pipe) // family.factor
+    grid = LatentGrid(family.channels(pipe), side, side, patch=family.patch)
+    processor = StandardProcessor(tokenizer, autoencoder, grid, template)
+    return PipelineModel(policy.eval(), processor, model.schedule == "own")
+
+
+def _pipeline(folder: Path, dtype: torch.dtype | None) -> Pipeline:
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(
+            folder, dtype=dtype or torch.float32, local_files_only=True, use_safetensors=True
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # the library raises errors of many types
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"model.path: {folder} cannot be read as a pipeline of diffusers ({reason})") from error
+
+
+def _side(pipe: Pipeline) -> int:
+    """Of the pipeline's own images, in pixels of its autoencoder's latents."""
+    own = getattr(pipe, "default_sample_size", None) or pipe.transformer.config.get("sample_size") or 64
+    return int(own if isinstance(own, int) else own[0])
+
+
+def bytes_alone() -> Tokenizer:
+    """A tokenizer of 256 bytes, for texts that no language model reads: it can spell all of them."""
+    roles = {
+        "pad": "<|pad|>",
+        "bos": "<|begin|>",
+        "eos": "<|end|>",
+        "start_of_image": "<|image|>",
+        "end_of_image": "<|/image|>",
+    }
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(_alphabet(), []))
+    inner.add_special_tokens(list(roles.values()))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    return Tokenizer(inner, roles)
+
+
+def _alphabet() -> dict[str, int]:
+    return {letter: i for i, letter in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))}
+
+
+def _texts_of(folder: Path, system_prompt: str) -> tuple[Tokenizer, ChatTemplate | None]:
+    """The tokenizer of a language model, and its chat template if it has one.
+
+    A language model has no token that asks for an image: the one that pads stands in, which nobody waits for where an
+    episode has one image.
+    """
+    settings = _settings(folder)
+    eos = _word(settings.get("eos_token"))
+    pad = _word(settings.get("pad_token")) or eos
+    bos = _word(settings.get("bos_token")) or eos
+    if not eos:
+        raise ConfigError(f"model.language_model: {folder / 'tokenizer_config.json'} names no eos_token")
+    image = {"start_of_image": pad, "end_of_image": pad}
+    tokenizer = Tokenizer.load(folder, {"pad": pad, "bos": bos, "eos": eos, **image})
+    named = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+    if not (folder / "chat_template.jinja").is_file() and "chat_template" not in settings:
+        if system_prompt:
+            raise ConfigError(f"model.system_prompt: {folder} has no chat template that it would stand in")
+        return tokenizer, None
+    return tokenizer, ChatTemplate.of_folder(folder, named, system_prompt)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    file = folder / "tokenizer_config.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _word(value: Any) -> str:
+    return str(value["content"] if isinstance(value, dict) else value or "")

@@ -1,0 +1,176 @@
+"""A pipeline of diffusers as a policy: its transformer makes the images, a language model the texts, if there is one.
+
+What conditions an image is a text: the pipeline's own encoders read it.  The encoders are not trained.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from unigrpo.errors import ConfigError
+from unigrpo.models.causal_lm import CausalLM
+from unigrpo.models.linear import exact_linears
+from unigrpo.models.mot.context import MoTContext
+from unigrpo.models.pipelines.family import Conditions, Family, Pipeline
+from unigrpo.models.policy import Modality
+
+#: Tokens [B, L] and their mask: a block as it came.
+Block = tuple[Tensor, Tensor]
+
+
+class Reading(Protocol):
+    """What makes the texts that condition images out of the blocks of an episode."""
+
+    def __call__(self, blocks: tuple[Block, ...], rows: int) -> list[str]:
+        """One text for each of ``rows`` episodes."""
+        ...
+
+
+@dataclass(frozen=True)
+class PipelineContext:
+    """The texts so far; a :class:`~unigrpo.models.policy.Context`.
+
+    Attributes:
+        rows_: B.
+        blocks: as they came.
+        text: of the language model; None without one.
+        encoded: what the encoders make of it, kept when it is first asked for: one entry, or none yet.
+    """
+
+    rows_: int
+    blocks: tuple[Block, ...]
+    text: MoTContext | None
+    encoded: list[Conditions] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return self.rows_
+
+    def repeat(self, times: int) -> PipelineContext:
+        """Every row ``times`` times, neighbours together."""
+        return self.rows(torch.arange(self.rows_).repeat_interleave(times))
+
+    def rows(self, index: Tensor) -> PipelineContext:
+        """Some rows, [n] int64, each as often as it is named."""
+        blocks = tuple((tokens[index.to(tokens.device)], mask[index.to(mask.device)]) for tokens, mask in self.blocks)
+        text = None if self.text is None else self.text.rows(index.to(self.text.valid.device))
+        return PipelineContext(len(index), blocks, text)
+
+    def detach(self) -> PipelineContext:
+        """The same, through which no gradient flows; the encoders' work is shared."""
+        return replace(self, text=None if self.text is None else self.text.detach())
+
+    def followed_by(self, longer: PipelineContext) -> PipelineContext:
+        """``longer``, of which this is the beginning."""
+        if self.text is None or longer.text is None:
+            return longer
+        return replace(longer, text=self.text.followed_by(longer.text))
+
+
+class PipelinePolicy(nn.Module):
+    """Implements :class:`~unigrpo.models.policy.Policy` but for images that are read: it has no eyes.
+
+    Args:
+        pipe: a pipeline of diffusers; of its modules the transformer alone is the policy's, made exact.
+        family: its row.
+        reading: what conditions images.
+        language: what writes; None for a policy of images alone.
+        options: what ``encode_prompt`` is told besides.
+        embedded_guidance: for transformers that are told a guidance scale (FLUX.1 dev).
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        family: Family,
+        reading: Reading,
+        language: CausalLM | None = None,
+        *,
+        options: dict[str, Any] | None = None,
+        embedded_guidance: float = 3.5,
+    ):
+        super().__init__()
+        self.pipe, self.family, self.reading = pipe, family, reading
+        self.options, self.embedded_guidance = options or {}, embedded_guidance
+        self.transformer: Any = exact_linears(pipe.transformer)
+        self.language = language
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.transformer.parameters()).device
+
+    def to(self, device: torch.device) -> Self:  # type: ignore[override]  # of a policy a run moves no dtype
+        """Move it, and the pipeline's encoders and autoencoder."""
+        self.pipe.to(device)
+        return super().to(device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PipelinePolicy:
+        """Another policy with weights of its own, and the same encoders and autoencoder, which are there once."""
+        memo[id(self.pipe)] = self.pipe
+        other = memo[id(self)] = type(self).__new__(type(self))
+        other.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return other
+
+    def start(self, batch: int) -> PipelineContext:
+        """The empty context of ``batch`` rows."""
+        return PipelineContext(batch, (), None if self.language is None else self.language.start(batch))
+
+    def extend_text(
+        self, context: PipelineContext, tokens: Tensor, mask: Tensor, *, logits: bool = True
+    ) -> tuple[Tensor, PipelineContext]:
+        """Append tokens [B, L] where ``mask`` holds; logits [B, L, V], or [B, 0, V], and the longer context.
+
+        Raises:
+            ConfigError: logits are asked for, and there is no language model.
+        """
+        blocks = (*context.blocks, (tokens, mask))
+        if self.language is None:
+            if logits:
+                _refuse("writes no texts", "model.language_model=FOLDER, or episode.thinking=false")
+            return tokens.new_zeros(len(tokens), 0, 0, dtype=torch.float32), PipelineContext(len(tokens), blocks, None)
+        assert context.text is not None
+        scores, text = self.language.extend_text(context.text, tokens, mask, logits=logits)
+        return scores, PipelineContext(len(tokens), blocks, text)
+
+    def extend_image(self, context: PipelineContext, latents: Tensor, alive: Tensor) -> PipelineContext:
+        """Refuse: nothing that follows an image could depend on it."""
+        _refuse("reads no images", "episode=single_round")
+
+    def velocity(self, context: PipelineContext, x: Tensor, t: Tensor) -> Tensor:
+        """Noise - data at ``x`` [B, C, h, w], ``t`` 0-d or [B]; in the dtype of ``x``."""
+        family, size = self.family, (x.shape[2], x.shape[3])
+        weight = next(self.transformer.parameters())
+        sigma = t.to(x.device, torch.float32).expand(len(x))
+        arguments = family.call(self.pipe, x.to(weight.dtype), family.time(self.pipe, sigma), size)
+        if self.transformer.config.get("guidance_embeds"):
+            arguments["guidance"] = torch.full_like(sigma, self.embedded_guidance)
+        output = self.transformer(**arguments, **self._conditions(context).arguments, return_dict=False)[0]
+        return family.sign * family.unpack(output, size).to(x.dtype)
+
+    def parameters_of(self, modality: Modality) -> Iterator[nn.Parameter]:
+        """Trainable parameters of the language model, or of the transformer."""
+        module = self.language if modality == "text" else self.transformer
+        return (p for p in (module.parameters() if module is not None else ()) if p.requires_grad)
+
+    @torch.no_grad()
+    def _conditions(self, context: PipelineContext) -> Conditions:
+        """What the encoders make of a context's texts; each text is read once, however many rows have it."""
+        if not context.encoded:
+            texts = self.reading(context.blocks, context.rows_)
+            different = list(dict.fromkeys(texts))
+            encode = self.family.encode if context.blocks else self.family.encode_negative or self.family.encode
+            found = encode(self.pipe, different, **self.options)
+            context.encoded.append(found.take([different.index(text) for text in texts]))
+        return context.encoded[0]
+
+
+def _refuse(lacks: str, way_out: str) -> NoReturn:
+    raise ConfigError(f"model=diffusers: {lacks}; use {way_out}")

@@ -1,0 +1,373 @@
+"""The pipelines of diffusers that are known, one row each; a pipeline that is not takes a row of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from unigrpo.models.pipelines.family import (
+    Conditions,
+    Family,
+    Pipeline,
+    Size,
+    reversed_time,
+    standard_scale,
+    standardised,
+    thousandfold,
+    to_standardised,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+#: Tokens of a text, where a pipeline's call has another default than its ``encode_prompt``.
+_OF_CALL = 512
+
+
+def folded(x: Tensor) -> Tensor:
+    """Map [B, C, h, w] -> tokens [B, h/2 w/2, 4 C]: squares of four latent pixels, channels slowest."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
+
+
+def unfolded(tokens: Tensor, size: Size) -> Tensor:
+    """The inverse of :func:`folded`."""
+    (b, _, c), (h, w) = tokens.shape, size
+    return tokens.view(b, h // 2, w // 2, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, h, w)
+
+
+def flat(x: Tensor) -> Tensor:
+    """Map [B, C, h, w] -> tokens [B, h w, C]."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def raised(tokens: Tensor, size: Size) -> Tensor:
+    """The inverse of :func:`flat`."""
+    return tokens.transpose(1, 2).unflatten(2, size)
+
+
+def rescaled(conditional: Tensor, unconditional: Tensor, scale: float, dim: int = -1) -> Tensor:
+    """``u + scale (c - u)``, brought to the norm that ``c`` has along ``dim``."""
+    found = unconditional + scale * (conditional - unconditional)
+    return found * (conditional.norm(dim=dim, keepdim=True) / found.norm(dim=dim, keepdim=True))
+
+
+def rescaled_by_token(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """:func:`rescaled`, each token of four latent pixels by itself."""
+    size = (conditional.shape[2], conditional.shape[3])
+    return unfolded(rescaled(folded(conditional), folded(unconditional), scale), size)
+
+
+def _unfolded_of_call(pipe: Pipeline, tokens: Tensor, size: Size) -> Tensor:
+    return unfolded(tokens, size)
+
+
+def _one_frame(x: Tensor) -> Tensor:
+    return x[:, :, None]
+
+
+def _true_scale(scale: float, rows: int, negative: str = "") -> dict[str, Any]:
+    """A pipeline with a second scale, for guidance by a negative text; below its 1 it does without."""
+    return {"true_cfg_scale": scale, "negative_prompt": [negative] * rows} if scale > 1 else {}
+
+
+def _no_guidance(pipe: Pipeline, texts: list[str], **options: Any) -> tuple[Any, ...]:
+    return pipe.encode_prompt(texts, do_classifier_free_guidance=False, **options)
+
+
+def _positions(size: Size, device: torch.device) -> Tensor:
+    """[h w, 3]: 0, row and column of every token."""
+    import torch
+
+    places = torch.zeros(*size, 3)
+    places[..., 1] += torch.arange(size[0])[:, None]
+    places[..., 2] += torch.arange(size[1])
+    return places.flatten(0, 1).to(device)
+
+
+def _halved(size: Size) -> Size:
+    return size[0] // 2, size[1] // 2
+
+
+# -- Stable Diffusion 3 ------------------------------------------------------------------------------------------------
+
+
+def _sd3_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, _, pooled, _ = pipe.encode_prompt(texts, None, None, do_classifier_free_guidance=False, **options)
+    return Conditions({"encoder_hidden_states": embeds, "pooled_projections": pooled})
+
+
+def _sd3_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+    return {"hidden_states": x, "timestep": t}
+
+
+def _in_channels(pipe: Pipeline) -> int:
+    return int(pipe.transformer.config.in_channels)
+
+
+def _quarter_of_in_channels(pipe: Pipeline) -> int:
+    return _in_channels(pipe) // 4
+
+
+SD3 = Family(
+    encode=_sd3_encode,
+    call=_sd3_call,
+    channels=_in_channels,
+    time=thousandfold,
+    sigmas=None,
+    patch=2,
+)
+
+# -- FLUX.1 ------------------------------------------------------------------------------------------------------------
+
+
+def _flux_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, pooled, places = pipe.encode_prompt(texts, None, **options)
+    return Conditions({"encoder_hidden_states": embeds, "pooled_projections": pooled}, {"txt_ids": places})
+
+
+def _flux_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+    return {"hidden_states": folded(x), "timestep": t, "img_ids": _positions(_halved(size), x.device)}
+
+
+FLUX = Family(
+    encode=_flux_encode,
+    call=_flux_call,
+    channels=_quarter_of_in_channels,
+    unpack=unfolded,
+    patch=2,
+    told=_true_scale,
+    to_call=folded,
+    from_call=_unfolded_of_call,
+)
+
+# -- FLUX.2 klein ------------------------------------------------------------------------------------------------------
+
+
+def _klein_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, places = pipe.encode_prompt(texts, **options)
+    return Conditions({"encoder_hidden_states": embeds, "txt_ids": places}, {"guidance": None})
+
+
+def _klein_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+    import torch
+
+    rows, columns = torch.arange(size[0]), torch.arange(size[1])
+    one = torch.arange(1)
+    places = torch.cartesian_prod(one, rows, columns, one).expand(len(x), -1, -1).to(x.device)
+    return {"hidden_states": flat(x), "timestep": t, "img_ids": places}
+
+
+def _klein_mu(pipe: Pipeline, tokens: int, steps: int) -> float:
+    """It depends on the number of steps, by fitted lines that diffusers has."""
+    from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+    return float(compute_empirical_mu(tokens, steps))
+
+
+def _klein_moments(pipe: Pipeline, like: Tensor) -> tuple[Tensor, Tensor]:
+    norm = pipe.vae.bn
+    std = (norm.running_var + pipe.vae.config.batch_norm_eps).sqrt()
+    return norm.running_mean.to(like)[:, None, None], std.to(like)[:, None, None]
+
+
+def _klein_decode(pipe: Pipeline, latents: Tensor) -> Tensor:
+    from torch.nn.functional import pixel_shuffle
+
+    mean, std = _klein_moments(pipe, latents)
+    return pipe.vae.decode(pixel_shuffle(latents * std + mean, 2), return_dict=False)[0]
+
+
+def _klein_to_latents(pipe: Pipeline, pictures: Tensor) -> Tensor:
+    from torch.nn.functional import pixel_unshuffle
+
+    raw = pixel_unshuffle(pipe.vae.encode(pictures).latent_dist.mode(), 2)
+    mean, std = _klein_moments(pipe, raw)
+    return (raw - mean) / std
+
+
+def _klein_of_call(pipe: Pipeline, latents: Tensor, size: Size) -> Tensor:
+    """It ends with latents whose scaling is undone."""
+    from torch.nn.functional import pixel_unshuffle
+
+    mean, std = _klein_moments(pipe, latents)
+    return (pixel_unshuffle(latents, 2) - mean) / std
+
+
+KLEIN = Family(
+    encode=_klein_encode,
+    call=_klein_call,
+    channels=_in_channels,
+    unpack=raised,
+    mu=_klein_mu,
+    tokens=lambda size, channels: size[0] * size[1],
+    decode=_klein_decode,
+    to_latents=_klein_to_latents,
+    factor=2,
+    told=lambda scale, rows: {"guidance_scale": scale},
+    from_call=_klein_of_call,
+)
+
+# -- Qwen-Image --------------------------------------------------------------------------------------------------------
+
+
+def _qwen_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, mask = pipe.encode_prompt(texts, **{"max_sequence_length": _OF_CALL} | options)
+    return Conditions({"encoder_hidden_states": embeds, "encoder_hidden_states_mask": mask})
+
+
+def _qwen_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+    return {"hidden_states": folded(x), "timestep": t, "img_shapes": [[(1, *_halved(size))]] * len(x)}
+
+
+QWEN_IMAGE = Family(
+    encode=_qwen_encode,
+    call=_qwen_call,
+    channels=_quarter_of_in_channels,
+    unpack=unfolded,
+    guided=rescaled_by_token,
+    decode=standardised,
+    to_latents=to_standardised,
+    patch=2,
+    negative=" ",
+    told=lambda scale, rows: _true_scale(scale, rows, " "),
+    to_call=folded,
+    from_call=_unfolded_of_call,
+)
+
+# -- Z-Image -----------------------------------------------------------------------------------------------------------
+
+
+def _z_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    # It writes its chat template into the list that it is given.
+    embeds, _ = _no_guidance(pipe, list(texts), **options)
+    return Conditions({"cap_feats": embeds})
+
+
+def _z_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+    return {"x": list(x[:, :, None].unbind(0)), "t": t}
+
+
+def _z_unpack(output: Any, size: Size) -> Tensor:
+    import torch
+
+    return torch.stack(list(output))[:, :, 0]
+
+
+Z_IMAGE = Family(
+    encode=_z_encode,
+    call=_z_call,
+    channels=lambda pipe: int(pipe.transformer.in_channels),
+    unpack=_z_unpack,
+    time=reversed_time,
+    sign=-1,
+    patch=2,
+    # Its scale counts from 0.
+    told=lambda scale, rows: {"guidance_scale": scale - 1, "negative_prompt": [""] * rows},
+)
+
+# -- Sana --------------------------------------------------------------------------------------------------------------
+
+
+def _masked_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, mask, _, _ = _no_guidance(pipe, texts, **options)
+    return Conditions({"encoder_hidden_states": embeds, "encoder_attention_mask": mask})
+
+
+def _sana_told(scale: float, rows: int) -> dict[str, Any]:
+    """Sizes as they are asked for, and prompts as they are: its call would rewrite them by an instruction."""
+    plain = {"use_resolution_binning": False, "complex_human_instruction": None}
+    return {"guidance_scale": scale, "negative_prompt": "", **plain}
+
+
+SANA = Family(
+    encode=_masked_encode,
+    call=_sd3_call,
+    channels=_in_channels,
+    time=lambda pipe, sigma: sigma * 1000 * pipe.transformer.config.timestep_scale,
+    sigmas=None,
+    told=_sana_told,
+)
+
+# -- Lumina 2 ----------------------------------------------------------------------------------------------------------
+
+
+def _lumina2_encode_negative(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    """Without the system prompt that stands before the others."""
+    _, _, embeds, mask = pipe.encode_prompt(texts, True, negative_prompt=texts, **options)
+    return Conditions({"encoder_hidden_states": embeds, "encoder_attention_mask": mask})
+
+
+LUMINA2 = Family(
+    encode=_masked_encode,
+    encode_negative=_lumina2_encode_negative,
+    call=_sd3_call,
+    channels=_in_channels,
+    time=reversed_time,
+    sign=-1,
+    # As published: the pipeline takes the second of [B, C, h, w] for the number of tokens, and norms along rows.
+    tokens=lambda size, channels: channels,
+    guided=rescaled,
+    patch=2,
+    told=lambda scale, rows: {"guidance_scale": scale, "negative_prompt": ""},
+)
+
+# -- Wan 2.1, one frame ------------------------------------------------------------------------------------------------
+
+
+def _wan_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, _ = _no_guidance(pipe, texts, **{"max_sequence_length": _OF_CALL} | options)
+    return Conditions({"encoder_hidden_states": embeds})
+
+
+def _wan_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+    return {"hidden_states": x[:, :, None], "timestep": t}
+
+
+WAN = Family(
+    encode=_wan_encode,
+    call=_wan_call,
+    channels=_in_channels,
+    unpack=lambda output, size: output[:, :, 0],
+    time=thousandfold,
+    sigmas=None,
+    decode=standardised,
+    to_latents=to_standardised,
+    patch=2,
+    told=lambda scale, rows: {**standard_scale(scale, rows), "num_frames": 1},
+    to_call=_one_frame,
+    from_call=lambda pipe, latents, size: latents[:, :, 0],
+)
+
+# -- Ovis-Image --------------------------------------------------------------------------------------------------------
+
+
+def _ovis_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, _, places, _ = _no_guidance(pipe, texts, **options)
+    return Conditions({"encoder_hidden_states": embeds}, {"txt_ids": places})
+
+
+OVIS = Family(
+    encode=_ovis_encode,
+    call=_flux_call,
+    channels=_quarter_of_in_channels,
+    unpack=unfolded,
+    patch=2,
+    to_call=folded,
+    from_call=_unfolded_of_call,
+)
+
+#: Name of a pipeline's class, as in its model_index.json -> its row.
+FAMILIES: Mapping[str, Family] = {
+    "StableDiffusion3Pipeline": SD3,
+    "FluxPipeline": FLUX,
+    "Flux2KleinPipeline": KLEIN,
+    "QwenImagePipeline": QWEN_IMAGE,
+    "ZImagePipeline": Z_IMAGE,
+    "SanaPipeline": SANA,
+    "Lumina2Pipeline": LUMINA2,
+    "WanPipeline": WAN,
+    "OvisImagePipeline": OVIS,
+}
