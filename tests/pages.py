@@ -86,6 +86,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
     if any("my_" in word for word in words):  # one of the examples' files, in the user's folder
         shutil.copytree(ROOT / "examples", folder, dirs_exist_ok=True)
         monkeypatch.syspath_prepend(str(folder))
+    if any("pipelines/" in word for word in words):
+        _make_pipelines(folder)
     program, *rest = words
     match [program.removeprefix(".venv/bin/"), *rest]:
         case ["python3", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
@@ -106,6 +108,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
             assert (ROOT / "benchmarks/speed/report.py").is_file()  # what it draws is read by test_speed.py
         case ["python", "-m", "reports.simulation"]:
             run("reports.simulation", ["1", "all must differ"], folder)
+        case ["unigrpo", "certify", *arguments]:
+            _try_certify(arguments, folder, monkeypatch)
         case ["unigrpo", command, *arguments] if command in _COMMANDS:
             _TRIERS[_COMMANDS[command]](arguments, folder, monkeypatch)
         case ["python", "-m", module, *arguments] if module in _TRIERS:
@@ -163,6 +167,20 @@ def _with_checkpoints(arguments: Sequence[str], folder: Path) -> None:
 
     for checkpoint in (word.partition("=")[2] for word in arguments if word.startswith("model.checkpoint=runs")):
         shutil.copytree(checkpoints.SHIPPED / "tiny-shapes", folder / checkpoint)
+
+
+def _make_pipelines(folder: Path) -> None:
+    from tests.models.pipelines import tiny
+
+    tiny.saved("StableDiffusion3Pipeline", folder / "pipelines" / "sd3")
+    tiny.language_model(folder / "pipelines" / "qwen3")
+
+
+def _try_certify(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
+    from ablations.cli import main
+
+    assert main(["certify", *arguments]) == 0
+    assert (folder / "certificate.json").is_file()
 
 
 def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
