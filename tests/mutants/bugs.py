@@ -15,6 +15,7 @@ from tests.mutants.kernels import KERNEL_BUGS
 from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.mirrors import MIRROR_BUGS
 from tests.mutants.models import MODEL_BUGS
+from tests.mutants.pipelines import PIPELINE_BUGS
 from tests.mutants.plans import PLAN_BUGS
 from tests.mutants.readers import READER_BUGS
 from tests.mutants.reports import REPORT_BUGS
@@ -31,6 +32,7 @@ BUGS = (
     *EPISODE_BUGS,
     *KERNEL_BUGS,
     *MODEL_BUGS,
+    *PIPELINE_BUGS,
     *PLAN_BUGS,
     *RUN_BUGS,
     *SWEEP_BUGS,

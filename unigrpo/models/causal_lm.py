@@ -44,6 +44,12 @@ class CausalLM(nn.Module):
         self.config: Any = config
         self.cap: float | None = getattr(config, "final_logit_softcapping", None)
 
+    def thaw(self) -> None:
+        """Let what reads and writes words want gradients, and nothing else, such as a tower that sees."""
+        self.model.requires_grad_(False)
+        for part in (self.model.get_decoder(), self._embeddings, self.model.get_output_embeddings()):
+            part.requires_grad_(True)
+
     @property
     def device(self) -> torch.device:
         """Where it is."""

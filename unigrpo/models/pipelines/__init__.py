@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from unigrpo.models.pipelines.family import Family
 
 INDEX = "model_index.json"
+#: In place of a language model's folder: the pipeline's own text encoder.
+OWN = "own"
 
 
 @register("model", "diffusers", source="diffusers; a refined prompt as in PromptRL")
@@ -34,7 +36,8 @@ class Diffusers(Model):
     family: str = ""
     """A row of one's own, MODULE:NAME, for a pipeline that is not known (:mod:`unigrpo.models.pipelines.family`)."""
     language_model: str = ""
-    """A folder of a causal language model of transformers, which writes before the image; empty for none."""
+    """A folder of a causal language model of transformers, which writes before the image; ``own`` is the pipeline's own
+    text encoder, where it can write (FLUX.2 klein, Qwen-Image); empty for none."""
     system_prompt: str = ""
     """What it is told before every request."""
     conditioning: Literal["prompt", "reply", "both"] = "reply"
@@ -61,6 +64,11 @@ class Diffusers(Model):
     def writes_texts(self) -> bool:
         """With a language model."""
         return bool(self.language_model)
+
+    @property
+    def thinks_itself(self) -> bool:
+        """Whether its own text encoder writes."""
+        return self.language_model == OWN
 
     @property
     def folder(self) -> Path:
@@ -125,9 +133,16 @@ class Diffusers(Model):
 
         return loading.load(self, device, dtype)
 
+    @property
+    def language_folder(self) -> Path | None:
+        """Of the language model, where it is none of the pipeline's."""
+        if not self.language_model or self.thinks_itself:
+            return None
+        return Path(home_expanded("model.language_model", self.language_model))
+
     def digest(self) -> str:
         """Of all weights and settings in the folders."""
-        folders = [self.folder, *([Path(self.language_model)] if self.language_model else [])]
+        folders = [folder for folder in (self.folder, self.language_folder) if folder]
         endings = {".safetensors", ".json", ".jinja", ".txt", ".model"}
         return digest_of_files(p for f in folders for p in sorted(f.rglob("*")) if p.suffix in endings)
 
@@ -139,6 +154,11 @@ class Diffusers(Model):
             yield str(error)
             return
         yield from super().conflicts(config)
+        if config.optim.context_grad and not self.thinks_itself:
+            yield (
+                "optim.context_grad=true: what conditions an image is a string, through which no gradient flows; leave"
+                f" it out, or let the pipeline's text encoder think (model.language_model={OWN})"
+            )
         for whose, settings in (("sampler", config.sampler), ("evaluation", config.evaluation)):
             if self.schedule == "own" and settings.shift != 1:
                 yield (

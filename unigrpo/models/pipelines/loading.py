@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -140,10 +139,11 @@ def load(model: Diffusers, device: torch.device, dtype: torch.dtype | None) -> P
         ConfigError: a folder cannot be read.
     """
     pipe = _pipeline(model.folder, dtype).to(device)
-    language = None
-    if model.language_model:
-        named = f"model.language_model={model.language_model!r}"
-        language = causal_lm.load(Path(model.language_model), device, dtype, named)
+    language, named = None, f"model.language_model={model.language_model!r}"
+    if model.thinks_itself:
+        language = own_language(pipe, named)
+    elif model.language_folder:
+        language = causal_lm.load(model.language_folder, device, dtype, named)
     loaded = assembled(model, pipe, model.row(), language)
     loaded.processor.to(device)
     return loaded
@@ -156,7 +156,9 @@ def assembled(model: Diffusers, pipe: Pipeline, family: Family, language: Causal
             part.eval().requires_grad_(part is pipe.transformer)
     tokenizer, template = bytes_alone(), None
     if language is not None:
-        tokenizer, template = _texts_of(Path(model.language_model), model.system_prompt)
+        language.thaw()
+        words = _words_in(model.language_folder) if model.language_folder else pipe.tokenizer
+        tokenizer, template = _texts_of(words, model.system_prompt)
     negative = model.negative_prompt or family.negative
     reading = Reading(tokenizer, template, model.conditioning, model.behind, negative)
     policy = PipelinePolicy(
@@ -209,33 +211,46 @@ def _alphabet() -> dict[str, int]:
     return {letter: i for i, letter in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))}
 
 
-def _texts_of(folder: Path, system_prompt: str) -> tuple[Tokenizer, ChatTemplate | None]:
+def own_language(pipe: Pipeline, named: str) -> CausalLM:
+    """The pipeline's text encoder as what thinks.
+
+    Raises:
+        ConfigError: it cannot write.
+    """
+    return CausalLM(pipe.text_encoder, named)
+
+
+def _words_in(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the library raises errors of many types
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"model.language_model: {folder} has no tokenizer that can be read ({reason})") from error
+
+
+def _texts_of(words: Any, system_prompt: str) -> tuple[Tokenizer, ChatTemplate | None]:
     """The tokenizer of a language model, and its chat template if it has one.
 
     A language model has no token that asks for an image: the one that pads stands in, which nobody waits for where an
     episode has one image.
+
+    Raises:
+        ConfigError: it does not name the token that ends a text, or a system prompt would stand nowhere.
     """
-    settings = _settings(folder)
-    eos = _word(settings.get("eos_token"))
-    pad = _word(settings.get("pad_token")) or eos
-    bos = _word(settings.get("bos_token")) or eos
-    if not eos:
-        raise ConfigError(f"model.language_model: {folder / 'tokenizer_config.json'} names no eos_token")
-    image = {"start_of_image": pad, "end_of_image": pad}
-    tokenizer = Tokenizer.load(folder, {"pad": pad, "bos": bos, "eos": eos, **image})
-    named = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
-    if not (folder / "chat_template.jinja").is_file() and "chat_template" not in settings:
+    if not words.eos_token:
+        raise ConfigError("model.language_model: its tokenizer names no eos_token")
+    eos, pad, bos = (str(word or words.eos_token) for word in (words.eos_token, words.pad_token, words.bos_token))
+    roles = {"pad": pad, "bos": bos, "eos": eos, "start_of_image": pad, "end_of_image": pad}
+    # A copy: the pipeline's calls switch padding and truncation on in its own.
+    inner = tokenizers.Tokenizer.from_str(words.backend_tokenizer.to_str())
+    inner.no_padding()
+    inner.no_truncation()
+    tokenizer = Tokenizer(inner, roles)
+    if not isinstance(words.chat_template, str):
         if system_prompt:
-            raise ConfigError(f"model.system_prompt: {folder} has no chat template that it would stand in")
+            raise ConfigError("model.system_prompt: the language model has no chat template that it would stand in")
         return tokenizer, None
-    return tokenizer, ChatTemplate.of_folder(folder, named, system_prompt)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return found if isinstance(found, dict) else {}
-
-
-def _word(value: Any) -> str:
-    return str(value["content"] if isinstance(value, dict) else value or "")
+    named = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+    return tokenizer, ChatTemplate(words.chat_template, system_prompt, named)

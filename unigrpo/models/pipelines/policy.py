@@ -1,6 +1,7 @@
 """A pipeline of diffusers as a policy: its transformer makes the images, a language model the texts, if there is one.
 
-What conditions an image is a text: the pipeline's own encoders read it.  The encoders are not trained.
+What conditions an image is a text: the pipeline's own encoders read it.  They are not trained, but for one that is the
+language model itself.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class PipelineContext:
         blocks: as they came.
         text: of the language model; None without one.
         encoded: what the encoders make of it, kept when it is first asked for: one entry, or none yet.
+        live: whether gradients may flow from an image through the encoders, where these are trained.
     """
 
     rows_: int
     blocks: tuple[Block, ...]
     text: MoTContext | None
     encoded: list[Conditions] = field(default_factory=list, repr=False, compare=False)
+    live: bool = True
 
     @property
     def batch(self) -> int:
@@ -65,7 +68,7 @@ class PipelineContext:
 
     def detach(self) -> PipelineContext:
         """The same, through which no gradient flows; the encoders' work is shared."""
-        return replace(self, text=None if self.text is None else self.text.detach())
+        return replace(self, text=None if self.text is None else self.text.detach(), live=False)
 
     def followed_by(self, longer: PipelineContext) -> PipelineContext:
         """``longer``, of which this is the beginning."""
@@ -81,7 +84,7 @@ class PipelinePolicy(nn.Module):
         pipe: a pipeline of diffusers; of its modules the transformer alone is the policy's, made exact.
         family: its row.
         reading: what conditions images.
-        language: what writes; None for a policy of images alone.
+        language: what writes, perhaps the pipeline's own text encoder; None for a policy of images alone.
         options: what ``encode_prompt`` is told besides.
         embedded_guidance: for transformers that are told a guidance scale (FLUX.1 dev).
     """
@@ -117,7 +120,15 @@ class PipelinePolicy(nn.Module):
         memo[id(self.pipe)] = self.pipe
         other = memo[id(self)] = type(self).__new__(type(self))
         other.__dict__ = copy.deepcopy(self.__dict__, memo)
+        if self.encodes and other.language is not None:
+            other.pipe = copy.copy(self.pipe)
+            other.pipe.__dict__["text_encoder"] = other.language.model
         return other
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the language model is the pipeline's text encoder, too."""
+        return self.language is not None and self.language.model is getattr(self.pipe, "text_encoder", None)
 
     def start(self, batch: int) -> PipelineContext:
         """The empty context of ``batch`` rows."""
@@ -160,14 +171,14 @@ class PipelinePolicy(nn.Module):
         module = self.language if modality == "text" else self.transformer
         return (p for p in (module.parameters() if module is not None else ()) if p.requires_grad)
 
-    @torch.no_grad()
     def _conditions(self, context: PipelineContext) -> Conditions:
         """What the encoders make of a context's texts; each text is read once, however many rows have it."""
         if not context.encoded:
             texts = self.reading(context.blocks, context.rows_)
             different = list(dict.fromkeys(texts))
             encode = self.family.encode if context.blocks else self.family.encode_negative or self.family.encode
-            found = encode(self.pipe, different, **self.options)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.encodes and context.live):
+                found = encode(self.pipe, different, **self.options)
             context.encoded.append(found.take([different.index(text) for text in texts]))
         return context.encoded[0]
 
