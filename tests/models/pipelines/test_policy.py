@@ -90,17 +90,17 @@ def test_the_language_models_log_probs_are_those_of_transformers():
     model = tiny.alive(tiny.qwen3(causal=True))
     language = CausalLM(copy.deepcopy(model), "the test's")
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, 300, (2, 9), generator=generator)
-    mask = torch.arange(9) < torch.tensor([[9], [6]])
+    first, second = (torch.randint(0, 300, (2, length), generator=generator) for length in (4, 5))
+    short, shorter = (torch.arange(n) < torch.tensor([[n], [m]]) for n, m in ((4, 2), (5, 3)))
     with torch.no_grad():
-        wanted = [model(row[None, :length]).logits[0] for row, length in zip(tokens, (9, 6), strict=True)]
-        whole, _ = language.extend_text(language.start(2), tokens, mask)
-        first, context = language.extend_text(language.start(2), tokens[:, :4], mask[:, :4])
-        rest, longer = language.extend_text(context, tokens[:, 4:], mask[:, 4:])
-    for row, length in enumerate((9, 6)):
-        for found in (whole[row, :length], torch.cat((first, rest), 1)[row, :length]):
-            torch.testing.assert_close(found.log_softmax(-1), wanted[row].log_softmax(-1), atol=1e-5, rtol=1e-5)
-    assert longer.position.tolist() == [9, 6]
+        early, context = language.extend_text(language.start(2), first, short)
+        late, longer = language.extend_text(context, second, shorter)
+        for row in range(2):
+            said = torch.cat((first[row][short[row]], second[row][shorter[row]]))
+            wanted = model(said[None]).logits[0].log_softmax(-1)
+            found = torch.cat((early[row][short[row]], late[row][shorter[row]])).log_softmax(-1)
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert longer.position.tolist() == [9, 5]
     assert context.valid.shape == (2, 4), "a context is not changed by what is read behind it"
 
 
