@@ -124,16 +124,22 @@ def _unplanned(sweep: Sweep) -> Iterator[str]:
 
 
 def _left_out(sweep: Sweep) -> Iterator[str]:
-    if not sweep.left_out:
+    finished = [cell for cell in sweep.left_out if not cell.failed]
+    if failed := [f"{cell.arm}/{cell.seed}" for cell in sweep.left_out if cell.failed]:
+        yield (
+            f"Failed cells that the present seeds leave out: {first(failed)}. No rate of failures counts them, and they"
+            " make no arm unstable."
+        )
+    if not finished:
         return
-    names = first([f"{cell.arm}/{cell.seed}" for cell in sweep.left_out])
+    names = first([f"{cell.arm}/{cell.seed}" for cell in finished])
     # A model before training has a seed of its block, which need not have been trained.
     fixed = {arm.name for arm in sweep.arms if not arm.trained}
-    gone = {cell.seed for cell in sweep.left_out if cell.arm not in fixed}
+    gone = {cell.seed for cell in finished if cell.arm not in fixed}
     trained = gone | {cell.seed for arm in sweep.trained for cell in arm.done}
     used = {seed for seed in sweep.seeds if any(cell.seed == seed for arm in sweep.trained for cell in arm.done)}
     yield (
-        f"{len(sweep.left_out)} finished cells are left out by the present seeds: {names}. The verdict is over"
+        f"{len(finished)} finished cells are left out by the present seeds: {names}. The verdict is over"
         f" {_seeds(len(used))}, trained were {len(trained)}."
     )
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _whole_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def left_out(folder: Path, root: Path, present: Collection[str]) -> tuple[LeftOut, ...]:
-    """Finished cells that the sweep once had and that are not among the ``present`` ids of its plan.
+    """Finished and failed cells that the sweep once had and that are not among the ``present`` ids of its plan.
 
     Args:
         folder: of the sweep.
@@ -124,4 +125,10 @@ def left_out(folder: Path, root: Path, present: Collection[str]) -> tuple[LeftOu
         found |= {str(identity): LeftOut(str(arm), int(seed)) for identity, (arm, seed) in named.items()}
     gone = {identity: cell for identity, cell in found.items() if identity not in present}
     finished = [cell for identity, cell in gone.items() if (root / identity / "DONE").exists()]
-    return tuple(sorted(finished, key=lambda cell: (cell.arm, cell.seed)))
+    failed = [replace(cell, failed=True) for identity, cell in gone.items() if _failed(root / identity)]
+    return tuple(sorted((*finished, *failed), key=lambda cell: (cell.arm, cell.seed)))
+
+
+def _failed(cell: Path) -> bool:
+    """Whether its last attempt failed; a failure before a success counts as little as in the plan."""
+    return (cell / "failure.json").exists() and not (cell / "DONE").exists()

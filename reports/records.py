@@ -257,10 +257,12 @@ class Look:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A finished cell that the sweep once had and the present plan leaves out."""
+    """A cell that has ended, that the sweep once had and that the present plan leaves out."""
 
     arm: str
     seed: int
+    failed: bool = False
+    """Whether it ended without a result."""
 
 
 @dataclass(frozen=True)

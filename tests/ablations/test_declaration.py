@@ -170,6 +170,32 @@ def test_seeds_that_are_dropped_are_named(sandbox):
     assert "seeds was 0, 1, 2, 3, is 1, 3" in text
 
 
+def test_failed_cells_of_dropped_seeds_are_named_apart_from_finished_ones(sandbox):
+    sandbox.inline("seeds=3")
+    cells = {arm.name: sandbox.root / "cells" / arm.cells[2].identity for arm in read(folder_of(sandbox)).trained}
+    for arm in ("none", "velocity_mse", "latent_kl"):
+        (cells[arm] / "failure.json").write_text("{}")
+    for arm in ("none", "latent_kl"):
+        (cells[arm] / "DONE").unlink()
+    (cells["none"] / "failure.json").unlink()
+    sandbox.inline("seeds=2", "rerun=none")
+    text = said(sandbox)
+    assert "Failed cells that the present seeds leave out: latent_kl/2. No rate of failures counts them" in text
+    # What failed first and finished when it was tried again has finished; what never ended is not named.
+    assert "1 finished cells are left out by the present seeds: velocity_mse/2. The verdict is over 2 seeds" in text
+
+
+def test_a_seed_of_which_every_run_failed_is_named_too(sandbox):
+    sandbox.inline("seeds=2")
+    for arm in read(folder_of(sandbox)).trained:
+        cell = sandbox.root / "cells" / arm.cells[1].identity
+        (cell / "DONE").rename(cell / "failure.json")
+    sandbox.inline("seeds=1", "rerun=none")
+    text = said(sandbox)
+    assert "Failed cells that the present seeds leave out: latent_kl/1, none/1, velocity_mse/1." in text
+    assert "finished cells are left out" not in text
+
+
 def test_a_list_of_cells_of_a_former_layout_is_kept_and_named_anew(sandbox):
     sandbox.inline("seeds=2")
     path = folder_of(sandbox) / "cells.jsonl"

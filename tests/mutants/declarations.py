@@ -50,6 +50,27 @@ DECLARATION_BUGS = (
         nodes(TESTS, "test_seeds_that_are_dropped_are_named"),
     ),
     Bug(
+        "a failed cell of a seed that was dropped goes unsaid",
+        "reports/history.py",
+        "for identity, cell in gone.items() if _failed(root / identity)]",
+        "for identity, cell in gone.items() if identity in present and _failed(root / identity)]",
+        nodes(TESTS, "test_a_seed_of_which_every_run_failed_is_named_too"),
+    ),
+    Bug(
+        "what finished at the second try counts as failed",
+        "reports/history.py",
+        'return (cell / "failure.json").exists() and not (cell / "DONE").exists()',
+        'return (cell / "failure.json").exists()',
+        nodes(TESTS, "test_failed_cells_of_dropped_seeds_are_named_apart_from_finished_ones"),
+    ),
+    Bug(
+        "failed cells counted among the finished ones that are left out",
+        "reports/declaration.py",
+        "finished = [cell for cell in sweep.left_out if not cell.failed]",
+        "finished = [*sweep.left_out]",
+        nodes(TESTS, "test_a_seed_of_which_every_run_failed_is_named_too"),
+    ),
+    Bug(
         "a page's own look is one before it",
         "reports/records.py",
         "if look.results != self.results)",

@@ -219,6 +219,15 @@ def failure_dropped(lab: Lab) -> None:
     lab.command("seeds=[0,1,3,4,5,6,7]", "rerun=none")
 
 
+def failures_dropped(lab: Lab) -> None:
+    """Seeds of which no run of either arm has finished, so that no finished cell is left out."""
+    for arm, seed in ((arm, seed) for arm in ("none", "mse") for seed in (2, 5)):
+        shutil.rmtree(lab.cell(arm, seed))
+    lab.fail("none:2", "none:5", "velocity_mse:2", "velocity_mse:5")
+    lab.command()
+    lab.command("seeds=[0,1,3,4,6,7]", "rerun=none")
+
+
 def evaluated_otherwise(lab: Lab) -> None:
     lab.edit(lab.cell("mse", 3) / "evaluation.json", '"e5"', '"easier"')
     lab.command("action=report")
@@ -258,8 +267,13 @@ ATTACKS = (
     Attack("the failed run of an arm deleted", "1 of 17 cells not run or not finished: mse/2", failure_deleted),
     Attack(
         "the seed of a failed run dropped",
-        "1 finished cells are left out by the present seeds: none/2",
+        "Failed cells that the present seeds leave out: mse/2",
         failure_dropped,
+    ),
+    Attack(
+        "seeds dropped that failed in both arms, which makes these stable again",
+        "Failed cells that the present seeds leave out: mse/2, mse/5, none/2, none/5",
+        failures_dropped,
     ),
     Attack("an axis worth .1 that one arm alone gets", "No difference shown between mse and none: ", axis_added),
 )
