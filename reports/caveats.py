@@ -122,20 +122,30 @@ def _failure_rates(sweep: Sweep) -> Iterator[str]:
 
 
 def _collapse_warnings(sweep: Sweep) -> Iterator[str]:
-    """Runs far below the others of their arm, which no test of a few seeds knows what to do with."""
+    """Runs far below the others of their arm, which no test of a few seeds knows what to do with.
+
+    Where seeds start from several models, below those of the same: one that is weaker has not collapsed.
+    """
     values = {arm.name: arm.values(sweep.primary) for arm in sweep.trained if not arm.unstable}
-    middle = {name: float(np.median([*found.values()])) for name, found in values.items() if found}
-    off = {(name, seed): value - middle[name] for name, found in values.items() for seed, value in found.items()}
-    spread = _MAD * float(np.median([abs(value) for value in off.values()] or [0.0]))
+    off: dict[tuple[str, int], float] = {}
+    fitted = 0  # medians beyond one for each arm
+    for arm, found in values.items():
+        groups = sweep.arm(arm).by_start(found)
+        fitted += max(len(groups) - 1, 0)
+        for seeds in groups:
+            middle = float(np.median([found[seed] for seed in seeds]))
+            off |= {(arm, seed): found[seed] - middle for seed in seeds}
+    # The median of a few runs is one of them, or near: of each such median one deviation tells nothing of the spread.
+    spread = _MAD * float(np.median(sorted(map(abs, off.values()))[fitted:] or [0.0]))
     sign = 1 if sweep.higher_is_better else -1
-    fallen = [f"{name}/{seed}" for (name, seed), value in off.items() if sign * value < -_FAR * spread]
+    fallen = [f"{arm}/{seed}" for (arm, seed), value in off.items() if sign * value < -_FAR * spread]
     if not fallen or not spread:
         return
-    seeds = min(len(found) for found in values.values())
-    once = simulated.of_two_arms(sweep.test, seeds)[-1]
+    once = simulated.of_two_arms(sweep.test, min(map(len, values.values())))[-1]
+    start = " that start from the same warm-up" if sweep.blocks else ""
     yield (
-        f"Runs that ended far below the others of their arm: {first(fallen)}. Where one arm collapses now and then and"
-        f" happens not to, a difference is shown falsely: simulated, in {100 * once.false:.0f} % of sweeps of"
+        f"Runs that ended far below the others of their arm{start}: {first(fallen)}. Where one arm collapses now and"
+        f" then and happens not to, a difference is shown falsely: simulated, in {100 * once.false:.0f} % of sweeps of"
         f" {once.seeds} seeds with {once.scores}, where 5 % are meant. Compare how often runs collapse, and the"
         " interquartile means, too."
     )

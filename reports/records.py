@@ -192,13 +192,23 @@ class Arm:
 
     @property
     def unstable(self) -> bool:
-        """Whether more than 1 in 5 of its seeds failed: such an arm is not averaged over its survivors."""
-        return 5 * sum(cell.state == "failed" for cell in self.cells) > len(self.cells)
+        """Whether more than 1 in 5 of its seeds failed: such an arm is not averaged over its survivors.
+
+        What is not trained has no seeds that could fail: of its blocks those that were evaluated count.
+        """
+        return self.trained and 5 * sum(cell.state == "failed" for cell in self.cells) > len(self.cells)
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The configuration of its first finished cell; empty if none."""
         return self.done[0].config if self.done else {}
+
+    def by_start(self, seeds: Iterable[int]) -> list[list[int]]:
+        """``seeds`` in groups that start from the same model: one group where all do."""
+        groups: dict[str, list[int]] = {}
+        for seed in seeds:
+            groups.setdefault(self.blocks.of[seed] if self.blocks else "", []).append(seed)
+        return [*groups.values()]
 
     def by_seed(self, table: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, T]:
         """``table``, which is by seeds of cells, by ``seeds``: what is not trained has one entry for all of a block."""

@@ -43,6 +43,27 @@ BLOCK_BUGS = (
         nodes(PAGES, "test_a_trained_seed_is_held_against_the_model_that_it_started_from"),
     ),
     Bug(
+        "a weaker warm-up taken for a collapse",
+        "reports/caveats.py",
+        "groups = sweep.arm(arm).by_start(found)",
+        "groups = [[*found]]",
+        nodes(PAGES, "test_a_weaker_warm_up_is_no_collapse_and_a_run_far_below_those_of_its_own_is_one"),
+    ),
+    Bug(
+        "the runs that medians are count as spread",
+        "reports/caveats.py",
+        "fitted += max(len(groups) - 1, 0)",
+        "fitted += 0",
+        nodes(PAGES, "test_a_weaker_warm_up_is_no_collapse_and_a_run_far_below_those_of_its_own_is_one"),
+    ),
+    Bug(
+        "a model that is not trained is unstable",
+        "reports/records.py",
+        "return self.trained and 5 * sum(",
+        "return 5 * sum(",
+        nodes(PAGES, "test_of_an_untouched_model_the_blocks_that_were_evaluated_count"),
+    ),
+    Bug(
         "blocks of unequal size count alike",
         "reports/analysis.py",
         "weights=[*map(arm.weight, by)])",

@@ -87,8 +87,8 @@ DECLARATION_BUGS = (
     Bug(
         "unstable by a number of failures",
         "reports/records.py",
-        'return 5 * sum(cell.state == "failed" for cell in self.cells) > len(self.cells)',
-        'return sum(cell.state == "failed" for cell in self.cells) > 1',
+        '5 * sum(cell.state == "failed" for cell in self.cells) > len(self.cells)',
+        'sum(cell.state == "failed" for cell in self.cells) > 1',
         nodes("reports/test_analysis", "test_an_arm_is_unstable_by_the_share_of_its_seeds_that_failed"),
     ),
 )

@@ -258,8 +258,12 @@ def test_an_arm_with_two_failures_is_unstable_and_not_averaged(tmp_path):
     ("failed", "planned", "unstable"), [(2, 20, False), (2, 10, False), (2, 7, True), (1, 4, True)]
 )
 def test_an_arm_is_unstable_by_the_share_of_its_seeds_that_failed(failed, planned, unstable):
-    cells = (Cell("arm", seed, f"c{seed}", "failed" if seed < failed else "done") for seed in range(planned))
-    assert Arm("arm", (), False, tuple(cells)).unstable == unstable
+    cells = (Cell("arm", seed, f"c{seed}", "failed" if seed < failed else "done", updates=1) for seed in range(planned))
+    arm = Arm("arm", (), False, tuple(cells))
+    assert arm.unstable == unstable
+    # A model that is not trained has no unlucky seeds: those of its blocks that were evaluated count.
+    assert not replace(arm, untouched=True).unstable
+    assert not replace(arm, cells=tuple(replace(cell, updates=0) for cell in arm.cells)).unstable
 
 
 def test_failures_of_arms_are_compared(tmp_path):

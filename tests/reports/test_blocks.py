@@ -109,6 +109,46 @@ def test_samples_of_the_untouched_model_are_those_of_the_seed_that_is_shown(alte
     assert all(sample in cell.samples for sample in shown)
 
 
+def fallen(sweep, far):
+    """The warning of runs far below the others, if the last seed of the first model is so far off, in every arm.
+
+    The second model is .3 weaker than the others, whose runs are the less variable.
+    """
+    scored = {0: 0.5, 3: 0.501, 6: 0.5 - far, 1: 0.199, 4: 0.201, 2: 0.49, 5: 0.51}
+    arms = []
+    for arm in sweep.arms:
+        cells = (replace(c, metrics={**c.metrics, "geneval/strict": scored[c.seed]}) for c in arm.cells)
+        arms.append(replace(arm, cells=tuple(cells)))
+    return [one for one in analyse(replace(sweep, arms=tuple(arms))).warnings if "far below" in one]
+
+
+def test_a_weaker_warm_up_is_no_collapse_and_a_run_far_below_those_of_its_own_is_one(analysis):
+    """By hand: deviations of each arm .001 (3), .01 (2), 0 and .05; without one for each further model, median .01."""
+    assert fallen(analysis.sweep, 0.05) == []
+    assert fallen(analysis.sweep, 6 * 1.4826 * 0.01 - 1e-4) == []
+    (told,) = fallen(analysis.sweep, 6 * 1.4826 * 0.01 + 1e-4)
+    assert "of their arm that start from the same warm-up: none/6, latent_kl/6, velocity_mse/6. Where" in told
+
+
+def test_without_blocks_runs_are_held_against_all_of_their_arm(analysis):
+    one = replace(analysis.sweep, blocks=None, arms=tuple(replace(arm, blocks=None) for arm in analysis.sweep.arms))
+    (told,) = fallen(one, 0.05)
+    assert "far below the others of their arm: none/1, none/4, latent_kl/1" in told
+
+
+def test_of_an_untouched_model_the_blocks_that_were_evaluated_count(altered):
+    """One of its three cells failed: no training did, so that nothing is unstable."""
+    cell = altered.parents[1] / "cells" / "untouched1"
+    (cell / "DONE").rename(cell / "failure.json")
+    analysis = analyse(read(altered))
+    before = scores(analysis.sweep, "untouched")
+    assert analysis.intervals["untouched"]["geneval/strict"].mean == pytest.approx((3 * before[0] + 2 * before[2]) / 5)
+    assert not [warning for warning in analysis.warnings if "unstable" in warning]
+    assert "1 of 24 cells failed: untouched/1." in analysis.warnings
+    (pair,) = (pair for pair in analysis.family("untouched").pairs if pair.arm == "none")
+    assert pair.seeds == (0, 2, 3, 5, 6)
+
+
 def test_planned_differences_by_block_by_hand(analysis):
     pair = next(pair for pair in analysis.family("baseline").pairs if pair.arm == "latent_kl")
     split = next(split for split in analysis.splits if split.arm == "latent_kl")
