@@ -36,11 +36,25 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (root / "cells").mkdir(exist_ok=True)
     before = read_json(folder / "sweep.json") or {}
+    record = _content(root, folder, plan)
+    # An unchanged sweep keeps its first date and command, so that its report is not made again.
+    told = {key: value for key, value in before.items() if key not in (*_OCCASION, "schema")}
+    same = bool(told) and all(record.get(key) == value for key, value in told.items())
+    occasion = before if same else {"command": shlex.split(command), "created": now(), "git_sha": git_sha()}
+    record |= {key: occasion[key] for key in _OCCASION}
+    _remember(folder, {**_cells_in(before), **_cells_in(record)})
+    if record != before:
+        write_json(folder / "sweep.json", record)
+    return folder
+
+
+def _content(root: Path, folder: Path, plan: Plan) -> JsonObject:
+    """What ``sweep.json`` says of the plan, whenever and by whatever command it is written."""
     grid = plan.grid
     cells = {arm.name: {str(cell.config.seed): cell.id for cell in plan.cells_of(arm)} for arm in plan.arms}
     # A model before training may have another seed of its block.
     seeds = {*plan.planned_seeds, *(int(seed) for own in cells.values() for seed in own)}
-    record = {
+    return {
         **(content := declaration.content_of(plan)),
         "schema": LAYOUT,
         "grid": grid.name,
@@ -81,15 +95,6 @@ def write_sweep(root: Path, plan: Plan, command: str) -> Path:
         "refused": [{"arm": arm.name, "reason": "; ".join(arm.refused)} for arm in plan.arms if arm.refused],
         "root": os.path.relpath(root / "cells", folder),
     }
-    # An unchanged sweep keeps its first date and command, so that its report is not made again.
-    told = {key: value for key, value in before.items() if key not in (*_OCCASION, "schema")}
-    same = bool(told) and all(record.get(key) == value for key, value in told.items())
-    occasion = before if same else {"command": shlex.split(command), "created": now(), "git_sha": git_sha()}
-    record |= {key: occasion[key] for key in _OCCASION}
-    _remember(folder, {**_cells_in(before), **_cells_in(record)})
-    if record != before:
-        write_json(folder / "sweep.json", record)
-    return folder
 
 
 def _plain(contrast: Contrast) -> JsonObject:

@@ -15,7 +15,7 @@ import numpy as np
 from reports.export import by_prompt
 from reports.files import BrokenSweepError, not_numbers, numbers, read_json, read_object, read_rows
 from reports.metrics import Metric
-from reports.records import Cell, EvaluationSize, Failure, Picture, PromptScore, Sample, Segment, Series
+from reports.runs import Cell, EvaluationSize, Failure, Picture, PromptScore, Sample, Segment, Series
 
 
 def read_cell(root: Path, arm: str, seed: int, identity: str, scored: Metric, unnamed: Mapping[str, str]) -> Cell:

@@ -14,35 +14,10 @@ from reports.blocks import Blocks
 from reports.cells import read_cell
 from reports.files import BrokenSweepError, read_json
 from reports.metrics import Metric, Schema
-from reports.records import (
-    Arm,
-    At,
-    Cell,
-    Contrast,
-    Failure,
-    Matched,
-    Picture,
-    PromptScore,
-    Sample,
-    Segment,
-    Series,
-    Sweep,
-)
+from reports.records import Arm, At, Contrast, Matched, Sweep
 from reports.text import names, one_line
 
-__all__ = [
-    "Arm",
-    "BrokenSweepError",
-    "Cell",
-    "Failure",
-    "Picture",
-    "PromptScore",
-    "Sample",
-    "Segment",
-    "Series",
-    "Sweep",
-    "read",
-]
+__all__ = ["BrokenSweepError", "read"]
 
 #: Layout of ``sweep.json`` that this package reads.
 SWEEP_SCHEMA = 2
@@ -96,9 +71,6 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
     if baseline not in {arm.name for arm in arms}:
         raise KeyError(f"baseline {plan['baseline']!r} is not an arm")
     arms.sort(key=lambda arm: (arm.name != baseline, not arm.untouched))
-    refused = [(entry["arm"], str(entry["reason"])) for entry in plan["refused"]]
-    unplanned = [arm["name"] for arm in plan["arms"] if not arm["cells"] and arm["name"] not in dict(refused)]
-    refused += [(name, "the plan has no cell for it") for name in unplanned]
     at = _at(plan.get("at"), called)
     kept = tuple(_exclude_other_eval_sets(arms))
     return Sweep(
@@ -131,7 +103,7 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
         arms=kept,
         at=at,
         derived=() if at is None else ladder.derived(kept, at, primary, plan["seeds"]),
-        refused=tuple((called[name], reason) for name, reason in refused),
+        refused=tuple((called[name], reason) for name, reason in _refused(plan)),
         created=plan["created"],
         git_sha=plan.get("git_sha") or "",
         schema=schema,
@@ -153,6 +125,15 @@ def _arm(
             read_cell(root, name, int(seed), str(identity), scored, unnamed) for seed, identity in _by_seed(arm)
         ),
     )
+
+
+def _refused(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(arm, reason) of arms that the plan has no cell for."""
+    given = [(entry["arm"], str(entry["reason"])) for entry in plan["refused"]]
+    yield from given
+    for arm in plan["arms"]:
+        if not arm["cells"] and arm["name"] not in dict(given):
+            yield arm["name"], "the plan has no cell for it"
 
 
 def _beside(folder: Path, name: str) -> Sweep | None:

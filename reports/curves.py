@@ -13,8 +13,9 @@ from reports import statistics
 from reports.drawing import ABOVE, PAPER, Mark, Panel, labelled, marks, sheet
 from reports.heldout import held_out
 from reports.metrics import Metric, capitalize_first
-from reports.records import Arm, Floats, Series, Sweep
+from reports.records import Arm, Sweep
 from reports.roles import in_training, judge, judged, proxy
+from reports.runs import Floats, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

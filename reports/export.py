@@ -11,7 +11,8 @@ from operator import itemgetter
 from typing import Any
 
 from reports.files import is_number
-from reports.records import Cell, Sweep
+from reports.records import Sweep
+from reports.runs import Cell
 from reports.text import spreadsheet
 
 #: A value of a table; None where a row has none.

@@ -13,8 +13,9 @@ from reports.factorial import Along, along
 from reports.findings import Analysis, Family, Pair
 from reports.metrics import Metric, capitalize_first
 from reports.penalties import Profile, profiles
-from reports.records import Floats, Sweep
+from reports.records import Sweep
 from reports.roles import proxy
+from reports.runs import Floats
 from reports.text import shorten, shortened
 
 if TYPE_CHECKING:

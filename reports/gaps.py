@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from reports.findings import Family
-from reports.records import Arm, Cell, Sweep
+from reports.records import Arm, Sweep
+from reports.runs import Cell
 
 #: Most names in a warning.
 _NAMED = 6

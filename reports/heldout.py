@@ -9,8 +9,9 @@ import numpy as np
 
 from reports import statistics
 from reports.metrics import capitalize_first
-from reports.records import Arm, Cell, Floats, Series, Sweep
+from reports.records import Arm, Sweep
 from reports.roles import gold, proxy
+from reports.runs import Cell, Floats, Series
 
 #: Seeds by which a rise and a fall can be told.
 _FEWEST = 3

@@ -14,7 +14,8 @@ import numpy as np
 from reports import statistics
 from reports.gaps import first
 from reports.metrics import number
-from reports.records import Arm, At, Cell, State, Sweep
+from reports.records import Arm, At, Sweep
+from reports.runs import Cell, State
 
 #: A seed whose rungs do not reach the level.
 _UNREACHED: State = "failed"

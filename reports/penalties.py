@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from reports.records import Arm, Floats
+from reports.records import Arm
+from reports.runs import Floats
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from reports.metrics import Metric
-from reports.records import Arm, Series, Sweep
+from reports.records import Arm, Sweep
+from reports.runs import Series
 
 #: Single precision: what curves that are one and the same may differ by, relative to their largest value.
 _ROUNDING = 1e-5

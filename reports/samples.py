@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from reports.records import Arm, Picture, Sample, Segment, Sweep
+from reports.records import Arm, Sweep
+from reports.runs import Picture, Sample, Segment
 from reports.thumbnails import thumbnail
 
 #: Pictures of a page may take this many bytes; rows that do not fit are left out.

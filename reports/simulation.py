@@ -17,7 +17,8 @@ import numpy as np
 from reports.findings import Family
 from reports.metrics import Schema
 from reports.pairs import families
-from reports.records import Arm, Cell, Contrast, Sweep
+from reports.records import Arm, Contrast, Sweep
+from reports.runs import Cell
 from reports.simulated import TABLE
 from reports.statistics import Correction, Interval, mean_interval
 from reports.statistics.intervals import Floats

@@ -11,7 +11,8 @@ from scipy.stats import ttest_ind, ttest_rel
 
 from reports.analysis import analyse
 from reports.collect import read
-from reports.records import Arm, Cell, Contrast
+from reports.records import Arm, Contrast
+from reports.runs import Cell
 from reports.statistics import nominal_levels
 from tests.reports.synthetic import ARMS, write_sweep
 

@@ -17,7 +17,8 @@ from reports.figures import forests
 from reports.leading import LARGE, leading
 from reports.metrics import Metric, Schema
 from reports.pages import render
-from reports.records import Arm, Cell, Contrast, Matched, Sweep
+from reports.records import Arm, Contrast, Matched, Sweep
+from reports.runs import Cell
 from reports.statistics.noise import NoiseFloor, noise_floor
 
 DRIFT = "drift/velocity_mse"

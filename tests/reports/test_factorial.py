@@ -12,7 +12,8 @@ from reports.collect import read
 from reports.drawing import spread_out
 from reports.factorial import along, crossed
 from reports.figures import factors
-from reports.records import Arm, Cell, Sweep
+from reports.records import Arm, Sweep
+from reports.runs import Cell
 from tests.reports.test_controls import sweep_of
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from reports import curves, drawing, figures
 from reports.analysis import analyse
-from reports.collect import Series, read
+from reports.collect import read
 from reports.metrics import Metric, Schema
 from reports.roles import gold, proxy
+from reports.runs import Series
 from tests.reports.test_controls import arm_of, couple, sweep_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")

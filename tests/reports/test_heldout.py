@@ -10,7 +10,7 @@ import pytest
 from reports.collect import read
 from reports.curves import learning
 from reports.heldout import held_out, parting
-from reports.records import Series
+from reports.runs import Series
 from tests.reports.synthetic import write_sweep
 
 GOLD, PROXY = "geneval/strict", "heldout/proxy"

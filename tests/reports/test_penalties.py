@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.collect import Arm, Cell
 from reports.penalties import latent_kl_weights, profiles, time_points
+from reports.records import Arm
+from reports.runs import Cell
 
 
 @given(st.integers(2, 40), st.floats(1, 5), st.floats(0.1, 2))

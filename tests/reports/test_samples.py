@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from reports.collect import Arm, Cell, Picture, Sample, Segment, read
+from reports.collect import read
+from reports.records import Arm
+from reports.runs import Cell, Picture, Sample, Segment
 from reports.samples import sample_grid
 from reports.thumbnails import thumbnail
 
