@@ -1,7 +1,8 @@
 """How often the verdicts are wrong, by simulated sweeps: ``python -m reports.simulation [SWEEPS [SCENARIO]]``.
 
 Each simulated sweep goes through the very functions that a report is made by.  Writes ``simulated.json``, from which
-the pages print what an interval covers, and prints it as a table.
+the pages print what an interval covers, and prints it as a table; with a word of a scenario's name it prints the rows
+of that alone.
 """
 
 from __future__ import annotations
@@ -9,85 +10,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from reports import drawn
 from reports.findings import Family
-from reports.metrics import Schema
+from reports.ladder_simulation import Ladders, ladders
 from reports.pairs import families
-from reports.records import Arm, Contrast, Sweep
-from reports.runs import Cell
+from reports.records import Contrast
 from reports.simulated import TABLE
 from reports.statistics import Correction, Interval, mean_interval
 from reports.statistics.intervals import Floats
 from reports.statistics.power import smallest_effect
 from reports.verdict import verdict
-
-#: Standard deviation of a score over seeds, as in ``grid=kl_vs_mse``.
-SPREAD = 0.02
-
-#: Scores [arms, seeds] of arms that all have mean 0.
-Draw = Callable[[np.random.Generator, int, int], Floats]
-
-
-def normal(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """Independent normal scores."""
-    return SPREAD * rng.standard_normal((arms, seeds))
-
-
-def correlated(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """Arms that share a third of their variance through the seed."""
-    shared = rng.standard_normal(seeds)
-    return SPREAD * (3**-0.5 * shared + (2 / 3) ** 0.5 * rng.standard_normal((arms, seeds)))
-
-
-def unequal(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """The first arm varies half as much as the others."""
-    return normal(rng, arms, seeds) * np.where(np.arange(arms) == 0, 0.5, 1.0)[:, None]
-
-
-def binomial(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """Shares of 576 images that pass, in 144 prompts of their own difficulty; all the spread is evaluation."""
-    chances = rng.beta(3, 1, 144)
-    return rng.binomial(4, np.broadcast_to(chances, (arms, seeds, 144))).mean(axis=2) / 4 - chances.mean()
-
-
-def skewed(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """All arms have a long tail of bad runs (log-normal)."""
-    return -SPREAD * (rng.lognormal(size=(arms, seeds)) - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
-
-
-def skewed_once(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """One arm has such a tail, at an equal mean."""
-    return np.concatenate((normal(rng, arms - 1, seeds), skewed(rng, 1, seeds)))
-
-
-def collapsing(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """15 % of all runs end .25 lower."""
-    return normal(rng, arms, seeds) - 0.25 * ((rng.random((arms, seeds)) < 0.15) - 0.15)
-
-
-def collapsing_once(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """15 % of one arm's runs end .25 lower, at an equal mean: those that do not end higher than the other arms."""
-    return np.concatenate((normal(rng, arms - 1, seeds), collapsing(rng, 1, seeds)))
-
-
-def other_factor(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """Half of the arms has another level of a factor that is worth .05."""
-    return normal(rng, arms, seeds) + np.where(np.arange(arms) < arms // 2, 0.0, 0.05)[:, None]
-
-
-def warm_ups(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """Seeds start from three models in turn, each better than the one before by the spread over seeds."""
-    return normal(rng, arms, seeds) + SPREAD * np.resize([-1.0, 0.0, 1.0], seeds)
-
-
-def effect_by_warm_up(rng: np.random.Generator, arms: int, seeds: int) -> Floats:
-    """The first arm alone is that much worse or better: a difference from each model, and none in the mean of seeds."""
-    effects = SPREAD * np.resize([-1.0, 0.0, 1.0], seeds)
-    return normal(rng, arms, seeds) + np.where(np.arange(arms) == 0, 1.0, 0.0)[:, None] * (effects - effects.mean())
 
 
 @dataclass(frozen=True)
@@ -109,7 +47,7 @@ class Scenario:
     """
 
     name: str
-    draw: Draw
+    draw: drawn.Draw
     arms: int = 2
     seeds: int = 8
     test: str = "sign_flip"
@@ -125,6 +63,12 @@ class Scenario:
         """Of each planned comparison."""
         planned = 1 if self.crossed else self.arms - 1
         return self.effect or (0.0,) * planned
+
+    def row(self, sweeps: int) -> dict[str, Any]:
+        """Simulate ``sweeps`` of it: its row of the table."""
+        told = {key: getattr(self, key) for key in ("arms", "seeds", "test", "correction", "promised")}
+        found = {k: v for k, v in dataclasses.asdict(run(self, sweeps)).items() if not k.startswith("_")}
+        return {"scenario": self.name, **told, **found}
 
 
 @dataclass
@@ -155,31 +99,45 @@ class Tally:
 
 def scenarios() -> Iterator[Scenario]:
     """All of the table."""
-    draws = (normal, binomial, correlated, unequal, skewed, skewed_once, collapsing, collapsing_once)
+    draws = (
+        drawn.normal,
+        drawn.binomial,
+        drawn.correlated,
+        drawn.unequal,
+        drawn.skewed,
+        drawn.skewed_once,
+        drawn.collapsing,
+        drawn.collapsing_once,
+    )
     for test in ("sign_flip", "paired_t", "unpaired"):
         for draw in draws:
             for seeds in (6, 8, 12):
                 yield Scenario(draw.__name__, draw, seeds=seeds, test=test)
         for seeds in (6, 8, 12):
             if effect := smallest_effect(test, seeds, 0.05):
-                size = effect * SPREAD * 2**0.5
-                yield Scenario("power", normal, seeds=seeds, test=test, effect=(size,), promised=0.8)
-            yield Scenario("at the margin", normal, seeds=seeds, test=test, effect=(0.03,), margin=0.03)
-        yield Scenario("three looks", normal, seeds=18, test=test, looks=(6, 12, 18))
-        yield Scenario("three looks, skewed", skewed, seeds=18, test=test, looks=(6, 12, 18))
-        yield Scenario("one of two looks", normal, seeds=16, test=test, looks=(8, 16))
+                size = effect * drawn.SPREAD * 2**0.5
+                yield Scenario("power", drawn.normal, seeds=seeds, test=test, effect=(size,), promised=0.8)
+            yield Scenario("at the margin", drawn.normal, seeds=seeds, test=test, effect=(0.03,), margin=0.03)
+        yield Scenario("three looks", drawn.normal, seeds=18, test=test, looks=(6, 12, 18))
+        yield Scenario("three looks, skewed", drawn.skewed, seeds=18, test=test, looks=(6, 12, 18))
+        yield Scenario("one of two looks", drawn.normal, seeds=16, test=test, looks=(8, 16))
     for arms in range(3, 9):
-        yield Scenario("several arms", normal, arms=arms, seeds=10)
-        yield Scenario("several arms, correlated", correlated, arms=arms, seeds=10)
+        yield Scenario("several arms", drawn.normal, arms=arms, seeds=10)
+        yield Scenario("several arms, correlated", drawn.correlated, arms=arms, seeds=10)
     for seeds in (7, 8, 10):
-        yield Scenario("another factor", other_factor, arms=4, seeds=seeds, crossed=True)
+        yield Scenario("another factor", drawn.other_factor, arms=4, seeds=seeds, crossed=True)
     for seeds in (8, 10):
         for test in ("sign_flip", "paired_t"):
-            yield Scenario("three warm-ups", warm_ups, seeds=seeds, test=test)
-            yield Scenario("three warm-ups, an effect by each", effect_by_warm_up, seeds=seeds, test=test)
+            yield Scenario("three warm-ups", drawn.warm_ups, seeds=seeds, test=test)
+            yield Scenario("three warm-ups, an effect by each", drawn.effect_by_warm_up, seeds=seeds, test=test)
+            if effect := smallest_effect(test, seeds, 0.05):
+                size = effect * drawn.SPREAD * 2**0.5
+                power = Scenario("three warm-ups, power", drawn.warm_ups, 2, seeds, test, effect=(size,), promised=0.8)
+                yield power
+                yield dataclasses.replace(power, name=f"{power.name}, an effect by each", draw=drawn.effect_by_warm_up)
     for seeds in (6, 8, 12):
-        yield Scenario("all must differ", normal, arms=3, seeds=seeds, correction="none", effect=(0.0, 0.1))
-        yield Scenario("false discoveries", normal, arms=4, seeds=seeds, correction="bh")
+        yield Scenario("all must differ", drawn.normal, arms=3, seeds=seeds, correction="none", effect=(0.0, 0.1))
+        yield Scenario("false discoveries", drawn.normal, arms=4, seeds=seeds, correction="bh")
 
 
 def run(scenario: Scenario, sweeps: int, key: int = 0) -> Tally:
@@ -211,36 +169,10 @@ def _judge(scenario: Scenario, scores: Floats) -> tuple[Family, str]:
     planned = tuple(Contrast(name, names[0], ((name, names[0]),)) for name in names[1:])
     if scenario.crossed:
         planned = (Contrast("other", "baseline", ((names[1], names[0]), (names[3], names[2]))),)
-    sweep = Sweep(
-        name="",
-        grid="",
-        question="",
-        recipe="",
-        baseline=names[0],
-        primary="score",
-        higher_is_better=True,
-        secondary=(),
-        planned=planned,
-        alpha=0.05,
+    sweep = drawn.sweep(
+        {name: {drawn.SCORE: row} for name, row in zip(names, scores, strict=True)},
+        planned,
         correction=scenario.correction,
-        command=(),
-        seeds=tuple(range(scores.shape[1])),
-        arms=tuple(
-            Arm(
-                name,
-                (),
-                untouched=False,
-                cells=tuple(
-                    Cell(name, seed, "", "done", metrics={"score": float(value)}, updates=1)
-                    for seed, value in enumerate(row)
-                ),
-            )
-            for name, row in zip(names, scores, strict=True)
-        ),
-        refused=(),
-        created="",
-        git_sha="",
-        schema=Schema.union([]),
         test=scenario.test,
         margin=scenario.margin,
         design="group_sequential" if scenario.looks else "fixed",
@@ -253,16 +185,11 @@ def _judge(scenario: Scenario, scores: Floats) -> tuple[Family, str]:
 def main(sweeps: int = 2000, word: str = "") -> int:
     """Simulate, print and, if all scenarios were run, write the table."""
     rows = []
-    for scenario in scenarios():
+    everything: tuple[Scenario | Ladders, ...] = (*scenarios(), *ladders())
+    for scenario in everything:
         if word in scenario.name:
-            tally = run(scenario, sweeps)
-            row = {
-                "scenario": scenario.name,
-                **{key: getattr(scenario, key) for key in ("arms", "seeds", "test", "correction", "promised")},
-                **{key: value for key, value in dataclasses.asdict(tally).items() if not key.startswith("_")},
-            }
-            rows.append(row)
-            print(" ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+            rows.append(row := scenario.row(sweeps))
+            print(" ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
     if not word:
         lines = ",\n ".join(json.dumps(row) for row in rows)
         TABLE.write_text(f"[{lines}]\n", encoding="utf-8")

@@ -104,6 +104,27 @@ STATISTICS_BUGS = (
         nodes("reports/test_ladder", "test_with_more_seeds_out_of_reach_there_is_no_verdict"),
     ),
     Bug(
+        "simulated runs that lie beside their frontier",
+        "reports/ladder_simulation.py",
+        "self.frontier(proxy if self.follows else mean)",
+        "self.frontier(mean)",
+        nodes("reports/test_ladder_simulation", "test_runs_lie_on_the_frontier_and_vary_as_they_are_said_to"),
+    ),
+    Bug(
+        "simulated ladders fitted in the strength itself",
+        "reports/ladder_simulation.py",
+        "np.log1p(STRENGTHS)",
+        "np.array(STRENGTHS)",
+        nodes("reports/test_ladder_simulation", "test_fitted_lines_are_least_squares_in_the_log_of_strength"),
+    ),
+    Bug(
+        "one seed's draws for all of a simulated arm",
+        "reports/drawn.py",
+        "float(found[seed])",
+        "float(found[0])",
+        nodes("reports/test_ladder_simulation", "test_between_rungs_is_numpys_interpolation_of_each_seed"),
+    ),
+    Bug(
         "ladders of different levels of an axis are mixed",
         "ablations/ladder.py",
         "found.setdefault(tuple(point.factors.items()), {})",

@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reports import simulated, simulation
+from reports import drawn, simulated, simulation
 from reports.analysis import analyse
 from reports.collect import read
+from reports.ladder_simulation import Ladders, straight
 from reports.simulation import Scenario
+from tests.pages import ROOT, table
 from tests.reports.synthetic import ARMS, write_sweep
 
-ROWS = simulated.rows()
+ROWS = [row for row in simulated.rows() if "level" not in row]  # the others are of ladders
+WARM_UPS = [row for row in ROWS if "warm-ups" in row["scenario"]]
 
 
 def error(share, sweeps):
@@ -40,10 +43,25 @@ def test_no_more_false_differences_than_alpha():
 
 
 def test_the_plan_promises_the_power_that_there_is():
-    promised = [row for row in ROWS if row["promised"]]
-    assert len(promised) >= 8
+    """But for warm-ups with effects of their own, whose spread counts as if drawn: the page says the price."""
+    promised = [row for row in ROWS if row["promised"] and "an effect by each" not in row["scenario"]]
+    assert len(promised) >= 12
     for row in promised:
         assert row["shown"] == pytest.approx(row["promised"], abs=0.03)
+
+
+def test_the_page_on_statistics_has_the_figures_of_warm_ups():
+    by_key = {(row["scenario"], row["test"], row["seeds"]): row for row in WARM_UPS}
+    expected = []
+    for words, more in (("alike", ""), ("another from each model", ", an effect by each")):
+        for seeds in (8, 10):
+            of = [
+                [by_key[f"three warm-ups{p}{more}", t, seeds] for t in ("sign_flip", "paired_t")]
+                for p in ("", ", power")
+            ]
+            wrong = [f"{100 * row['shown']:.1f} / {100 * row['covered']:.1f}" for row in of[0]]
+            expected.append([words, str(seeds), *wrong, " and ".join(f"{100 * row['shown']:.0f}" for row in of[1])])
+    assert table(ROOT / "docs" / "statistics.md", "effect", "n") == expected
 
 
 def test_arms_that_differ_by_the_margin_are_seldom_called_equal():
@@ -53,13 +71,13 @@ def test_arms_that_differ_by_the_margin_are_seldom_called_equal():
 
 
 def test_a_simulated_sweep_is_judged_by_what_judges_real_ones():
-    tally = simulation.run(Scenario("far", simulation.normal, effect=(1.0,)), 5)
+    tally = simulation.run(Scenario("far", drawn.normal, effect=(1.0,)), 5)
     assert (tally.sweeps, tally.shown, tally.covered) == (5, 1.0, 1.0)
-    tally = simulation.run(Scenario("equal", simulation.normal, margin=1.0), 5)
+    tally = simulation.run(Scenario("equal", drawn.normal, margin=1.0), 5)
     # With so wide a margin, what is not shown to differ is equal.
     assert tally.equal == pytest.approx(1 - tally.shown)
     assert tally.equal > 0.5
-    one, two = (simulation.run(Scenario("same", simulation.binomial), 20) for _ in range(2))
+    one, two = (simulation.run(Scenario("same", drawn.binomial), 20) for _ in range(2))
     assert one == two
 
 
@@ -72,20 +90,24 @@ def test_every_kind_of_sweep_can_be_simulated(scenario):
 def test_all_arms_of_a_scenario_have_mean_0(name):
     """Of shares of images, which all share their prompts, the arms have one mean."""
     binomial = name == "binomial"
-    scores = getattr(simulation, name)(np.random.default_rng(1), 2, 300 if binomial else 20_000)
+    scores = getattr(drawn, name)(np.random.default_rng(1), 2, 300 if binomial else 20_000)
     centre = scores.mean(axis=1) - (scores.mean() if binomial else 0.0)
     assert centre == pytest.approx([0, 0], abs=4 * scores.std() / scores.shape[1] ** 0.5)
 
 
 def test_the_command_prints_rows_and_writes_a_whole_table_only(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(simulation, "TABLE", tmp_path / "table.json")
-    monkeypatch.setattr(simulation, "scenarios", lambda: [Scenario("one", simulation.normal)])
+    monkeypatch.setattr(simulation, "scenarios", lambda: [Scenario("one", drawn.normal)])
+    monkeypatch.setattr(simulation, "ladders", lambda: [Ladders(straight, 0.76)])
     assert simulation.main(3, "other") == 0
     assert not (tmp_path / "table.json").exists()
     assert simulation.main(3) == 0
-    (row,) = json.loads((tmp_path / "table.json").read_text())
+    row, of_ladders = json.loads((tmp_path / "table.json").read_text())
     assert (row["scenario"], row["sweeps"], row["promised"]) == ("one", 3, None)
-    assert capsys.readouterr().out.startswith("one 2 8 sign_flip")
+    assert (of_ladders["scenario"], of_ladders["sweeps"]) == ("ladders, straight frontier", 3)
+    one, two = capsys.readouterr().out.splitlines()
+    assert one.startswith("one 2 8 sign_flip")
+    assert two.startswith("ladders, straight frontier 0.760 [0.02, 0.02] 10 sign_flip 3")
 
 
 def test_a_page_has_the_figures_of_its_test_and_the_nearest_number_of_seeds():
