@@ -28,6 +28,12 @@ def gaps(sweep: Sweep) -> Iterator[str]:
             faults.setdefault(fault, []).append(name(cell))
     for fault, cells in faults.items():
         yield f"Incomplete files, {first(cells)}: {fault}."
+    remarks: dict[str, list[str]] = {}
+    for cell in done:
+        for remark in cell.remarks:
+            remarks.setdefault(remark, []).append(name(cell))
+    for remark, cells in remarks.items():
+        yield f"Of the model of {first(cells)}: {remark}."
     if differing := sweep.schema.conflicts:
         yield f"Cells describe measures differently, and the first description counts: {first(differing)}."
     partial = [words for arm in sweep.trained for words in _partial(arm, sweep.primary)]

@@ -149,3 +149,9 @@ class Cell:
     def kind(self) -> str:
         """The kind of machine that it ran on. Only one and the same kind repeats a run byte for byte."""
         return str(self.environment.get("kind") or UNKNOWN)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the run says of its model."""
+        told = self.environment.get("remarks")
+        return tuple(map(str, told)) if isinstance(told, list) else ()

@@ -180,7 +180,7 @@ def _try_certify(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) 
     from ablations.cli import main
 
     assert main(["certify", *arguments]) == 0
-    assert (folder / "certificate.json").is_file()
+    assert (folder / "pipelines" / "sd3" / "certificate.json").is_file()
 
 
 def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:

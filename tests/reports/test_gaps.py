@@ -345,6 +345,13 @@ def test_several_kinds_of_machine_are_told_with_their_cells_and_pairs(sweep):
     assert "Kind of machine: 3 kinds" in files["report.md"]
 
 
+def test_what_runs_say_of_their_model_is_told(sweep):
+    for name in ("none0", "none1"):
+        (cell(sweep, name) / "env.json").write_text(json.dumps({"remarks": ["it has no <certificate>"]}))
+    assert "Of the model of none/0, none/1: it has no <certificate>." in warnings(sweep)
+    assert "it has no &lt;certificate&gt;" in written(sweep)["report.html"]
+
+
 def test_older_cells_are_of_an_unknown_kind(sweep):
     assert list(read(sweep).kinds) == ["unknown kind"]
     assert "kinds of machine" not in warnings(sweep)

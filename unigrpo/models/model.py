@@ -118,6 +118,10 @@ class Model:
         """
         return ""
 
+    def remarks(self) -> list[str]:
+        """What a report must say of runs with this model, one sentence each, without its full stop."""
+        return []
+
     def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Incompatibilities with the rest of the configuration, one sentence each: here those of the episode."""
         episode = config.episode

@@ -114,7 +114,8 @@ class _Run:
         """On what the run is made; what whoever started it has written down stays."""
         path = self.folder / "env.json"
         found = surroundings.place() | surroundings.describe(self.trainer.accelerator.device)
-        write_json(path, (read_json(path) or {}) | found | {"kind": ", then ".join(self.trainer.kinds)})
+        remarks = {"remarks": told} if (told := self.config.model.remarks()) else {}
+        write_json(path, (read_json(path) or {}) | found | remarks | {"kind": ", then ".join(self.trainer.kinds)})
 
     def go(self, progress: Callable[[JsonObject], None] | None, stop: Callable[[], bool] | None) -> JsonObject:
         """Train what is left, evaluate, write the result."""

@@ -147,13 +147,21 @@ def test_the_digest_is_of_weights_and_settings_of_both_folders(folder, thinker):
         settings.write_text(kept)
 
 
-def test_the_certificate_says_what_agreed(folder, tmp_path, capsys):
-    out = tmp_path / "certificate.json"
-    assert certify.main([*words(folder), f"out={out}"]) == 0
+def test_the_certificate_says_what_agreed_and_a_run_says_whether_there_is_one(folder, thinker, capsys):
+    model = Diffusers(path=str(folder), language_model=str(thinker))
+    assert "has no parity certificate; `unigrpo certify model=diffusers" in model.remarks()[0]
+    before = model.digest()
+    assert certify.main(words(folder)) == 0
     assert capsys.readouterr().out.count("agrees") == 4
-    written = json.loads(out.read_text())
-    assert written["digest"] == Diffusers(path=str(folder)).digest()
+    assert model.digest() == before
+    assert model.remarks() == []
+    file = folder / "certificate.json"
+    written = json.loads(file.read_text())
     assert [one["guidance_scale"] for one in written["agreements"]] == [1.0, 1.0, 3.0, 3.0]
-    assert all(one["holds"] for one in written["agreements"])
+    file.write_text(json.dumps(written | {"digest": "another"}))
+    assert "is of other weights or settings" in model.remarks()[0]
+    written["agreements"][2]["holds"] = False
+    file.write_text(json.dumps(written))
+    assert "do not end where" in model.remarks()[0]
     assert certify.main(["recipe=unigrpo"]) == 2
     assert "expected model=diffusers" in capsys.readouterr().err

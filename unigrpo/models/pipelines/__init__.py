@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from unigrpo.models.pipelines.family import Family
 
 INDEX = "model_index.json"
+#: What ``unigrpo certify`` leaves beside it.
+CERTIFICATE = "certificate.json"
 #: In place of a language model's folder: the pipeline's own text encoder.
 OWN = "own"
 
@@ -144,7 +146,22 @@ class Diffusers(Model):
         """Of all weights and settings in the folders."""
         folders = [folder for folder in (self.folder, self.language_folder) if folder]
         endings = {".safetensors", ".json", ".jinja", ".txt", ".model"}
-        return digest_of_files(p for f in folders for p in sorted(f.rglob("*")) if p.suffix in endings)
+        found = (p for f in folders for p in sorted(f.rglob("*")) if p.suffix in endings)
+        return digest_of_files(p for p in found if p.name != CERTIFICATE)
+
+    def remarks(self) -> list[str]:
+        """Whether it has a parity certificate of these weights that holds."""
+        from unigrpo.io import read_json
+
+        told = f"`unigrpo certify model=diffusers model.path={self.path}` holds it against its own call"
+        found = read_json(self.folder / CERTIFICATE)
+        if found is None:
+            return [f"the pipeline in {self.path} has no parity certificate; {told}"]
+        if found.get("digest") != replace(self, language_model="").digest():
+            return [f"the parity certificate of {self.path} is of other weights or settings; {told}"]
+        if not all(one["holds"] for one in found["agreements"]):
+            return [f"steps of ours do not end where the pipeline in {self.path} ends, as its certificate says"]
+        return []
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say what the pipeline lacks for the run."""

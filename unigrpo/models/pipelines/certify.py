@@ -1,7 +1,8 @@
 """A parity certificate: whether our Euler steps end where the pipeline's own call ends, and to how many digits.
 
 ``unigrpo certify model=diffusers model.path=FOLDER`` starts both from the same noise, with and without guidance, two
-prompts at once and one alone, in fp32, and writes what it found.
+prompts at once and one alone, in fp32, and writes what it found beside the pipeline, or to ``out=FILE``.  Reports name
+runs whose pipeline has no certificate.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
 from unigrpo.flow.guidance import Cfg
-from unigrpo.models.pipelines import Diffusers
+from unigrpo.models.pipelines import CERTIFICATE, Diffusers
 from unigrpo.models.pipelines.loading import PipelineModel
 from unigrpo.models.pipelines.policy import PipelineContext
 from unigrpo.noise import normal
@@ -129,7 +130,7 @@ def contexts(loaded: PipelineModel, prompts: Sequence[str]) -> list[PipelineCont
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit code: 0 certified, 1 not, 2 a mistake in the command."""
     words = [word for word in arguments if not word.startswith("out=")]
-    out = next((word.partition("=")[2] for word in arguments if word.startswith("out=")), "certificate.json")
+    named = [word.partition("=")[2] for word in arguments if word.startswith("out=")]
     try:
         config = compose(words)
         if not isinstance(config.model, Diffusers):
@@ -144,7 +145,9 @@ def main(arguments: Sequence[str]) -> int:
             f"{one.prompts} prompts, guidance {one.guidance_scale:g}: {verdict}, largest difference"
             f" {one.largest:.1e} of latents that spread by {one.spread:.2g}"
         )
-    Path(out).write_text(json.dumps(certificate(config.model, found), indent=2) + "\n", encoding="utf-8")
+    out = Path(named[-1]) if named else config.model.folder / CERTIFICATE
+    out.write_text(json.dumps(certificate(config.model, found), indent=2) + "\n", encoding="utf-8")
+    print(f"written to {out}")
     return 0 if all(one.holds for one in found) else 1
 
 
@@ -159,7 +162,8 @@ def certificate(model: Diffusers, found: Sequence[Agreement]) -> dict[str, Any]:
         "transformers": transformers.__version__,
     }
     agreements = [dataclasses.asdict(one) | {"holds": one.holds} for one in found]
-    return {"digest": model.digest(), "versions": versions, "tolerance": TOLERANCE, "agreements": agreements}
+    digest = dataclasses.replace(model, language_model="").digest()
+    return {"digest": digest, "versions": versions, "tolerance": TOLERANCE, "agreements": agreements}
 
 
 def _certified(config: RunConfig) -> list[Agreement]:
