@@ -146,7 +146,7 @@ def _collapse_warnings(sweep: Sweep) -> Iterator[str]:
     yield (
         f"Runs that ended far below the others of their arm{start}: {first(fallen)}. Where one arm collapses now and"
         f" then and happens not to, a difference is shown falsely: simulated, in {100 * once.false:.0f} % of sweeps of"
-        f" {once.seeds} seeds with {once.scores}, where 5 % are meant. Compare how often runs collapse, and the"
+        f" {once.seeds} seeds where {once.scores}, and 5 % are meant. Compare how often runs collapse, and the"
         " interquartile means, too."
     )
 

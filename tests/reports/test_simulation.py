@@ -130,4 +130,4 @@ def test_a_run_that_ends_far_below_the_others_of_its_arm_is_said(tmp_path):
     (told,) = [one for one in analyse(replace(sweep, arms=tuple(arms))).warnings if "ended far below" in one]
     assert "their arm: latent_kl/3. " in told
     once = simulated.of_two_arms("sign_flip", 8)[-1]
-    assert f"in {100 * once.false:.0f} % of sweeps of 8 seeds with one arm collapses" in told
+    assert f"in {100 * once.false:.0f} % of sweeps of 8 seeds where one arm collapses" in told
