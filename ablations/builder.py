@@ -10,13 +10,12 @@ from typing import Any
 from ablations.arms import Arm
 from ablations.grid import UNTOUCHED, Grid
 from unigrpo.compose import Draft, recipe_of, unknown_key
+from unigrpo.config import OF_A_MODEL
 from unigrpo.errors import ConfigError
+from unigrpo.io import JsonObject
 from unigrpo.overrides import Override, parse, spell
 from unigrpo.plain import plain_form
 from unigrpo.registry import nearest
-
-#: Keys that say which model there is and what it needs to be evaluated.
-_OF_A_MODEL = ("model", "dataset", "episode", "image_head")
 
 
 class ArmBuilder:
@@ -75,26 +74,28 @@ class ArmBuilder:
 
         An arm that makes no updates is such a model already.
         """
-        known = [plain_form(arm.config.model) for arm in arms if not arm.trained]
+        known = [_start_of(arm) for arm in arms if not arm.trained]
         trained = [arm for arm in arms if arm.trained]
         able = [arm for arm in trained if not arm.refused] or trained
         able.sort(key=lambda arm: arm.stem != self.grid.baseline)
         for arm in able:
-            model, listed = plain_form(arm.config.model), arm.stem
-            if model not in known:
-                known.append(model)
+            start, listed = _start_of(arm), arm.stem
+            if start not in known:
+                known.append(start)
                 # An axis may give one arm of the file several models.
-                alike = all(plain_form(o.config.model) == model for o in able if o.name.partition("@")[0] == listed)
+                alike = all(_start_of(o) == start for o in able if o.name.partition("@")[0] == listed)
                 yield self._before(arm, UNTOUCHED if arm is able[0] else f"{UNTOUCHED}@{listed if alike else arm.name}")
 
     def _before(self, arm: Arm, name: str) -> Arm:
         """The model of ``arm`` before training, evaluated as all arms are."""
         draft, _ = self._draft(UNTOUCHED, ())
         plain = arm.config.to_dict()
-        if plain["model"] != (self.blocks.in_block(draft) if self.blocks else draft).plain["model"]:
-            draft.plain |= {key: plain[key] for key in _OF_A_MODEL}
-            own = [override for override in map(parse, arm.overrides) if override.root in _OF_A_MODEL]
-            draft.said = [*(override for override in draft.said if override.root not in _OF_A_MODEL), *own]
+        shared = (self.blocks.in_block(draft) if self.blocks else draft).plain
+        if _start_of(arm) != _start(shared["model"], shared.get("adapter")):
+            others = {key: value for key, value in draft.plain.items() if key not in OF_A_MODEL}
+            draft.plain = others | {key: plain[key] for key in OF_A_MODEL if key in plain}
+            own = [override for override in map(parse, arm.overrides) if override.root in OF_A_MODEL]
+            draft.said = [*(override for override in draft.said if override.root not in OF_A_MODEL), *own]
         draft.apply([Override.of("optim.updates", 0)])
         return self._arm(name, draft)
 
@@ -167,6 +168,15 @@ class ArmBuilder:
         for override in (override for points in self.choices for point in points for override in point):
             axes.setdefault(override.key, {})[spell(override.value)] = None
         return "".join(f"; {key} has {', '.join(axes[key])}" for key in rule if key in axes)
+
+
+def _start_of(arm: Arm) -> tuple[JsonObject, str]:
+    return _start(arm.config.model, arm.config.adapter)
+
+
+def _start(model: object, adapter: object) -> tuple[JsonObject, str]:
+    """The model that a run starts from, and where the adapter in it comes from."""
+    return plain_form(model), (plain_form(adapter) or {}).get("start", "")
 
 
 def _same(a: Any, b: Any) -> bool:

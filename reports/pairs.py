@@ -182,8 +182,8 @@ def _judged(
 
 def _model(arm: Arm) -> str:
     """What an arm starts from, but for its blocks; models of a user's own need not have a checkpoint."""
-    model = arm.config.get("model")
-    return json.dumps(arm.blocks.without(model) if arm.blocks else model, sort_keys=True)
+    model, adapter = arm.config.get("model"), arm.config.get("adapter") or {}
+    return json.dumps([arm.blocks.without(model) if arm.blocks else model, adapter.get("start", "")], sort_keys=True)
 
 
 def _draft(sweep: Sweep, contrast: Contrast, name: str, test: str) -> _Draft | None:

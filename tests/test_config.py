@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.shipped import shipped
 from unigrpo import registry
 from unigrpo.compose import compose
-from unigrpo.config import RunConfig, slot_of
+from unigrpo.config import SILENT, RunConfig, slot_of
 from unigrpo.errors import ConfigError
-from unigrpo.plain import build, hint_of
+from unigrpo.plain import build, hint_of, plain_form
 
 SLOT_KEYS = {f.name: slot for f in dataclasses.fields(RunConfig) if (slot := slot_of(f.name))}
 STORIES, EDITS = ({"name": "shapes", "task": task} for task in ("stories", "edits"))
@@ -96,7 +96,7 @@ def holds(kept: Any, plain_value: Any) -> bool:
 
 def test_the_plain_form_of_the_defaults_is_complete():
     written = RunConfig().to_dict()
-    assert written.keys() == {f.name for f in dataclasses.fields(RunConfig)} - {"salt"}
+    assert written.keys() == {f.name for f in dataclasses.fields(RunConfig)} - {"salt", "adapter"}
     assert written["optim"]["betas"] == [0.9, 0.95]
     assert written["window"] == {"name": "random_window", "size": 2, "low": 0, "high": 4}
     assert RunConfig.from_dict({}) == RunConfig()
@@ -111,6 +111,17 @@ def test_a_silent_field_leaves_no_trace_at_its_default():
     assert RunConfig.from_dict(salted.to_dict()) == salted
     assert salted.key == (1, "salt", 2)
     assert salted.identity() != RunConfig(seed=1).identity()
+
+
+def test_what_silent_fields_are_by_default_is_what_is_left_out():
+    """An adapter leaves cells of full training their identities, and one that is chosen is in them."""
+    defaults = RunConfig()
+    assert {name: plain_form(getattr(defaults, name)) for name in SILENT} == dict(SILENT)
+    assert "adapter" not in compose(["adapter=full"]).identity()
+    chosen = compose(["adapter=lora", "adapter.rank=4"])
+    assert chosen.identity()["adapter"]["rank"] == 4
+    assert RunConfig.from_dict(chosen.to_dict()) == chosen
+    assert compose(["adapter=lora", "adapter=full"]) == compose(["adapter=lora", "~adapter"]) == compose()
 
 
 def leaves(data: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

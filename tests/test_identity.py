@@ -44,6 +44,8 @@ def own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_of_identities.py").write_text(OWN)
     (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    (tmp_path / "adapter" / "lm").mkdir(parents=True)
+    (tmp_path / "adapter" / "lm" / "adapter_config.json").write_text("{}")
     yield tmp_path
     sys.modules.pop("own_of_identities", None)
 
@@ -59,6 +61,7 @@ POINTS = [
         "source of reward=callable own_of_identities",
     ),
     (PROMPTS, "prompts.txt", "prompts of dataset"),
+    (["adapter=lora", "adapter.start=adapter"], "adapter/lm/adapter_config.json", "weights of adapter.start"),
 ]
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unigrpo.flow.dynamics import Dynamics
     from unigrpo.flow.window import Window
     from unigrpo.metrics.metric import Metric
+    from unigrpo.models.adapters.adapter import Adapter
     from unigrpo.models.model import Model
     from unigrpo.objective.slots import (
         Advantage,
@@ -40,9 +41,13 @@ if TYPE_CHECKING:
     from unigrpo.rollout.episodes.episode import Episode
 
 
-def slot(name: str, default: str) -> Any:
-    """A field that holds a strategy of slot ``name``, by default the one called ``default``."""
-    return field(default_factory=lambda: registry.find(name, default)(), metadata={"slot": name})
+def slot(name: str, default: str, *, silent: bool = False) -> Any:
+    """A field that holds a strategy of slot ``name``, by default the one called ``default``.
+
+    That of a silent one, which the plain form leaves out, has no fields.
+    """
+    metadata = {"slot": name} | ({"silent": {"name": default}} if silent else {})
+    return field(default_factory=lambda: registry.find(name, default)(), metadata=metadata)
 
 
 def optional_slot(name: str) -> Any:
@@ -146,9 +151,10 @@ class RunConfig:
     recipe: str = field(default="unigrpo", metadata={"identity": False})
     seed: int = 0
     """Key of all draws of training."""
-    salt: int = field(default=0, metadata={"silent": True})
+    salt: int = field(default=0, metadata={"silent": 0})
     """A further part of that key, to repeat a run with other draws under the same seed; 0 adds nothing."""
     model: Model = slot("model", "mot")
+    adapter: Adapter = slot("adapter", "full", silent=True)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -209,7 +215,7 @@ class RunConfig:
         found = [*_range_faults(self), *_missing(self)]
         for f in dataclasses.fields(self):
             # An untouched model is only evaluated: how it would have been trained does not matter.
-            if self.optim.updates == 0 and f.name not in ("model", "dataset", "episode", "image_head"):
+            if self.optim.updates == 0 and f.name not in OF_A_MODEL:
                 continue
             if f.name in unread:
                 continue
@@ -253,8 +259,14 @@ class RunConfig:
         return self
 
 
-#: Fields that the plain form leaves out at their default -> that default.
-SILENT: Mapping[str, object] = {f.name: f.default for f in dataclasses.fields(RunConfig) if f.metadata.get("silent")}
+#: Fields that the plain form leaves out at their default -> that default's plain form.
+SILENT: Mapping[str, object] = {
+    f.name: f.metadata["silent"] for f in dataclasses.fields(RunConfig) if "silent" in f.metadata
+}
+
+
+#: Fields that say which model there is and what it needs to be evaluated.
+OF_A_MODEL = ("model", "adapter", "dataset", "episode", "image_head")
 
 
 def _suggested(dataset: Dataset) -> tuple[Metric, ...]:

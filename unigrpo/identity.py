@@ -24,13 +24,15 @@ _MOST, _LETTERS = 6, 40
 def content_of(config: RunConfig) -> dict[str, str]:
     """What a configuration points to -> the digest of its content.
 
-    That is the model's weights, the prompts of its datasets, and the source of every strategy and function that is a
-    user's own.  The package's own code is left to its version.
+    That is the model's weights, those of an adapter that it starts with, the prompts of its datasets, and the source of
+    every strategy and function that is a user's own.  The package's own code is left to its version.
 
     Raises:
         ConfigError: some of it cannot be read.
     """
     found = {"weights of model": config.model.digest(), "prompts of dataset": config.dataset.digest()}
+    if start := config.adapter.digest():
+        found["weights of adapter.start"] = start
     if config.evaluation.retention:
         found["prompts of evaluation.retention"] = config.evaluation.retention.digest()
     # A dataset may suggest metrics of its author's, which the configuration does not name.

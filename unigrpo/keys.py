@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from unigrpo import registry
 from unigrpo.compose import ELSEWHERE, load_recipe, recipes
-from unigrpo.config import RunConfig, slot_of
+from unigrpo.config import SILENT, RunConfig, slot_of
 from unigrpo.overrides import spell
 
 #: The recipe of a command that names none, and the columns of the page.
@@ -35,7 +35,7 @@ def rows(recipe: str = _RECIPE) -> Iterator[tuple[str, str, str]]:
     plain = load_recipe(recipe)["config"]
     meanings = _meanings(RunConfig) | {"recipe": f"Where the values come from: {', '.join(recipes())}, or a file"}
     for field in dataclasses.fields(RunConfig):
-        value = plain.get(field.name, field.default)  # of a silent field only its default is not there
+        value = plain.get(field.name, SILENT.get(field.name))
         if slot := slot_of(field.name):
             yield field.name, spell(value["name"]), " | ".join(registry.strategies(slot))
         elif isinstance(field.default_factory, type) and dataclasses.is_dataclass(field.default_factory):

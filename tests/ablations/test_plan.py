@@ -649,11 +649,15 @@ class Lora(Full):
 @pytest.fixture
 def models(tmp_path, monkeypatch):
     (tmp_path / "models_of_this_test.py").write_text(MODELS)
+    (tmp_path / "adapter_of_plans").mkdir()
+    (tmp_path / "adapter_of_plans" / "adapter_config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 
 
 FULL, LORA = "model=models_of_this_test.Full", "model=models_of_this_test.Lora"
 FREE = ("optim.updates=0",)
+STARTED = ("adapter=lora", "adapter.start=adapter_of_plans")
 
 
 @pytest.mark.parametrize(
@@ -670,6 +674,8 @@ FREE = ("optim.updates=0",)
             {UNTOUCHED: "Full", "untouched@b@rank=4": "Lora", "untouched@b@rank=8": "Lora"},
         ),
         ({"a": (FULL,)}, {"optim.text_lr": (1e-4, 1e-3)}, {UNTOUCHED: "Full"}),
+        ({"a": (FULL,), "b": (FULL, "adapter=lora")}, {}, {UNTOUCHED: "Full"}),
+        ({"a": (FULL,), "b": (FULL, *STARTED)}, {}, {UNTOUCHED: "Full", "untouched@b": "Full"}),
     ],
 )
 def test_every_model_that_arms_start_from_has_one_untouched_cell(models, arms, axes, expected):
@@ -687,6 +693,14 @@ def test_an_untouched_model_is_told_as_its_arm_was(models):
     assert told == {UNTOUCHED: (FULL, "optim.updates=0"), "untouched@b": (LORA, "model.rank=2", "optim.updates=0")}
     for arm in plan.arms:
         assert compose(arm.overrides) == arm.config
+
+
+def test_the_untouched_model_of_an_arm_that_starts_from_an_adapter_has_it(models):
+    plan = make_plan(grid_of(arms={"a": (FULL,), "b": (FULL, *STARTED)}))
+    found = {arm.name: arm.config.adapter.start for arm in plan.arms if arm.untouched}
+    assert found == {UNTOUCHED: "", "untouched@b": "adapter_of_plans"}
+    (told,) = [arm.overrides for arm in plan.arms if arm.name == "untouched@b"]
+    assert told == (FULL, *STARTED, "optim.updates=0")
 
 
 def test_a_fault_that_all_arms_share_is_said_once_and_of_no_arm(tmp_path):

@@ -289,8 +289,8 @@ def test_a_dry_run_imports_nothing_heavy_and_touches_nothing(tmp_path):
 import sys
 from ablations.launchers.local import visible_gpus
 from ablations.sweep import main
-assert main(["grid=kl_vs_mse", "seeds=2", "root={tmp_path / "runs"}", "--dry-run"]) == 0
-heavy = {{"torch", "mlflow", "scipy", "pandas", "matplotlib", "transformers", "diffusers"}} & set(sys.modules)
+assert main(["grid=kl_vs_mse", "seeds=2", "adapter=lora", "root={tmp_path / "runs"}", "--dry-run"]) == 0
+heavy = {{"torch", "peft", "mlflow", "scipy", "pandas", "matplotlib", "transformers", "diffusers"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -7,11 +7,13 @@ import copy
 import pytest
 import torch
 
-from tests.exactness.kernels import Recorder, assert_same_kernels, variants
+from tests.exactness.kernels import Recorder, assert_equal, assert_same_kernels, variants
 from tests.models import tiny
 from tests.rollouts import roll, scores_of, spec
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import Cfg, CfgFree
+from unigrpo.models import LoadedModel
+from unigrpo.models.adapters import layers, targets
 from unigrpo.models.linear import Linear
 from unigrpo.rollout.episodes import Editing, Interleaved, Reflect, SingleRound
 from unigrpo.rollout.heads import Flow, Tokens
@@ -21,6 +23,14 @@ from unigrpo.rollout.rollout import replay
 pytestmark = pytest.mark.no_cover
 
 
+def with_lora(policy):
+    """It with matrices beside its dense layers, none of them 0."""
+    layers.attach(policy, targets.choose(policy, (), ()), 3, 6, (0,))
+    for k, weight in enumerate(layers.trained(policy).values()):
+        weight.data += 0.1 * tiny.randn(*weight.shape, seed=k)
+    return policy
+
+
 POLICIES = {
     "flow": tiny.policy,
     "adaln": lambda: tiny.policy(time_conditioning="adaln", prediction="data"),
@@ -28,6 +38,7 @@ POLICIES = {
     "plain": lambda: tiny.policy(qk_norm=False, num_key_value_heads=4),
     "seeing": lambda: tiny.policy(vision_channels=3),
     "tokens": lambda: tiny.policy(code_levels=(3, 2, 2)),
+    "lora": lambda: with_lora(tiny.policy(time_conditioning="adaln", prediction="data")),
 }
 EPISODES = {
     "single_round": SingleRound(max_thinking=4),
@@ -41,7 +52,7 @@ WALKS = [
     *((policy, "single_round", True) for policy in POLICIES if policy != "seeing"),
     ("seeing", "editing", True),  # features are read where something follows an image
     *((policy, episode, True) for policy in ("adaln", "tokens") for episode in EPISODES if episode != "single_round"),
-    *((policy, "single_round", False) for policy in ("adaln", "tokens")),
+    *((policy, "single_round", False) for policy in ("adaln", "tokens", "lora")),
 ]
 
 
@@ -96,3 +107,16 @@ def test_a_dense_product_is_one_of_rows_however_its_input_lies(bias):
             found.add(tuple(name for name, *_ in recorder.operations if "mm" in str(name)))
         assert found == {(torch.ops.aten.addmm.default if bias else torch.ops.aten.mm.default,)}
         torch.testing.assert_close(out, torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_a_reference_without_matrices_takes_the_kernels_of_the_model():
+    base, walked = POLICIES["adaln"](), rules_of("adaln", True)
+    loaded = LoadedModel(with_lora(copy.deepcopy(base)), tiny.model().processor)
+    reference = layers.Adapted(loaded.policy, loaded.processor, loaded).reference()
+    trajectory = roll(base, walked, group=2)
+    found = []
+    for policy in (base, reference):
+        with Recorder() as recorder:
+            replay(policy, walked, trajectory)
+        found.append(recorder.operations)
+    assert_equal(*found, "the reference")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.adapters import ADAPTER_BUGS
 from tests.mutants.algorithms import ALGORITHM_BUGS
 from tests.mutants.blocks import BLOCK_BUGS
 from tests.mutants.credit import CREDIT_BUGS
@@ -32,6 +33,7 @@ BUGS = (
     *EPISODE_BUGS,
     *KERNEL_BUGS,
     *MODEL_BUGS,
+    *ADAPTER_BUGS,
     *PIPELINE_BUGS,
     *PLAN_BUGS,
     *RUN_BUGS,

@@ -52,7 +52,7 @@ PLAN_BUGS = (
     Bug(
         "one untouched model for all",
         "ablations/builder.py",
-        'if plain["model"] != (self.blocks.in_block(draft) if self.blocks else draft).plain["model"]:',
+        'if _start_of(arm) != _start(shared["model"], shared.get("adapter")):',
         "if not plain:",
         nodes("ablations/test_plan", "test_every_model_that_arms_start_from_has_one_untouched_cell"),
     ),

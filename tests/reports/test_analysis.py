@@ -342,6 +342,22 @@ def test_models_that_have_no_checkpoint_are_told_apart(two_models):
     assert set(found) == {("none", "untouched"), ("velocity_mse", "latent_kl")}
 
 
+def test_one_model_with_adapters_from_several_places_is_several(two_models):
+    """How an arm is trained is another matter: one with an adapter that starts at nothing starts from the model."""
+    lora = {"name": "lora", "rank": 8}
+    for arm, adapter in (
+        ("latentkl0", lora | {"start": "warm"}),
+        ("velocitymse0", lora | {"start": "warm"}),
+        ("none0", lora | {"start": ""}),
+    ):
+        path = two_models.parents[1] / "cells" / arm / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"checkpoint": "one"}, "adapter": adapter}))
+    path = two_models.parents[1] / "cells" / "untouched0" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"checkpoint": "one"}}))
+    found = pairs(analyse(read(two_models)), "untouched")
+    assert set(found) == {("none", "untouched"), ("velocity_mse", "latent_kl")}
+
+
 def test_without_a_correction_only_all_of_the_tests_together_show_a_difference(tmp_path):
     arms = {"none": ARMS["none"], "better": ({"name": "none"}, 0.9, 0.5, 0.1), "same": ARMS["none"]}
     folder = write_sweep(tmp_path, arms=arms, updates=2)

@@ -55,6 +55,7 @@ SLOTS: dict[str, str] = {
     "dataset": "unigrpo.data",
     "metric": "unigrpo.metrics",
     "model": "unigrpo.models",
+    "adapter": "unigrpo.models.adapters",
     "episode": "unigrpo.rollout.episodes",
     "reward": "unigrpo.rewards",
     "text_scorer": "unigrpo.rewards.scorers",

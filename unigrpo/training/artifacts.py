@@ -14,6 +14,7 @@ import torch
 
 from unigrpo.io import JsonObject, write_json, write_rows
 from unigrpo.metrics import Row, schema
+from unigrpo.models.adapters.adapter import MODEL
 from unigrpo.registry import name_of
 from unigrpo.rollout.decoded import DecodedEpisodes, ImagePart
 from unigrpo.training.evaluation import Evaluation
@@ -47,11 +48,10 @@ def write_final(trainer: Trainer, folder: Path) -> JsonObject:
     if config.evaluation.guidance_scale != 1:
         write_rows(folder / "per_prompt_guided.jsonl", guided.rows)
     write_samples(folder / "samples", plain, config.evaluation.images_per_prompt)
-    (folder / "model").mkdir(exist_ok=True)
-    config.model.save(folder / "model", trainer.model)
-    if not any((folder / "model").iterdir()):
+    config.adapter.save(folder, config.model, trainer.model)
+    if not any((folder / MODEL).iterdir()):
         _LOG.warning(
-            "model=%s: save wrote no file to %s; the trained weights are lost", name_of(config.model), folder / "model"
+            "model=%s: save wrote no file to %s; the trained weights are lost", name_of(config.model), folder / MODEL
         )
     evaluation = {
         "metrics": metrics,

@@ -63,7 +63,7 @@ class Trainer:
                 f" {self.accelerator.num_processes}; use aggregation=constant or sequence_mean, or one process"
             )
         device = self.accelerator.device
-        self.model = config.model.load_for(config, device)
+        self.model = config.adapter.attach(config.model.load_for(config, device), config.key)
         self.policy = self.model.policy
         self.reference = self._reference()
         self.evaluator = Evaluator(config, self.model)
@@ -334,14 +334,14 @@ class Trainer:
     def state(self) -> State:
         """Everything that changes from update to update."""
         names = {id(parameter): name for name, parameter in self.policy.named_parameters()}
-        tensors = {f"policy.{name}": tensor for name, tensor in self.policy.state_dict().items()}
+        tensors = {f"policy.{name}": tensor for name, tensor in self.config.adapter.state(self.policy).items()}
         tensors |= state.optimizer_tensors(self.optimizer, names)
         return State(tensors, {"cost": dict(self.cost), "seconds": dict(self.seconds), "kinds": self.kinds})
 
     def restore(self, saved: State) -> int:
         """Go back to a saved state; the number of updates done by then."""
         weights = {n.removeprefix("policy."): t for n, t in saved.tensors.items() if n.startswith("policy.")}
-        self.policy.load_state_dict(weights)
+        self.config.adapter.restore(self.policy, weights)
         state.restore_optimizer(self.optimizer, dict(self.policy.named_parameters()), saved.tensors)
         if self.accelerator.is_main_process:
             # In the order of an uninterrupted run, which JSON has sorted: a resumed one ends in the same bytes.

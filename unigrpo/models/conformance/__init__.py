@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from unigrpo.models.adapters.adapter import MODEL, Adapter
+from unigrpo.models.adapters.full import Full
 from unigrpo.models.conformance import context, training
 from unigrpo.models.conformance.expect import demand
 from unigrpo.models.conformance.probe import MODALITIES, Probe
@@ -25,6 +27,7 @@ from unigrpo.models.processor import Processor
 
 __all__ = ["assert_model_conforms", "assert_policy_conforms"]
 
+_FULL = Full()
 _CHECKS = (
     training.parameters,
     context.vocabulary,
@@ -50,6 +53,7 @@ def assert_model_conforms(
     *,
     modalities: Sequence[Modality] = MODALITIES,
     device: torch.device | str = "cpu",
+    adapter: Adapter = _FULL,
 ) -> None:
     """Load a model and check all of it: policy, processor, reference, and that ``save`` writes it.
 
@@ -58,15 +62,16 @@ def assert_model_conforms(
         prompts: as of :func:`assert_policy_conforms`; so are ``modalities``.
         modalities: those that are trained.
         device: where to load it; a fault of the vocabulary has its message on a CPU alone.
+        adapter: what is trained of it; a LoRA hides its faults unless it starts from one whose B is not 0.
 
     Raises:
         AssertionError: as :func:`assert_policy_conforms`.
     """
-    loaded = model.load(torch.device(device))
+    loaded = adapter.attach(model.load(torch.device(device)), ("conformance",))
     _assert_loaded(loaded, prompts, modalities)
     with TemporaryDirectory() as name:
-        model.save(Path(name), loaded)
-        demand(any(Path(name).iterdir()), "save: wrote no file; what has been trained would be lost")
+        adapter.save(Path(name), model, loaded)
+        demand(any(Path(name, MODEL).iterdir()), "save: wrote no file; what has been trained would be lost")
 
 
 def assert_policy_conforms(

@@ -69,6 +69,11 @@ class Mot(Model):
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Say which checkpoint is not there, and which image size it cannot have."""
+        if self.new_words and not config.adapter.trains_all:
+            yield (
+                f"model.new_words=true adds words that nothing has trained, and adapter={config.adapter.name} leaves"
+                " them so; use adapter=full, or a checkpoint that knows the words"
+            )
         try:
             paints = self.paints
         except ConfigError as error:
