@@ -173,6 +173,7 @@ def spec_of(model: MoTModel) -> RolloutSpec:
         pad=ids.pad,
         image=ids.image,
         prompt=ids.prompt,
+        system=ids.system,
         head=registry.find("image_head", head_of(model))(),
         latent_shape=model.policy.latent_shape,
         context_grad=True,

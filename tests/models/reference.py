@@ -17,13 +17,18 @@ TEXT, IMAGE = "", "_moe_gen"
 
 @dataclass
 class Block:
-    """Words, or a picture: by its codes, or its latents at time t (0 is clean; noised it is seen by itself alone)."""
+    """Words, or a picture: by its codes, or its latents at time t (0 is clean; noised it is seen by itself alone).
+
+    Or what is seen in one: features [N, D] at ``places`` (row, column) of a table.
+    """
 
     words: list[int] | None = None
     codes: list[int] | None = None
     latents: Tensor | None = None
     t: float = 0.0
     noised: bool = False
+    features: Tensor | None = None
+    places: list[tuple[int, int]] | None = None
 
 
 @dataclass
@@ -57,7 +62,7 @@ class Reference:
             if block.words is not None:
                 states = [self._norm("language_model.model.norm", token.state) for token in mine]
                 texts.append(torch.stack([self.w["language_model.lm_head.weight"] @ state for state in states]))
-            else:
+            elif block.features is None:
                 states = [self._norm("language_model.model.norm_moe_gen", t.state) for t in mine if t.is_patch]
                 if block.codes is not None:
                     pictures.append(torch.stack([self._linear("llm2code", state) for state in states]))
@@ -84,6 +89,9 @@ class Reference:
                 for index, code in enumerate(block.codes):
                     state = codes[code] + self._place(*divmod(index, self.config.latent_size[1]))
                     tokens.append(Token(state, IMAGE, position, number, is_patch=True))
+            elif block.features is not None:
+                for values, place in zip(block.features.double(), block.places or [], strict=True):
+                    tokens.append(Token(self._connected(values) + self._place(*place), TEXT, position, number))
             else:
                 time = self._time(block.t)
                 for row, column, values in self._patches(block.latents):
@@ -98,7 +106,8 @@ class Reference:
         for q, query in enumerate(tokens):
             for k, key in enumerate(tokens):
                 if query.block == key.block:
-                    mask[q, k] = blocks[query.block].latents is not None or k <= q
+                    mine = blocks[query.block]
+                    mask[q, k] = mine.latents is not None or mine.features is not None or k <= q
                 else:
                     mask[q, k] = key.block < query.block and not blocks[key.block].noised
         return mask
@@ -135,6 +144,11 @@ class Reference:
             [function(place * f) for f in frequencies] for place in (column, row) for function in (math.sin, math.cos)
         ]
         return torch.tensor([value for half in halves for value in half], dtype=torch.float64)
+
+    def _connected(self, values: Tensor) -> Tensor:
+        x = self._linear("connector.fc1", values)
+        x = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        return self._linear("connector.fc2", x)
 
     def _time(self, t: float) -> Tensor:
         angles = [t * 10000.0 ** (-j / 128) for j in range(128)]

@@ -9,6 +9,7 @@ import torch
 
 from tests.models import tiny
 from tests.models.reference import Block, Reference
+from unigrpo.checks import ShapeError
 from unigrpo.flow.dynamics import Ode
 from unigrpo.flow.guidance import CfgFree
 from unigrpo.flow.schedule import time_points
@@ -138,6 +139,31 @@ def test_after_a_picture_the_position_goes_on_by_one():
     torch.testing.assert_close(velocity[0], pictures[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(logits[0], texts[1], atol=1e-5, rtol=0)
     assert last.position.tolist() == [5]
+
+
+def test_what_is_seen_in_a_picture_is_a_block_between_two_markers():
+    """An edit: the picture by its latents, then by its features, the request, and the picture being painted."""
+    policy = tiny.policy(seed=2, latent_patch_size=2, vision_channels=6, vision_positions=4).double()
+    clean, noisy = (tiny.randn(3, 4, 2, seed=seed, dtype=torch.float64) for seed in (1, 2))
+    features, places = tiny.randn(3, 6, dtype=torch.float64), [(0, 0), (0, 1), (2, 3)]
+    blocks = [Block(latents=clean), Block(features=features, places=places), Block([1, 7, 2])]
+    blocks.append(Block(latents=noisy, t=0.7, noised=True))
+    texts, pictures = Reference(policy.config, policy.state_dict())(blocks)
+    numbers = torch.tensor([[row * 4 + column] for row, column in places])
+    words, there = torch.tensor([[1, 7, 2]]), torch.tensor([True])
+    with torch.no_grad():
+        context = policy.extend_image(policy.start(1), clean[None], there)
+        context = policy.extend_features(context, torch.cat((features, numbers), 1)[None], there)
+        logits, context = policy.extend_text(context, words, torch.ones_like(words, dtype=torch.bool))
+        velocity = policy.velocity(context, noisy[None], torch.tensor(0.7))
+    torch.testing.assert_close(logits[0], texts[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(velocity[0], pictures[-1], atol=1e-6, rtol=0)
+
+
+def test_an_image_larger_than_the_table_of_positions_is_refused():
+    policy = tiny.policy(max_latent_size=3)
+    with pytest.raises(ShapeError, match="an image of 4 x 2 tokens: expected at most 3 a side"):
+        policy.velocity(policy.start(1), tiny.randn(1, 3, 4, 2), torch.tensor(0.5))
 
 
 def test_qk_norm_text_expert_in_float64():

@@ -31,7 +31,7 @@ def test_features_come_after_the_picture_at_a_position_of_their_own():
     latents, alive, policy = tiny.randn(2, 3, 2, 2), torch.tensor([True, True]), seeing_policy()
     blind = policy.extend_image(policy.start(2), latents, alive)
     seeing = policy.extend_features(blind, tiny.randn(2, 3, 12), alive)
-    assert seeing.valid.shape[1] == blind.valid.shape[1] + 3
+    assert seeing.valid.shape[1] == blind.valid.shape[1] + 2 + 3
     assert seeing.position.tolist() == [2, 2]
     for one, other in zip(seeing.keys, blind.keys, strict=True):
         assert torch.equal(one[:, :, : other.shape[2]], other)

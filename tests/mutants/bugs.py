@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.adapters import ADAPTER_BUGS
 from tests.mutants.algorithms import ALGORITHM_BUGS
+from tests.mutants.bagel import BAGEL_BUGS
 from tests.mutants.blocks import BLOCK_BUGS
 from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.data import DATA_BUGS
@@ -48,4 +49,5 @@ BUGS = (
     *TUNING_BUGS,
     *EVALUATION_BUGS,
     *BLOCK_BUGS,
+    *BAGEL_BUGS,
 )

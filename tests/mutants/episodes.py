@@ -128,9 +128,9 @@ EPISODE_BUGS = (
     ),
     Bug(
         "a branch of the guidance sees what another one should",
-        WALK,
-        '{"text-free": ImageSegment, "image-free": TextSegment}',
-        '{"text-free": TextSegment, "image-free": ImageSegment}',
+        "unigrpo/rollout/coverage.py",
+        '"text-free": Coverage(given=False, generated=False, images=True)',
+        '"text-free": Coverage(given=True, generated=True, images=False)',
         nodes("rollout/test_rounds", "test_a_guidance_gets_the_velocities_of_the_branches_that_it_declares"),
     ),
     Bug(
@@ -150,7 +150,7 @@ EPISODE_BUGS = (
     Bug(
         "a request that begins as replies do, whatever the chat template says",
         WALK,
-        "spec.bos if spec.prompt is None or not segment.given else spec.prompt",
+        "spec.begin if segment.given else spec.bos",
         "spec.bos",
         nodes("rollout/test_rollout", "test_a_given_text_begins_as_prompts_do_and_builds_no_logits"),
     ),
@@ -192,8 +192,8 @@ EPISODE_BUGS = (
     Bug(
         "a connector that learns only where images pass gradients",
         WALK,
-        "self.train_text):\n            self.contexts = tuple(",
-        "self.spec.context_grad):\n            self.contexts = tuple(",
+        "self.train_text):\n            longer = [",
+        "self.spec.context_grad):\n            longer = [",
         nodes(FEATURES, "test_the_connector_learns_from_texts_and_from_images_only_through_contexts_with_gradients"),
     ),
     Bug(

@@ -12,6 +12,8 @@ from typing import ClassVar
 import pytest
 import torch
 
+from tests.models.bagel import published
+from tests.models.pipelines import tiny as tiny_pipelines
 from tests.training import runs
 from tests.training.runs import config_of, moved, weights_of
 from unigrpo import registry
@@ -346,7 +348,13 @@ EVERY = [
 
 
 def _in_files(key, name, folder):
-    """What a dataset in files needs besides its name: files, and metrics that ask no judge."""
+    """What a dataset or model in files needs besides its name: files, and metrics that ask no judge."""
+    if name == "bagel":
+        return {"model": {"name": name, "folder": str(published.write(folder / "bagel"))}}
+    if name == "diffusers":
+        pipe = tiny_pipelines.saved("StableDiffusion3Pipeline", folder / "sd3")
+        thinker = tiny_pipelines.language_model(folder / "thinker")
+        return {"model": {"name": name, "path": str(pipe), "language_model": str(thinker)}}
     if key != "dataset" or name == "shapes":
         return {}
     texts = [f"{article} {colour} circle" for article in ("a", "one") for colour in ("red", "green", "blue", "yellow")]

@@ -6,11 +6,14 @@ Latents have about zero mean and unit variance per channel, so that the flow's n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 
 class Autoencoder(Protocol):
@@ -91,13 +94,17 @@ class TinyAutoencoder(nn.Module):
 
 
 class DiffusersAutoencoder(nn.Module):
-    """An ``AutoencoderKL`` of diffusers; encodes to the mean, so that nothing is drawn."""
+    """An ``AutoencoderKL`` of diffusers; encodes to the mean, so that nothing is drawn.
 
-    def __init__(self, folder: str | Path):
+    Args:
+        source: the module, or a folder of one.
+    """
+
+    def __init__(self, source: AutoencoderKL | str | Path):
         super().__init__()
         from diffusers import AutoencoderKL
 
-        self.model = AutoencoderKL.from_pretrained(folder)
+        self.model = AutoencoderKL.from_pretrained(source) if isinstance(source, str | Path) else source
         self.scale: float = self.model.config.scaling_factor
         self.shift: float = self.model.config.shift_factor or 0.0
         self.factor: int = 2 ** (len(self.model.config.block_out_channels) - 1)

@@ -28,6 +28,7 @@ class SpecialIds:
         pad: fills ragged blocks.
         image: ends a text block by asking for an image.
         prompt: begins a given text block, where that is another than ``bos``.
+        system: of a text block that every context begins with, without what begins it; empty for none.
     """
 
     bos: int
@@ -35,6 +36,7 @@ class SpecialIds:
     pad: int
     image: int
     prompt: int | None = None
+    system: tuple[int, ...] = ()
 
 
 class Processor(Protocol):
@@ -109,6 +111,7 @@ class StandardProcessor:
         grid: of the policy's latents.
         template: of requests.
         vision: of images that the policy reads.
+        system_prompt: a text block of its own before all else, guidance's contexts included; empty for none.
 
     Raises:
         ConfigError: the template gives no two tokens.
@@ -121,6 +124,7 @@ class StandardProcessor:
         grid: LatentGrid,
         template: ChatTemplate | None = None,
         vision: VisionEncoder | None = None,
+        system_prompt: str = "",
     ):
         self.tokenizer, self.autoencoder, self.grid, self.template = tokenizer, autoencoder, grid, template
         self.vision = vision
@@ -131,6 +135,9 @@ class StandardProcessor:
             if len(frame) < 2:
                 raise ConfigError(f"the chat template: expected two tokens or more around a request, got {len(frame)}")
             self._ids = replace(self._ids, prompt=frame[0], bos=frame[-1])
+        if system_prompt:
+            (said,) = tokenizer.ids_of([system_prompt])
+            self._ids = replace(self._ids, system=(*said, tokenizer.eos))
 
     @property
     def ids(self) -> SpecialIds:

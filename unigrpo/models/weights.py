@@ -7,9 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
+
+#: Dtypes of weights, and their names in a safetensors file.
+_KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -35,6 +39,23 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
         for name, tensor in kept.items()
     }
     return save(apart, shared or None)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file of ``tensors``, wherever they are, written one by one: none is in memory twice."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        kind = _KINDS[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    said = json.dumps(header).encode()
+    said += b" " * (-len(said) % 8)
+    with path.open("wb") as file:
+        file.write(len(said).to_bytes(8, "little") + said)
+        for tensor in tensors.values():
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
 
 
 def from_bytes(content: bytes) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unigrpo.checks import ShapeError
 from unigrpo.noise import Draw, Key
+from unigrpo.rollout.coverage import COVERAGES, WHOLE
 from unigrpo.rollout.sampling import choose, log_prob
 from unigrpo.rollout.trajectory import Cost, ImageSegment, Score, Segment, TextScore, TextSegment, Trajectory
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from unigrpo.flow.guidance import Guidance
     from unigrpo.models.policy import Context, Policy, VisionPolicy
     from unigrpo.rollout.heads.head import ImageHead
-
-#: The segments that the contexts of a guidance's branches cover.
-_COVERED: dict[str, type] = {"text-free": ImageSegment, "image-free": TextSegment}
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class RolloutSpec:
             modality of text it always does.
         update: number of the update, for episodes that change from one to the next.
         prompt: token id that begins a given text block, where that is another than ``bos``.
+        system: token ids of a text block that every context begins with, without what begins it; empty for none.
         see: what makes the features of a generated image when it enters the context; None without a vision encoder,
             and in a replay, which reads the recorded ones.
     """
@@ -71,11 +70,17 @@ class RolloutSpec:
     context_grad: bool = False
     update: int = 0
     prompt: int | None = None
+    system: tuple[int, ...] = ()
     see: Callable[[ImageSegment], Tensor] | None = None
 
     def cross_modal_context(self, context: Context) -> Context:
         """``context`` as the other modality sees it: gradients pass only with ``context_grad``."""
         return context if self.context_grad else context.detach()
+
+    @property
+    def begin(self) -> int:
+        """The token that begins a given text block."""
+        return self.bos if self.prompt is None else self.prompt
 
 
 @dataclass(frozen=True)
@@ -130,17 +135,15 @@ class Rollout:
 
     def __init__(self, policy: Policy, spec: RolloutSpec, batch: int, *, train_text: bool = True):
         self.policy, self.spec, self.train_text, self.groups = policy, spec, train_text, batch
-        branches = spec.guidance.branches
-        self._cover_text = (True, *(_COVERED[branch] is TextSegment for branch in branches))
-        self._cover_images = (True, *(_COVERED[branch] is ImageSegment for branch in branches))
-        self.contexts: tuple[Context, ...] = tuple(policy.start(batch) for _ in self._cover_text)
+        self._coverages = (WHOLE, *(COVERAGES[branch] for branch in spec.guidance.branches))
+        self.cost = Cost()
+        self.contexts: tuple[Context, ...] = (self._start(),) * len(self._coverages)
         self.segments: list[Segment] = []
         self.scores: list[Score] = []
         self.alive = torch.ones(batch, dtype=torch.bool, device=policy.device)
         self.turn = 0
         self.pending_image: ImageSegment | None = None
         self.pending_features: ImageSegment | None = None
-        self.cost = Cost()
 
     @property
     def rows(self) -> int:
@@ -230,6 +233,17 @@ class Rollout:
         self._advance(segment)
         return segment
 
+    def _start(self) -> Context:
+        """The context before the first segment: empty, or that of the system prompt."""
+        start, system = self.policy.start(self.groups), self.spec.system
+        if not system:
+            return start
+        tokens = torch.tensor([self.spec.begin, *system], device=self.policy.device).expand(self.groups, -1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_text):
+            _, context = self.policy.extend_text(start, tokens, torch.ones_like(tokens, dtype=torch.bool), logits=False)
+        self.cost += Cost(tokens=tokens.numel())
+        return context
+
     def _record(self, segment: Segment, score: Score, *, pending_image: bool = False) -> None:
         self.segments.append(segment)
         self.scores.append(score)
@@ -249,18 +263,27 @@ class Rollout:
             self._enter_features(seen)
 
     def _enter_image(self, image: ImageSegment) -> None:
-        before = tuple(context for context, covers in zip(self.contexts, self._cover_images, strict=True) if covers)
+        before = self._of_images()
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.context_grad):
             contexts, cost = self.spec.head.encode(self.policy, self.spec, before, image)
         if not self.spec.context_grad:
             # The image passes no gradient; the texts before it still learn from the texts after it.
             contexts = (before[0].followed_by(contexts[0]), *contexts[1:])
-        longer = iter(contexts)
-        self.contexts = tuple(
-            next(longer) if covers else context
-            for covers, context in zip(self._cover_images, self.contexts, strict=True)
-        )
+        self._lengthen(contexts)
         self.cost += cost
+
+    def _of_images(self) -> tuple[Context, ...]:
+        """The contexts that cover images, the conditional one first."""
+        pairs = zip(self.contexts, self._coverages, strict=True)
+        return tuple(context for context, coverage in pairs if coverage.images)
+
+    def _lengthen(self, contexts: Sequence[Context]) -> None:
+        """Go on with ``contexts`` for those of :meth:`_of_images`."""
+        longer, whole = iter(contexts), contexts[0]
+        self.contexts = tuple(
+            next(longer) if coverage.images else whole if coverage.renewed else context
+            for coverage, context in zip(self._coverages, self.contexts, strict=True)
+        )
 
     def _enter_features(self, image: ImageSegment) -> None:
         """Let the text policy read what a vision encoder sees in the image before, if there is one."""
@@ -273,17 +296,15 @@ class Rollout:
         features = image.features.where(image.alive[:, None, None], 0.0)
         reader = cast("VisionPolicy", self.policy)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_text):
-            self.contexts = tuple(
-                reader.extend_features(context, features, image.alive) if covers else context
-                for covers, context in zip(self._cover_images, self.contexts, strict=True)
-            )
-        self.cost += Cost(tokens=int(image.alive.sum()) * features.shape[1] * sum(self._cover_images))
+            longer = [reader.extend_features(context, features, image.alive) for context in self._of_images()]
+        self._lengthen(longer)
+        self.cost += Cost(tokens=int(image.alive.sum()) * features.shape[1] * len(longer))
 
     def _go_on(self, contexts: Sequence[Context], cost: Cost) -> None:
         """Go on with the contexts as a head left them, in those that cover images."""
-        self.contexts = tuple(
-            new if covers else old for covers, old, new in zip(self._cover_images, self.contexts, contexts, strict=True)
-        )
+        if not self.spec.head.deferred:
+            pairs = zip(contexts, self._coverages, strict=True)
+            self._lengthen([context for context, coverage in pairs if coverage.images])
         self.cost += cost
 
     def _advance(self, segment: Segment) -> None:
@@ -300,19 +321,22 @@ class Rollout:
 
     def _advance_text(self, segment: TextSegment) -> TextScore | None:
         spec = self.spec
-        begin = spec.bos if spec.prompt is None or not segment.given else spec.prompt
-        first = torch.full_like(segment.tokens[:, :1], begin)
+        first = torch.full_like(segment.tokens[:, :1], spec.begin if segment.given else spec.bos)
         tokens = torch.cat((first, segment.tokens), 1)
         mask = torch.cat((segment.alive[:, None], segment.mask), 1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_text):
             # Nobody reads the logits of a given text, nor those of a branch.
             logits, context = self.policy.extend_text(self.contexts[0], tokens, mask, logits=not segment.given)
-            branches = (
-                self.policy.extend_text(branch, tokens, mask, logits=False)[1] if covers else branch
-                for covers, branch in zip(self._cover_text[1:], self.contexts[1:], strict=True)
-            )
+            branches = [
+                self.policy.extend_text(branch, tokens, mask, logits=False)[1]
+                if coverage.reads(segment)
+                else self.contexts[0]
+                if coverage.renewed and segment.given
+                else branch
+                for coverage, branch in zip(self._coverages[1:], self.contexts[1:], strict=True)
+            ]
             self.contexts = (context, *branches)
-            self.cost += Cost(tokens=int(mask.sum()) * sum(self._cover_text))
+            self.cost += Cost(tokens=int(mask.sum()) * sum(coverage.reads(segment) for coverage in self._coverages))
             if segment.given:
                 return None
             scores = log_prob(logits[:, :-1], spec.temperature, segment.tokens)

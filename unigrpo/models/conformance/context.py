@@ -11,13 +11,15 @@ from unigrpo.models.conformance.expect import close, demand, equal, same
 from unigrpo.models.conformance.probe import Probe
 from unigrpo.models.policy import VisionPolicy
 from unigrpo.models.processor import StandardProcessor
+from unigrpo.rollout.trajectory import ImageSegment
 
 
 @torch.no_grad()
 def vocabulary(probe: Probe) -> None:
     """Every token of the tokenizer can be read and is scored."""
     processor, scored = probe.processor, _scored(probe, 0)
-    ids = [i for i in asdict(processor.ids).values() if i is not None]
+    found = asdict(processor.ids)
+    ids = [*found.pop("system"), *(i for i in found.values() if i is not None)]
     demand(max(ids) < scored, f"the tokenizer's ids {ids}: the policy has {scored} tokens")
     known = len(processor.tokenizer) if isinstance(processor, StandardProcessor) else int(probe.tokens.max()) + 1
     demand(
@@ -150,7 +152,8 @@ def masked_rows(probe: Probe) -> None:
 @torch.no_grad()
 def features(probe: Probe) -> None:
     """What a vision encoder sees is read, by the rows that have the image alone, in a context of its own."""
-    if probe.features is None:
+    see = probe.processor.see
+    if probe.features is None or see is None:
         return
     same("see: dimensions and rows of the features [B, N, D]", (probe.features.dim(), len(probe.features)), (3, 2))
     policy, reader = probe.policy, cast("VisionPolicy", probe.policy)
@@ -163,7 +166,7 @@ def features(probe: Probe) -> None:
     why = "build a new one, change none in place"
     equal("the context that features were appended to is another", before, probe.answers(image), why)
     other = probe.features.clone()
-    other[0] += 1
+    other[0] = see(ImageSegment((), probe.x, probe.every))[0]
     both = probe.show(context)
     changed = reader.extend_features(policy.extend_image(context, probe.latents, probe.every), other, probe.every)
     index, one = probe.every.nonzero()[1], slice(1, 2)

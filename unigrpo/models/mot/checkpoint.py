@@ -57,8 +57,7 @@ class MoTModel(LoadedModel):
     ) -> MoTModel:
         """From its parts."""
         config = policy.config
-        grid = LatentGrid(*policy.latent_shape, config.latent_patch_size, config.max_latent_size)
-        return cls(policy, StandardProcessor(tokenizer, autoencoder, grid, vision=vision))
+        return cls(policy, StandardProcessor(tokenizer, autoencoder, grid_of(config), vision=vision))
 
     @property
     def autoencoder(self) -> Autoencoder:
@@ -88,6 +87,12 @@ class MoTModel(LoadedModel):
         larger = MoTModel.of(policy.to(self.policy.device).eval(), self.autoencoder, tokenizer, self.processor.vision)
         larger.processor.to(self.policy.device)
         return larger
+
+
+def grid_of(config: MoTConfig) -> LatentGrid:
+    """The latents that a policy of these sizes can make: no larger than its table of positions."""
+    patch = config.latent_patch_size
+    return LatentGrid(config.latent_channels, *config.latent_size, patch, patch * config.max_latent_size)
 
 
 def load(checkpoint: str, device: torch.device = _CPU, dtype: torch.dtype | None = None) -> MoTModel:

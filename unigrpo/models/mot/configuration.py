@@ -42,6 +42,8 @@ class MoTConfig:
             apply.
         vision_channels: D of the features of a vision encoder, which a connector maps to tokens that the text expert
             reads behind the image; 0 for a policy that reads latents alone.
+        vision_positions: side of the table of 2-D positions that the connector adds to features, whose last channel
+            is then the number of their place in it (BAGEL: 70); 0 for features without places.
         prediction: what the image head returns: ``"velocity"`` (BAGEL) or ``"data"``, the clean latents, from which the
             velocity is ``(x - x0) / t``.
         bos_token_id: begins every text block.
@@ -67,6 +69,7 @@ class MoTConfig:
     time_conditioning: str = "input"
     code_levels: tuple[int, ...] = ()
     vision_channels: int = 0
+    vision_positions: int = 0
     prediction: str = "velocity"
     bos_token_id: int = 1
     eos_token_id: int = 2
@@ -89,6 +92,8 @@ class MoTConfig:
                 f"code_levels={self.code_levels}: expected one per latent channel, one pixel per token and no"
                 f" modulation by time, got {got}"
             )
+        if self.vision_positions and not self.vision_channels:
+            raise ValueError(f"vision_positions={self.vision_positions}: places of features, but vision_channels=0")
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError("heads must divide hidden_size, key-value heads must divide heads")
 

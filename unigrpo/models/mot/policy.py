@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from unigrpo.checks import ShapeError
 from unigrpo.models.linear import Linear
 from unigrpo.models.mot.configuration import MoTConfig
 from unigrpo.models.mot.context import MoTContext
@@ -56,22 +57,39 @@ class LatentPositions(nn.Module):
         self.side = side
 
     def forward(self, height: int, width: int) -> Tensor:
-        """[height * width, hidden]: an image occupies the table's top left corner."""
+        """[height * width, hidden]: an image occupies the table's top left corner.
+
+        Raises:
+            ShapeError: it is larger than the table.
+        """
+        if max(height, width) > self.side:
+            raise ShapeError(f"an image of {height} x {width} tokens: expected at most {self.side} a side")
         row = torch.arange(height, device=self.pos_embed.device)
         column = torch.arange(width, device=self.pos_embed.device)
         return self.pos_embed[(row[:, None] * self.side + column).flatten()]
 
 
 class Connector(nn.Module):
-    """Features of a vision encoder to tokens of the text expert: BAGEL's MLP of two layers."""
+    """Features of a vision encoder to tokens of the text expert: BAGEL's MLP of two layers, and its table of places.
 
-    def __init__(self, channels: int, width: int):
+    Args:
+        channels: D of the features.
+        width: of the tokens.
+        side: of the table; 0 for features without places.
+    """
+
+    def __init__(self, channels: int, width: int, side: int = 0):
         super().__init__()
         self.fc1, self.act, self.fc2 = Linear(channels, width), nn.GELU("tanh"), Linear(width, width)
+        self.places = LatentPositions(side, width) if side else None
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, hidden]."""
-        return self.fc2(self.act(self.fc1(features)))
+        """[B, N, D], or [B, N, D + 1] whose last channel is a place in the table -> [B, N, hidden]."""
+        dtype = self.fc1.weight.dtype
+        if self.places is None:
+            return self.fc2(self.act(self.fc1(features.to(dtype))))
+        tokens = self.fc2(self.act(self.fc1(features[..., :-1].to(dtype))))
+        return tokens + self.places.pos_embed[features[..., -1].long()]
 
 
 def pack(latents: Tensor, patch: int) -> Tensor:
@@ -111,7 +129,8 @@ class MoTPolicy(nn.Module):
             self.vae2llm = Linear(config.token_channels, width)
             self.llm2vae = Linear(width, config.token_channels)
         self.latent_pos_embed = LatentPositions(config.max_latent_size, width)
-        self.connector: nn.Module | None = Connector(config.vision_channels, width) if config.vision_channels else None
+        channels, places = config.vision_channels, config.vision_positions
+        self.connector: nn.Module | None = Connector(channels, width, places) if channels else None
         self.apply(self._init_weights)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -176,10 +195,11 @@ class MoTPolicy(nn.Module):
         return MoTContext(keys, values, torch.cat((context.valid, valid), 1), context.position + alive)
 
     def extend_features(self, context: MoTContext, features: Tensor, alive: Tensor) -> MoTContext:
-        """Append features [B, N, D] of a picture: all see each other, at one position of their own."""
+        """Append features [B, N, D] of a picture between two markers: all see each other, at one position."""
         assert self.connector is not None, "no connector: the configuration has vision_channels=0"
         # As the embeddings of words: in the weights' dtype, also under autocast.
-        tokens = self.connector(features.to(self.dtype)).to(self.dtype)
+        read = self.connector(features).to(self.dtype)
+        tokens = torch.cat((self._markers(len(read)), read), 1)
         valid = torch.cat((context.valid, alive[:, None].expand(-1, tokens.shape[1])), 1)
         # Rows without the picture look too: softmax over nothing would be NaN, and nothing reads their state.
         seen = torch.cat((context.valid, torch.ones_like(valid[:, context.valid.shape[1] :])), 1)[:, None]
@@ -262,19 +282,23 @@ class MoTPolicy(nn.Module):
             ):
                 yield from (owner.get_submodule(f"{name}_moe_gen") for name in names)
 
+    def _markers(self, batch: int) -> Tensor:
+        """Start and end of an image, [batch, 2, hidden], tokens of the text expert.
+
+        They stand before the block's other tokens instead of around them: within a picture attention is full and all
+        tokens share one position, so order has no effect and no token needs to be moved between experts.
+        """
+        ids = torch.tensor([self.config.start_of_image_id, self.config.end_of_image_id], device=self.device)
+        return self.language_model.model.embed_tokens(ids).expand(batch, -1, -1)
+
     def _image_block(
         self, context: MoTContext, latents: Tensor, time: Tensor
     ) -> tuple[Tensor, tuple[tuple[Tensor, ...], tuple[Tensor, ...]], int]:
-        """States of a picture's tokens, keys and values with it appended, and their length.
-
-        The markers are put before the patches instead of around them: within a picture attention is full and all
-        tokens share one position, so order has no effect and no token needs to be moved between experts.
-        """
+        """States of a picture's tokens, keys and values with it and its markers appended, and their length."""
         config = self.config
         batch, _, height, width = latents.shape
         patch = config.latent_patch_size
-        markers = torch.tensor([config.start_of_image_id, config.end_of_image_id], device=latents.device)
-        text = self.language_model.model.embed_tokens(markers).expand(batch, -1, -1)
+        text = self._markers(batch)
         embedded = self.time_embedder(time)
         image = self.vae2llm(pack(latents, patch).to(self.dtype)) + embedded[:, None]
         image = image + self.latent_pos_embed(height // patch, width // patch)
