@@ -18,7 +18,6 @@ from unigrpo.flow.schedule import time_points
 from unigrpo.models.pipelines import Diffusers, certify
 from unigrpo.models.pipelines.family import Family
 from unigrpo.models.pipelines.rows import SD3
-from unigrpo.models.weights import read
 from unigrpo.training.trainer import Trainer
 
 NAME = "StableDiffusion3Pipeline"
@@ -58,7 +57,14 @@ def test_an_update_trains_language_model_and_transformer_and_saves_them(folder, 
     moved = {name.partition(".")[0] for name, weight in after.items() if not torch.equal(weight, before[name])}
     assert moved == {"transformer", "language"}
     config.model.save(tmp_path, trainer.model)
-    assert read(tmp_path / "model.safetensors").keys() == after.keys()
+    again = dataclasses.replace(config.model, trained=str(tmp_path))
+    assert again.digest() != config.model.digest()
+    loaded = again.load(torch.device("cpu"))
+    for name, weight in loaded.policy.state_dict().items():
+        assert torch.equal(weight, after[name])
+    assert not config.conflicts()
+    (fault,) = dataclasses.replace(config, model=dataclasses.replace(again, trained=str(thinker))).conflicts()
+    assert "no folder transformer there; expected the folder model/ of a finished run" in fault
 
 
 @pytest.mark.parametrize(("told", "own"), [({}, True), ({"schedule": "shift"}, False)])

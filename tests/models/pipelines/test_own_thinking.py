@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -98,6 +99,11 @@ def test_an_update_of_both(context_grad, tmp_path):
     found = trainer.train_step(trainer.prepare(trajectory, 0, spec), advantage, spec)
     assert found["guard/text"] == 0
     assert found["guard/image"] == 0
+    trainer.config.model.save(tmp_path / "left", trainer.model)
+    assert sorted(path.name for path in (tmp_path / "left").iterdir()) == ["text_encoder", "transformer"]
+    again = dataclasses.replace(trainer.config.model, trained=str(tmp_path / "left")).load(torch.device("cpu"))
+    for name, weight in again.policy.state_dict().items():
+        assert torch.equal(weight, trainer.policy.state_dict()[name])
 
 
 def test_an_encoder_that_cannot_write_is_refused():

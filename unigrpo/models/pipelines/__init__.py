@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 #: What ``unigrpo certify`` leaves beside it.
 CERTIFICATE = "certificate.json"
+#: Parts of a pipeline that are trained, and the language model before it, in the folder of a finished run.
+TRANSFORMER, ENCODER, LANGUAGE = "transformer", "text_encoder", "language_model"
 #: In place of a language model's folder: the pipeline's own text encoder.
 OWN = "own"
 
@@ -35,6 +37,8 @@ class Diffusers(Model):
 
     path: str = ""
     """A folder in diffusers' layout, as ``save_pretrained`` and the hub have it."""
+    trained: str = ""
+    """What a run with this pipeline has left, ``RUN/model``: its parts stand in for those of the pipeline."""
     family: str = ""
     """A row of one's own, MODULE:NAME, for a pipeline that is not known (:mod:`unigrpo.models.pipelines.family`)."""
     language_model: str = ""
@@ -76,6 +80,11 @@ class Diffusers(Model):
     def folder(self) -> Path:
         """Of the pipeline."""
         return Path(home_expanded("model.path", self.path))
+
+    @property
+    def trained_folder(self) -> Path | None:
+        """What a run has left, if that is wanted."""
+        return Path(home_expanded("model.trained", self.trained)) if self.trained else None
 
     @property
     def encoder_options(self) -> dict[str, Any]:
@@ -142,9 +151,15 @@ class Diffusers(Model):
             return None
         return Path(home_expanded("model.language_model", self.language_model))
 
+    def save(self, folder: Path, loaded: LoadedModel) -> None:
+        """Write what is trained, each part as its library has it: ``model.trained=FOLDER`` reads it again."""
+        from unigrpo.models.pipelines import loading
+
+        loading.save(folder, loaded)
+
     def digest(self) -> str:
         """Of all weights and settings in the folders."""
-        folders = [folder for folder in (self.folder, self.language_folder) if folder]
+        folders = [folder for folder in (self.folder, self.trained_folder, self.language_folder) if folder]
         endings = {".safetensors", ".json", ".jinja", ".txt", ".model"}
         found = (p for f in folders for p in sorted(f.rglob("*")) if p.suffix in endings)
         return digest_of_files(p for p in found if p.name != CERTIFICATE)
@@ -170,6 +185,11 @@ class Diffusers(Model):
         except ConfigError as error:
             yield str(error)
             return
+        if self.trained_folder and not (self.trained_folder / TRANSFORMER).is_dir():
+            yield (
+                f"model.trained={self.trained!r}: no folder {TRANSFORMER} there; expected the folder model/ of a"
+                " finished run"
+            )
         yield from super().conflicts(config)
         if config.optim.context_grad and not self.thinks_itself:
             yield (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -16,6 +18,7 @@ from unigrpo.flow.schedule import time_points
 from unigrpo.models import causal_lm
 from unigrpo.models.causal_lm import CausalLM
 from unigrpo.models.model import LoadedModel
+from unigrpo.models.pipelines import ENCODER, INDEX, LANGUAGE, TRANSFORMER
 from unigrpo.models.pipelines.family import Family, Pipeline
 from unigrpo.models.pipelines.policy import PipelinePolicy
 from unigrpo.models.pipelines.reading import Reading
@@ -138,12 +141,14 @@ def load(model: Diffusers, device: torch.device, dtype: torch.dtype | None) -> P
     Raises:
         ConfigError: a folder cannot be read.
     """
-    pipe = _pipeline(model.folder, dtype).to(device)
+    trained = model.trained_folder
+    pipe = _pipeline(model.folder, dtype, _parts_in(trained)).to(device)
     language, named = None, f"model.language_model={model.language_model!r}"
     if model.thinks_itself:
         language = own_language(pipe, named)
     elif model.language_folder:
-        language = causal_lm.load(model.language_folder, device, dtype, named)
+        written = trained / LANGUAGE if trained and (trained / LANGUAGE).is_dir() else model.language_folder
+        language = causal_lm.load(written, device, dtype, named)
     loaded = assembled(model, pipe, model.row(), language)
     loaded.processor.to(device)
     return loaded
@@ -171,13 +176,37 @@ def assembled(model: Diffusers, pipe: Pipeline, family: Family, language: Causal
     return PipelineModel(policy.eval(), processor, model.schedule == "own")
 
 
-def _pipeline(folder: Path, dtype: torch.dtype | None) -> Pipeline:
-    from diffusers import DiffusionPipeline
+def save(folder: Path, loaded: LoadedModel) -> None:
+    """Write what is trained: ``transformer/``, and ``language_model/`` or the ``text_encoder/`` that thinks."""
+    policy = loaded.policy
+    assert isinstance(policy, PipelinePolicy)
+    policy.transformer.save_pretrained(folder / TRANSFORMER)
+    if policy.language is not None:
+        policy.language.model.save_pretrained(folder / (ENCODER if policy.encodes else LANGUAGE))
 
+
+def _parts_in(trained: Path | None) -> dict[str, Path]:
+    """Part of a pipeline -> where a run has left it."""
+    if trained is None:
+        return {}
+    return {part: trained / part for part in (TRANSFORMER, ENCODER) if (trained / part).is_dir()}
+
+
+def _pipeline(folder: Path, dtype: torch.dtype | None, trained: Mapping[str, Path]) -> Pipeline:
+    """The pipeline in ``folder``, with some of its parts from elsewhere; none of them is read twice."""
+    import diffusers
+    import transformers
+
+    told: dict[str, Any] = {"dtype": dtype or torch.float32, "local_files_only": True, "use_safetensors": True}
     try:
-        return DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype or torch.float32, local_files_only=True, use_safetensors=True
-        )
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        libraries = {"diffusers": diffusers, "transformers": transformers}
+        for part, place in trained.items():
+            library, name = index[part]
+            told[part] = getattr(libraries[library], name).from_pretrained(
+                place, dtype=told["dtype"], local_files_only=True, use_safetensors=True
+            )
+        return diffusers.DiffusionPipeline.from_pretrained(folder, **told)
     except MemoryError:
         raise
     except Exception as error:  # the library raises errors of many types
