@@ -80,7 +80,8 @@ class Evaluator:
         if dataset is None:
             return None
         other = copy.copy(self)
-        other.episode, other.dataset, other.metrics = SingleRound(), dataset, self.config.measured_of_retention
+        other.episode = SingleRound(thinking=self.config.model.writes_texts)
+        other.dataset, other.metrics = dataset, self.config.measured_of_retention
         other.prompts = select(dataset.prompts(settings.split), settings.retention_prompts_per_tag)
         return other
 

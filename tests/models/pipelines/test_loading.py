@@ -67,6 +67,17 @@ def test_an_update_trains_language_model_and_transformer_and_saves_them(folder, 
     assert "no folder transformer there; expected the folder model/ of a finished run" in fault
 
 
+def test_a_pipeline_alone_is_trained_and_measured_on_what_it_could_before(folder):
+    alone = ["episode.thinking=false", "modalities=image_only", "guidance=cfg"]
+    kept = ["evaluation.retention=shapes", "evaluation.retention_prompts_per_tag=1", "evaluation.images_per_prompt=1"]
+    small = ["evaluation.prompts_per_tag=1", "evaluation.steps=2"]
+    trainer = Trainer(compose(words(folder, *alone, *kept, *small)).check())
+    assert trainer.update(0)["guard/image"] == 0
+    retention = trainer.evaluator.retention()
+    assert retention is not None
+    assert retention(trainer.policy, 1.0, 1).cost.tokens > 0
+
+
 @pytest.mark.parametrize(("told", "own"), [({}, True), ({"schedule": "shift"}, False)])
 def test_the_schedule_is_the_pipelines_own_or_that_of_the_run(told, own):
     loaded = dataclasses.replace(tiny.model(NAME), own_schedule=own)
