@@ -276,6 +276,49 @@ def ovis() -> Any:
     )  # fmt: skip
 
 
+def chroma() -> Any:
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel
+
+    transformer = ChromaTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, axes_dims_rope=(4, 4, 8), approximator_num_channels=16, approximator_hidden_dim=16,
+        approximator_layers=1,
+    )  # fmt: skip
+    return ChromaPipeline(
+        transformer=transformer, scheduler=euler(use_dynamic_shifting=True), vae=autoencoder(), text_encoder=t5(),
+        tokenizer=t5_tokenizer(),
+    )  # fmt: skip
+
+
+def krea2() -> Any:
+    from diffusers import Krea2Pipeline, Krea2Transformer2DModel
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24}
+    encoder = Qwen3VLModel(
+        Qwen3VLConfig(
+            text_config={
+                **sizes, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+                "vocab_size": 300,
+            },
+            vision_config={
+                **sizes, "depth": 1, "num_heads": 2, "out_hidden_size": 16, "deepstack_visual_indexes": [0],
+            },
+        )
+    )  # fmt: skip
+    transformer = Krea2Transformer2DModel(
+        in_channels=16, num_layers=2, attention_head_dim=8, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=32, timestep_embed_dim=8, text_hidden_dim=16, num_text_layers=3, text_num_attention_heads=2,
+        text_num_key_value_heads=1, text_intermediate_size=16, num_layerwise_text_blocks=1,
+        num_refiner_text_blocks=1, axes_dims_rope=(4, 2, 2),
+    )  # fmt: skip
+    return Krea2Pipeline(
+        transformer=transformer, scheduler=euler(use_dynamic_shifting=True, max_image_seq_len=6400),
+        vae=video_autoencoder("AutoencoderKLQwenImage", 2, 4), text_encoder=encoder, tokenizer=qwen_tokenizer(),
+        text_encoder_select_layers=(0, 1, 2),
+    )  # fmt: skip
+
+
 #: Class of a pipeline -> how to make one.
 TINY: dict[str, Callable[[], Any]] = {
     "StableDiffusion3Pipeline": sd3,
@@ -287,6 +330,8 @@ TINY: dict[str, Callable[[], Any]] = {
     "Lumina2Pipeline": lumina2,
     "WanPipeline": wan,
     "OvisImagePipeline": ovis,
+    "ChromaPipeline": chroma,
+    "Krea2Pipeline": krea2,
 }
 #: What ``model=diffusers`` must be told for one.
 TOLD: dict[str, dict[str, Any]] = {

@@ -88,10 +88,10 @@ def linspace(steps: int) -> list[float]:
     return [float(sigma) for sigma in np.linspace(1.0, 1 / steps, steps)]
 
 
-def interpolated_mu(pipe: Pipeline, tokens: int, steps: int) -> float:
+def interpolated_mu(pipe: Pipeline, tokens: int, steps: int, many: int = 4096) -> float:
     """The mu of dynamic shifting: linear in the number of image tokens, between two that the scheduler names."""
     config = pipe.scheduler.config
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", many)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
     slope = (high - low) / (many - few)
     return tokens * slope + low - slope * few
@@ -143,8 +143,8 @@ class Family:
 
     Attributes:
         encode: pipeline, texts, and what its ``encode_prompt`` may be told besides -> conditions.
-        call: pipeline, noisy map [B, C, h, w], the time that it is fed [B], and the map's size -> the arguments of the
-            transformer besides the conditions.
+        call: pipeline, noisy map [B, C, h, w], the time that it is fed [B], and the conditions by name -> the arguments
+            of the transformer besides those.
         channels: C of the map.
         unpack: the transformer's output and the map's size -> map.
         time: sigma 0-d or [B] fp32 -> what the model is fed.
@@ -166,7 +166,7 @@ class Family:
     """
 
     encode: Callable[..., Conditions]
-    call: Callable[[Pipeline, Tensor, Tensor, Size], dict[str, Any]]
+    call: Callable[[Pipeline, Tensor, Tensor, Mapping[str, Any]], dict[str, Any]]
     channels: Callable[[Pipeline], int]
     unpack: Callable[[Any, Size], Tensor] = lambda output, size: output
     time: Callable[[Pipeline, Tensor], Tensor] = plain

@@ -160,10 +160,11 @@ class PipelinePolicy(nn.Module):
         family, size = self.family, (x.shape[2], x.shape[3])
         weight = next(self.transformer.parameters())
         sigma = t.to(x.device, torch.float32).expand(len(x))
-        arguments = family.call(self.pipe, x.to(weight.dtype), family.time(self.pipe, sigma), size)
+        told = self._conditions(context).arguments
+        arguments = told | family.call(self.pipe, x.to(weight.dtype), family.time(self.pipe, sigma), told)
         if self.transformer.config.get("guidance_embeds"):
             arguments["guidance"] = torch.full_like(sigma, self.embedded_guidance)
-        output = self.transformer(**arguments, **self._conditions(context).arguments, return_dict=False)[0]
+        output = self.transformer(**arguments, return_dict=False)[0]
         return family.sign * family.unpack(output, size).to(x.dtype)
 
     def parameters_of(self, modality: Modality) -> Iterator[nn.Parameter]:

@@ -10,6 +10,7 @@ from unigrpo.models.pipelines.family import (
     Family,
     Pipeline,
     Size,
+    interpolated_mu,
     reversed_time,
     standard_scale,
     standardised,
@@ -87,8 +88,9 @@ def _positions(size: Size, device: torch.device) -> Tensor:
     return places.flatten(0, 1).to(device)
 
 
-def _halved(size: Size) -> Size:
-    return size[0] // 2, size[1] // 2
+def _halved(x: Tensor) -> Size:
+    """Rows and columns of tokens of a map."""
+    return x.shape[2] // 2, x.shape[3] // 2
 
 
 # -- Stable Diffusion 3 ------------------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ def _sd3_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
     return Conditions({"encoder_hidden_states": embeds, "pooled_projections": pooled})
 
 
-def _sd3_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+def _sd3_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
     return {"hidden_states": x, "timestep": t}
 
 
@@ -128,8 +130,8 @@ def _flux_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions
     return Conditions({"encoder_hidden_states": embeds, "pooled_projections": pooled}, {"txt_ids": places})
 
 
-def _flux_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
-    return {"hidden_states": folded(x), "timestep": t, "img_ids": _positions(_halved(size), x.device)}
+def _flux_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+    return {"hidden_states": folded(x), "timestep": t, "img_ids": _positions(_halved(x), x.device)}
 
 
 FLUX = Family(
@@ -151,10 +153,10 @@ def _klein_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Condition
     return Conditions({"encoder_hidden_states": embeds, "txt_ids": places}, {"guidance": None})
 
 
-def _klein_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+def _klein_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
-    rows, columns = torch.arange(size[0]), torch.arange(size[1])
+    rows, columns = torch.arange(x.shape[2]), torch.arange(x.shape[3])
     one = torch.arange(1)
     places = torch.cartesian_prod(one, rows, columns, one).expand(len(x), -1, -1).to(x.device)
     return {"hidden_states": flat(x), "timestep": t, "img_ids": places}
@@ -218,8 +220,8 @@ def _qwen_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions
     return Conditions({"encoder_hidden_states": embeds, "encoder_hidden_states_mask": mask})
 
 
-def _qwen_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
-    return {"hidden_states": folded(x), "timestep": t, "img_shapes": [[(1, *_halved(size))]] * len(x)}
+def _qwen_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+    return {"hidden_states": folded(x), "timestep": t, "img_shapes": [[(1, *_halved(x))]] * len(x)}
 
 
 QWEN_IMAGE = Family(
@@ -246,7 +248,7 @@ def _z_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
     return Conditions({"cap_feats": embeds})
 
 
-def _z_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+def _z_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
     return {"x": list(x[:, :, None].unbind(0)), "t": t}
 
 
@@ -322,7 +324,7 @@ def _wan_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
     return Conditions({"encoder_hidden_states": embeds})
 
 
-def _wan_call(pipe: Pipeline, x: Tensor, t: Tensor, size: Size) -> dict[str, Any]:
+def _wan_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
     return {"hidden_states": x[:, :, None], "timestep": t}
 
 
@@ -359,6 +361,66 @@ OVIS = Family(
     from_call=_unfolded_of_call,
 )
 
+# -- Chroma ------------------------------------------------------------------------------------------------------------
+
+
+def _chroma_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, places, mask, *_ = _no_guidance(pipe, texts, **options)
+    return Conditions({"encoder_hidden_states": embeds, "attention_mask": mask}, {"txt_ids": places})
+
+
+def _chroma_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The mask of the text goes on over all image tokens."""
+    import torch
+
+    given = _flux_call(pipe, x, t, told)
+    image = torch.ones(given["hidden_states"].shape[:2], device=x.device)
+    return {**given, "attention_mask": torch.cat((told["attention_mask"].to(image), image), 1)}
+
+
+CHROMA = Family(
+    encode=_chroma_encode,
+    call=_chroma_call,
+    channels=_quarter_of_in_channels,
+    unpack=unfolded,
+    patch=2,
+    to_call=folded,
+    from_call=_unfolded_of_call,
+)
+
+# -- Krea 2 ------------------------------------------------------------------------------------------------------------
+
+
+def _krea2_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+    embeds, mask = pipe.encode_prompt(texts, **options)
+    return Conditions({"encoder_hidden_states": embeds, "encoder_attention_mask": mask})
+
+
+def _krea2_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+    length = told["encoder_hidden_states"].shape[1]
+    places = pipe.prepare_position_ids(length, *_halved(x), x.device)
+    return {"hidden_states": folded(x), "timestep": t, "position_ids": places}
+
+
+def _krea2_mu(pipe: Pipeline, tokens: int, steps: int) -> float:
+    return 1.15 if pipe.config.is_distilled else interpolated_mu(pipe, tokens, steps, many=6400)
+
+
+KREA2 = Family(
+    encode=_krea2_encode,
+    call=_krea2_call,
+    channels=_quarter_of_in_channels,
+    unpack=unfolded,
+    mu=_krea2_mu,
+    decode=standardised,
+    to_latents=to_standardised,
+    patch=2,
+    # Its scale counts from 0.
+    told=lambda scale, rows: {"guidance_scale": scale - 1, "negative_prompt": [""] * rows},
+    to_call=folded,
+    from_call=_unfolded_of_call,
+)
+
 #: Name of a pipeline's class, as in its model_index.json -> its row.
 FAMILIES: Mapping[str, Family] = {
     "StableDiffusion3Pipeline": SD3,
@@ -370,4 +432,6 @@ FAMILIES: Mapping[str, Family] = {
     "Lumina2Pipeline": LUMINA2,
     "WanPipeline": WAN,
     "OvisImagePipeline": OVIS,
+    "ChromaPipeline": CHROMA,
+    "Krea2Pipeline": KREA2,
 }
