@@ -88,6 +88,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.syspath_prepend(str(folder))
     if any("pipelines/" in word for word in words):
         _make_pipelines(folder)
+    if any("=janus/" in word for word in words):
+        _make_janus(folder)
     program, *rest = words
     match [program.removeprefix(".venv/bin/"), *rest]:
         case ["python3", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
@@ -174,6 +176,12 @@ def _make_pipelines(folder: Path) -> None:
 
     tiny.saved("StableDiffusion3Pipeline", folder / "pipelines" / "sd3")
     tiny.language_model(folder / "pipelines" / "qwen3")
+
+
+def _make_janus(folder: Path) -> None:
+    from tests.models.janus import tiny
+
+    tiny.saved(folder / "janus" / "tiny")
 
 
 def _try_certify(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,21 @@ class TestChatTemplate:
         )
         assert segment.mask.sum(1).tolist() == [len(framed.format("top").split()), len(framed.split()) + 1]
 
+    def test_where_nothing_is_replied_a_request_has_its_last_token(self):
+        tokenizer, template = MODEL.tokenizer, ChatTemplate(CHAT)
+        silent = StandardProcessor(tokenizer, MODEL.autoencoder, PROCESSOR.grid, template, answered=False)
+        (segment,) = silent.encode([Prompt("a", "top"), Prompt("b", "left left")])
+        texts = [
+            tokenizer.inner.decode(row[kept].tolist(), skip_special_tokens=False)
+            for row, kept in zip(segment.tokens, segment.mask, strict=True)
+        ]
+        assert texts == ["left top <eos> red circle", "left left left <eos> red circle"]
+
+    def test_one_that_wants_parts_gets_each_text_as_a_part(self):
+        source = "{% for m in messages %}{{ m.role }}{% for c in m.content %}={{ c.type }}:{{ c.text }};{% endfor %}"
+        template = ChatTemplate(source + "{% endfor %}", "be brief", in_parts=True)
+        assert template.render("a b") == "system=text:be brief;user=text:a b;"
+
     def test_one_that_frames_requests_unlike_each_other_is_refused(self):
         odd = "{{ messages[0].content or 'red' }} top {% if messages[0].content %}circle{% else %}left{% endif %}"
         chat = StandardProcessor(MODEL.tokenizer, MODEL.autoencoder, PROCESSOR.grid, ChatTemplate(odd))

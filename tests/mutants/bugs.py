@@ -13,6 +13,7 @@ from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.evaluation import EVALUATION_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.foresight import FORESIGHT_BUGS
+from tests.mutants.janus import JANUS_BUGS
 from tests.mutants.kernels import KERNEL_BUGS
 from tests.mutants.losses import LOSS_BUGS
 from tests.mutants.mirrors import MIRROR_BUGS
@@ -36,6 +37,7 @@ BUGS = (
     *MODEL_BUGS,
     *ADAPTER_BUGS,
     *PIPELINE_BUGS,
+    *JANUS_BUGS,
     *PLAN_BUGS,
     *RUN_BUGS,
     *SWEEP_BUGS,

@@ -267,6 +267,35 @@ def test_a_guidance_gets_the_velocities_of_the_branches_that_it_declares():
     assert all(map(torch.equal, scores_of(trajectory), scores_of(replay(POLICY, walked, trajectory))))
 
 
+class Padded(Both):
+    branches = ("text-padded",)
+
+    def combine(self, v_cond, *v_branches):
+        self.given.append((v_cond, *v_branches))
+        return v_cond
+
+
+def test_a_branch_of_padding_reads_the_pictures_and_of_the_texts_their_number_of_tokens():
+    """Wherever it is not the token that begins given texts, there is padding in the place of a word."""
+    padded, opening, pad = Padded(), 4, 0
+    walked = spec(guidance=padded, prompt=opening)
+    trajectory = roll(POLICY, walked, group=1, episode=Editing(turns=1, max_thinking=4))
+    context, every = POLICY.start(2), torch.ones(2, dtype=torch.bool)
+    with torch.no_grad():
+        for segment in trajectory.segments[:-1]:
+            if isinstance(segment, ImageSegment):
+                context = POLICY.extend_image(context, segment.latents, every)
+                continue
+            tokens = torch.full((2, segment.tokens.shape[1] + 1), pad)
+            tokens[:, 0] = opening if segment.given else pad
+            tokens[:, 1:][segment.tokens == opening] = opening
+            context = POLICY.extend_text(context, tokens, torch.cat((every[:, None], segment.mask), 1))[1]
+        expected = POLICY.velocity(context, trajectory.segments[-1].steps[0].x, torch.tensor(1.0))
+    torch.testing.assert_close(padded.given[0][1], expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(padded.given[0][0], expected, atol=1e-3)
+    assert all(map(torch.equal, scores_of(trajectory), scores_of(replay(POLICY, walked, trajectory))))
+
+
 def test_only_pictures_that_something_follows_are_looked_at():
     """Each costs a forward pass: the source once per prompt, the edited ones but for the last, once."""
     spy = Protocol(POLICY)

@@ -101,6 +101,12 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     return sha.hexdigest()
 
 
+def files_of_model(folder: Path) -> list[Path]:
+    """What decides a result in a folder of Hugging Face's: weights, settings, tokenizers, templates."""
+    endings = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+    return [path for path in sorted(folder.rglob("*")) if path.suffix in endings]
+
+
 def digest(folder: Path) -> str:
     """SHA-256 over the weights of a checkpoint, and over how its vision tower wants its images.
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-#: What a branch has of the context: all but texts; all but images; what there was before the latest given text, or
-#: behind a later image; or given texts alone.
-Branch = Literal["text-free", "image-free", "before-request", "requests"]
+#: What a branch has of the context: all but texts; all, with padding in the places of words; all but images; what there
+#: was before the latest given text, or behind a later image; or given texts alone.
+Branch = Literal["text-free", "text-padded", "image-free", "before-request", "requests"]
 #: Whose norm is held at the conditional one: of all images of a batch together, of each image, or of each image token.
 Norm = Literal["global", "image", "channel"]
 

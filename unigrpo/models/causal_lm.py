@@ -70,16 +70,27 @@ class CausalLM(nn.Module):
         valid = torch.zeros(batch, 0, dtype=torch.bool, device=weight.device)
         return MoTContext(layers, layers, valid, torch.zeros(batch, dtype=torch.int64, device=weight.device))
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, L] -> what the first layer reads, [B, L, hidden]."""
+        found: Tensor = self._embeddings(tokens)
+        return found
+
     def extend_text(
         self, context: MoTContext, tokens: Tensor, mask: Tensor, *, logits: bool = True
     ) -> tuple[Tensor, MoTContext]:
         """Append tokens [B, L] where ``mask`` holds; logits [B, L, V], or [B, 0, V], and the longer context."""
+        states, longer = self.extend(context, self.embed(tokens), mask)
+        scores = self.model.get_output_embeddings()(states if logits else states[:, :0])
+        return (scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap), longer
+
+    def extend(self, context: MoTContext, embedded: Tensor, mask: Tensor) -> tuple[Tensor, MoTContext]:
+        """Append what is embedded, [B, L, hidden], where ``mask`` holds; last states, alike, and the longer context."""
         from transformers import DynamicCache
 
         order = mask.long().cumsum(1)
         cache = DynamicCache(ddp_cache_data=zip(context.keys, context.values, strict=True))
         found = self.model.get_decoder()(
-            inputs_embeds=self._embeddings(tokens),
+            inputs_embeds=embedded,
             attention_mask=_bias(context.valid, mask, context.keys[0].dtype),
             position_ids=context.position[:, None] + (order - 1).clamp(min=0),
             past_key_values=cache,
@@ -91,9 +102,7 @@ class CausalLM(nn.Module):
             torch.cat((context.valid, mask), 1),
             context.position + order[:, -1],
         )
-        states = found.last_hidden_state
-        scores = self.model.get_output_embeddings()(states if logits else states[:, :0])
-        return (scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap), longer
+        return found.last_hidden_state, longer
 
 
 def _bias(valid: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -117,13 +126,37 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype | None, named: s
     """
     from transformers import AutoModelForCausalLM
 
+    model = pretrained(AutoModelForCausalLM, folder, dtype, named, "a causal language model")
+    return CausalLM(model.to(device), named)
+
+
+def pretrained(kind: Any, folder: Path, dtype: torch.dtype | None, named: str, what: str) -> Any:
+    """A model of transformers in evaluation mode, safetensors only.
+
+    Args:
+        kind: the class that reads it.
+        folder: in Hugging Face's layout.
+        dtype: by default that of its weights.
+        named: what messages call it.
+        what: and what they say that it should be.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks weights, which the library would draw at random.
+    """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+        model, found = kind.from_pretrained(
+            folder,
+            dtype=dtype or "auto",
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
         )
     except MemoryError:
         raise
     except Exception as error:  # the library raises errors of many types
         reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"{named}: {folder} cannot be read as a causal language model ({reason})") from error
-    return CausalLM(model.eval().to(device), named)
+        raise ConfigError(f"{named}: {folder} cannot be read as {what} ({reason})") from error
+    if lacking := sorted(found["missing_keys"]):
+        raise ConfigError(f"{named}: {folder}: {len(lacking)} weights are missing, such as {lacking[0]}")
+    return model.eval()

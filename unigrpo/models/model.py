@@ -132,3 +132,5 @@ class Model:
                 f"episode={episode.name}: the model writes no texts; use episode.thinking=false and"
                 " modalities=image_only, or give it a language model"
             )
+        if config.sampler.height and self.paints == {"tokens"}:
+            yield "sampler.height: images that are painted in tokens have one size only; leave out height and width"

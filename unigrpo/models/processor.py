@@ -103,7 +103,8 @@ class StandardProcessor:
     """Translates by a tokenizer, an autoencoder and, if a model wants them, a chat template and a vision encoder.
 
     A text block is framed by the tokenizer's bos and eos.  With a template a request is framed by that instead: it
-    begins with the template's first token, and the template's last token is what a reply begins with.
+    begins with the template's first token, and the template's last token is what a reply begins with.  Where nothing
+    is replied (``answered`` is false) a request keeps that token.
 
     Args:
         tokenizer: of texts.
@@ -112,6 +113,7 @@ class StandardProcessor:
         template: of requests.
         vision: of images that the policy reads.
         system_prompt: a text block of its own before all else, guidance's contexts included; empty for none.
+        answered: whether a text of the policy's own follows a request.
 
     Raises:
         ConfigError: the template gives no two tokens.
@@ -125,9 +127,11 @@ class StandardProcessor:
         template: ChatTemplate | None = None,
         vision: VisionEncoder | None = None,
         system_prompt: str = "",
+        *,
+        answered: bool = True,
     ):
         self.tokenizer, self.autoencoder, self.grid, self.template = tokenizer, autoencoder, grid, template
-        self.vision = vision
+        self.vision, self.answered = vision, answered
         self.device = torch.device("cpu")
         self._ids = SpecialIds(tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.start_of_image)
         if template is not None:
@@ -193,7 +197,7 @@ class StandardProcessor:
         return TextSegment(tokens.to(self.device), mask.to(self.device), given=True)
 
     def _requests(self, template: ChatTemplate, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Requests without their first token, which the rollout puts there, and their last, which begins the reply."""
+        """Requests without their first token, which the rollout puts there, and their last if it begins a reply."""
         rows = self.tokenizer.ids_of([template.render(text) for text in texts])
         frame = (self._ids.prompt, self._ids.bos)
         for text, row in zip(texts, rows, strict=True):
@@ -202,7 +206,7 @@ class StandardProcessor:
                     f"the chat template: expected every request to begin with token {frame[0]} and to end with"
                     f" {frame[1]}, got {row[0]} and {row[-1]} for {text!r:.80}"
                 )
-        return self.tokenizer.padded([row[1:-1] for row in rows])
+        return self.tokenizer.padded([row[1 : len(row) - self.answered] for row in rows])
 
     def _image(self, images: Sequence[ImageSource], size: tuple[int, int]) -> ImageSegment:
         latents, features = self.encode_images(images, size)

@@ -19,11 +19,13 @@ class ChatTemplate:
         source: the template.
         system_prompt: what stands before every request; empty for none.
         tokens: what the template may name besides the messages, such as ``bos_token``.
+        in_parts: whether it wants what a message says as a list of parts, of which a text is one.
     """
 
     source: str
     system_prompt: str = ""
     tokens: Mapping[str, str] = field(default_factory=dict)
+    in_parts: bool = False
 
     @classmethod
     def of_folder(cls, folder: Path, tokens: Mapping[str, str], system_prompt: str = "") -> ChatTemplate:
@@ -51,8 +53,12 @@ class ChatTemplate:
 
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
-        messages = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        messages.append({"role": "user", "content": text})
+        said = {"system": self.system_prompt} if self.system_prompt else {}
+        said["user"] = text
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": words}] if self.in_parts else words}
+            for role, words in said.items()
+        ]
         try:
             template = environment.from_string(self.source)
             return template.render(messages=messages, add_generation_prompt=True, **self.tokens)

@@ -100,6 +100,18 @@ class Tokenizer:
         except ValueError as error:
             raise ConfigError(f"{source}: {error}; name its own by roles=") from error
 
+    @classmethod
+    def of_transformers(cls, words: Any, roles: Mapping[str, str]) -> Tokenizer:
+        """A fast tokenizer of transformers; a copy, as others may switch padding and truncation on in theirs.
+
+        Raises:
+            ValueError: a special token is not in the vocabulary.
+        """
+        inner = tokenizers.Tokenizer.from_str(words.backend_tokenizer.to_str())
+        inner.no_padding()
+        inner.no_truncation()
+        return cls(inner, roles)
+
     def save(self, path: str | Path) -> None:
         """Write a ``tokenizer.json``, and beside it the special tokens that are not the usual ones."""
         self.inner.save(str(path))
@@ -165,6 +177,25 @@ class Tokenizer:
             )
             for row, kept in zip(tokens.tolist(), mask.tolist(), strict=True)
         ]
+
+
+def words_in(folder: Path, named: str) -> Any:
+    """The tokenizer of transformers in a folder.
+
+    Args:
+        folder: in Hugging Face's layout.
+        named: what messages call it.
+
+    Raises:
+        ConfigError: there is none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the library raises errors of many types
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"{named}: {folder} has no tokenizer that can be read ({reason})") from error
 
 
 def _of_file(path: Path) -> tokenizers.Tokenizer:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unigrpo.checks import ShapeError
 from unigrpo.noise import Draw, Key
-from unigrpo.rollout.coverage import COVERAGES, WHOLE
+from unigrpo.rollout.coverage import COVERAGES, WHOLE, Coverage
 from unigrpo.rollout.sampling import choose, log_prob
 from unigrpo.rollout.trajectory import Cost, ImageSegment, Score, Segment, TextScore, TextSegment, Trajectory
 
@@ -328,7 +328,7 @@ class Rollout:
             # Nobody reads the logits of a given text, nor those of a branch.
             logits, context = self.policy.extend_text(self.contexts[0], tokens, mask, logits=not segment.given)
             branches = [
-                self.policy.extend_text(branch, tokens, mask, logits=False)[1]
+                self.policy.extend_text(branch, self._as_read(coverage, tokens), mask, logits=False)[1]
                 if coverage.reads(segment)
                 else self.contexts[0]
                 if coverage.renewed and segment.given
@@ -341,6 +341,11 @@ class Rollout:
                 return None
             scores = log_prob(logits[:, :-1], spec.temperature, segment.tokens)
             return TextScore(scores.where(segment.mask, 0.0))
+
+    def _as_read(self, coverage: Coverage, tokens: Tensor) -> Tensor:
+        """Tokens [B, L] as a branch reads them: one that is padded is told nothing of the words but their number."""
+        spec = self.spec
+        return tokens.where(tokens == spec.begin, spec.pad) if coverage.padded else tokens
 
 
 def _repeated(segment: Segment, times: int) -> Segment:

@@ -68,17 +68,15 @@ class Mot(Model):
         return digest_of(self.checkpoint)
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
-        """Say which checkpoint is not there, and which image size it cannot have."""
+        """Say which checkpoint is not there."""
         if self.new_words and not config.adapter.trains_all:
             yield (
                 f"model.new_words=true adds words that nothing has trained, and adapter={config.adapter.name} leaves"
                 " them so; use adapter=full, or a checkpoint that knows the words"
             )
         try:
-            paints = self.paints
+            settings_of(self.checkpoint)
         except ConfigError as error:
             yield str(error)
             return
         yield from super().conflicts(config)
-        if config.sampler.height and "tokens" in paints:
-            yield f"model.checkpoint={self.checkpoint} has images of one size only; leave out sampler.height and width"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unigrpo.checkpoints import digest_of_files
+from unigrpo.checkpoints import digest_of_files, files_of_model
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
 from unigrpo.models.model import LoadedModel, Model
@@ -160,9 +160,8 @@ class Diffusers(Model):
     def digest(self) -> str:
         """Of all weights and settings in the folders."""
         folders = [folder for folder in (self.folder, self.trained_folder, self.language_folder) if folder]
-        endings = {".safetensors", ".json", ".jinja", ".txt", ".model"}
-        found = (p for f in folders for p in sorted(f.rglob("*")) if p.suffix in endings)
-        return digest_of_files(p for p in found if p.name != CERTIFICATE)
+        found = (path for folder in folders for path in files_of_model(folder))
+        return digest_of_files(path for path in found if path.name != CERTIFICATE)
 
     def remarks(self) -> list[str]:
         """Whether it has a parity certificate of these weights that holds."""

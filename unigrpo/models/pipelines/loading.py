@@ -24,7 +24,7 @@ from unigrpo.models.pipelines.policy import PipelinePolicy
 from unigrpo.models.pipelines.reading import Reading
 from unigrpo.models.processor import LatentGrid, StandardProcessor
 from unigrpo.models.template import ChatTemplate
-from unigrpo.models.tokenizer import Tokenizer
+from unigrpo.models.tokenizer import Tokenizer, words_in
 
 if TYPE_CHECKING:
     from unigrpo.models.pipelines import Diffusers
@@ -162,7 +162,8 @@ def assembled(model: Diffusers, pipe: Pipeline, family: Family, language: Causal
     tokenizer, template = bytes_alone(), None
     if language is not None:
         language.thaw()
-        words = _words_in(model.language_folder) if model.language_folder else pipe.tokenizer
+        folder = model.language_folder
+        words = words_in(folder, "model.language_model") if folder else pipe.tokenizer
         tokenizer, template = _texts_of(words, model.system_prompt)
     negative = model.negative_prompt or family.negative
     reading = Reading(tokenizer, template, model.conditioning, model.behind, negative)
@@ -249,16 +250,6 @@ def own_language(pipe: Pipeline, named: str) -> CausalLM:
     return CausalLM(pipe.text_encoder, named)
 
 
-def _words_in(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the library raises errors of many types
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"model.language_model: {folder} has no tokenizer that can be read ({reason})") from error
-
-
 def _texts_of(words: Any, system_prompt: str) -> tuple[Tokenizer, ChatTemplate | None]:
     """The tokenizer of a language model, and its chat template if it has one.
 
@@ -272,11 +263,7 @@ def _texts_of(words: Any, system_prompt: str) -> tuple[Tokenizer, ChatTemplate |
         raise ConfigError("model.language_model: its tokenizer names no eos_token")
     eos, pad, bos = (str(word or words.eos_token) for word in (words.eos_token, words.pad_token, words.bos_token))
     roles = {"pad": pad, "bos": bos, "eos": eos, "start_of_image": pad, "end_of_image": pad}
-    # A copy: the pipeline's calls switch padding and truncation on in its own.
-    inner = tokenizers.Tokenizer.from_str(words.backend_tokenizer.to_str())
-    inner.no_padding()
-    inner.no_truncation()
-    tokenizer = Tokenizer(inner, roles)
+    tokenizer = Tokenizer.of_transformers(words, roles)
     if not isinstance(words.chat_template, str):
         if system_prompt:
             raise ConfigError("model.system_prompt: the language model has no chat template that it would stand in")
