@@ -52,6 +52,12 @@ def _doctor(words: list[str]) -> int:
     return _sweep(["grid=kl_vs_mse", *words, "action=doctor"])
 
 
+def _estimate(words: list[str]) -> int:
+    from unigrpo.training.estimate.command import main
+
+    return main(words)
+
+
 def _certify(words: list[str]) -> int:
     from unigrpo.models.pipelines.certify import main
 
@@ -65,6 +71,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[list[str]], int]]] = {
     "report": ("write the report of a sweep again: FOLDER | GRID", _report),
     "sft": ("fine-tune on prompts with answers: FOLDER dataset=jsonl dataset.path=FILE [key=value ...]", _sft),
     "certify": ("replay a pipeline's own call and say how far it agrees: model=diffusers model.path=FOLDER", _certify),
+    "estimate": ("say what a run needs before anything is loaded: recipe=NAME [gpu_gb=80] [key=value ...]", _estimate),
     "registry": ("list slots, strategies, fields and sources", _registry),
     "doctor": ("say what has to be fixed before a sweep can run here: [launcher=slurm ...]", _doctor),
 }

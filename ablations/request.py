@@ -34,7 +34,7 @@ RESERVED = {
     "launcher": "local (default), slurm or inline; launcher.workers=2, launcher.minutes=90",
     "rerun": "missing (default), failed (those too), all (done ones too, from the start), none (report only)",
     "only": "run only the cells whose arm:seed matches this glob",
-    "action": "run (default), plan, status, report, cancel, explain, gc or doctor",
+    "action": "run (default), plan, status, report, cancel, explain, estimate, gc or doctor",
     "fail_if": "with action=report: exit code 4 if it holds, such as fail_if='geneval/strict<-0.01 or failed>0'",
     "root": "folder of cells, sweeps and mlflow.db (default: runs)",
     "tracker": "mlflow (default), tensorboard, wandb or none",
@@ -42,7 +42,7 @@ RESERVED = {
 }
 _CHOICES = {
     "rerun": ("missing", "failed", "all", "none"),
-    "action": ("run", "plan", "status", "report", "cancel", "explain", "gc", "doctor"),
+    "action": ("run", "plan", "status", "report", "cancel", "explain", "estimate", "gc", "doctor"),
 }
 
 USAGE = """usage: python -m ablations.sweep grid=NAME [key=value ...]

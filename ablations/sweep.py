@@ -22,6 +22,7 @@ from ablations.doctor import checks_of_folder
 from ablations.doctor import report as report_checks
 from ablations.launchers.environment import of_worker
 from ablations.launchers.queue import Refused, SlurmDown
+from ablations.needs import needs_lines
 from ablations.plan import Plan, make_plan
 from ablations.record import declare, state_digest, write_sweep
 from ablations.request import Request
@@ -186,7 +187,10 @@ def _look(request: Request, plan: Plan, cells: list[Cell], command: str, runner:
     if action == "doctor":
         checks = [checks_of_folder(root), request.launcher.checks(root, runner)]
         return DONE if report_checks(itertools.chain.from_iterable(checks)) else INCOMPLETE
-    if action == "gc":
+    if action == "estimate":
+        for line in needs_lines(cells):
+            print(line, flush=True)
+    elif action == "gc":
         found = actions.stale_paths(root)
         if not request.dry_run:
             actions.remove(found)

@@ -112,6 +112,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
             run("reports.simulation", ["1", "all must differ"], folder)
         case ["unigrpo", "certify", *arguments]:
             _try_certify(arguments, folder, monkeypatch)
+        case ["unigrpo", "estimate", *arguments]:
+            _try_estimate(arguments, folder)
         case ["unigrpo", command, *arguments] if command in _COMMANDS:
             _TRIERS[_COMMANDS[command]](arguments, folder, monkeypatch)
         case ["python", "-m", module, *arguments] if module in _TRIERS:
@@ -189,6 +191,15 @@ def _try_certify(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) 
 
     assert main(["certify", *arguments]) == 0
     assert (folder / "pipelines" / "sd3" / "certificate.json").is_file()
+
+
+def _try_estimate(arguments: Sequence[str], folder: Path) -> None:
+    from ablations.cli import main
+
+    _with_checkpoints(arguments, folder)
+    (weights,) = folder.rglob("model.safetensors")
+    weights.unlink()
+    assert main(["estimate", *arguments, *SMALL_RUN]) == 0
 
 
 def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:

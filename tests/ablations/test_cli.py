@@ -15,6 +15,7 @@ MAINS = {
     "sweep": "ablations.sweep",
     "report": "reports.__main__",
     "sft": "unigrpo.sft",
+    "estimate": "unigrpo.training.estimate.command",
 }
 
 
@@ -74,7 +75,7 @@ def test_the_version_is_told(capsys):
         ("trian", "did you mean 'train'?"),
         ("Sweep", "did you mean 'sweep'?"),
         ("reports", "did you mean 'report'?"),
-        ("grid=kl_vs_mse", "choose one of: certify, doctor, registry, report, sft, sweep, train"),
+        ("grid=kl_vs_mse", "choose one of: certify, doctor, estimate, registry, report, sft, sweep, train"),
         ("", "choose one of"),
         ("--dry-run", "choose one of"),
     ],

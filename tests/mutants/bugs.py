@@ -10,6 +10,7 @@ from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.data import DATA_BUGS
 from tests.mutants.declarations import DECLARATION_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
+from tests.mutants.estimates import ESTIMATE_BUGS
 from tests.mutants.evaluation import EVALUATION_BUGS
 from tests.mutants.flow import FLOW_BUGS
 from tests.mutants.foresight import FORESIGHT_BUGS
@@ -50,6 +51,7 @@ BUGS = (
     *FORESIGHT_BUGS,
     *TUNING_BUGS,
     *EVALUATION_BUGS,
+    *ESTIMATE_BUGS,
     *BLOCK_BUGS,
     *BAGEL_BUGS,
 )

@@ -6,13 +6,13 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from unigrpo.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from unigrpo.config import RunConfig
     from unigrpo.flow.guidance import Guidance
@@ -46,6 +46,14 @@ class LoadedModel:
     def reference(self) -> Policy:
         """A frozen policy that computes what this one computes now; here a copy."""
         return copy.deepcopy(self.policy).requires_grad_(False).eval()
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All that takes memory: the policy, and the encoders and autoencoder beside it, which are not trained."""
+        from torch import nn
+
+        beside = (getattr(self.processor, name, None) for name in ("autoencoder", "vision"))
+        return (cast("nn.Module", self.policy), *(one for one in beside if isinstance(one, nn.Module)))
 
     def time_points(self, steps: int, shift: float, height: int = 0, width: int = 0) -> Tensor:
         """The points of the flow for so many steps, [steps + 1] float64 from 1 to 0, at an image size of 0 for its own.
@@ -101,6 +109,16 @@ class Model:
     def load_for(self, config: RunConfig, device: torch.device) -> LoadedModel:
         """The model that the run of ``config`` starts from."""
         return self.load(device)
+
+    def outline(self, config: RunConfig, device: torch.device) -> LoadedModel:
+        """The model of :meth:`load_for` with weights on the meta device; what its processor makes is on ``device``.
+
+        ``unigrpo estimate`` asks for it, and uses the sizes alone: a model that does not say how reads its weights.
+
+        Raises:
+            ConfigError: its sizes cannot be known.
+        """
+        return self.load_for(config, device)
 
     def save(self, folder: Path, loaded: LoadedModel) -> None:
         """Write what has been trained to ``folder``, which is there: here the policy's weights.

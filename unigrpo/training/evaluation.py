@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +64,12 @@ class Evaluator:
     Args:
         config: of the run.
         model: its processor is used; the policy is an argument of each call.
+
+    Attributes:
+        rollouts: what moves a policy over episodes.
     """
+
+    rollouts: type[Rollout] = Rollout
 
     def __init__(self, config: RunConfig, model: LoadedModel):
         self.config, self.model, self.processor = config, model, model.processor
@@ -125,11 +130,8 @@ class Evaluator:
 
     def __call__(self, policy: Policy, scale: float, images_per_prompt: int) -> Evaluation:
         """Sample ``images_per_prompt`` episodes for every test prompt at one guidance scale and measure them."""
-        spec = self._spec(scale)
         episodes, cost = [], Cost()
-        per_batch = max(1, _ROWS // images_per_prompt)
-        for start in range(0, len(self.prompts), per_batch):
-            trajectory = self.sample(policy, spec, self.prompts[start : start + per_batch], images_per_prompt)
+        for trajectory in self.batches(policy, scale, images_per_prompt):
             episodes.append(self.processor.decode(trajectory))
             cost += trajectory.cost
         found = [metric(episodes, images_per_prompt) for metric in self.metrics]
@@ -141,6 +143,12 @@ class Evaluator:
         ]
         return Evaluation(values, rows, episodes, cost)
 
+    def batches(self, policy: Policy, scale: float, images_per_prompt: int) -> Iterator[Trajectory]:
+        """The episodes that are measured, in the order of the prompts."""
+        spec, per_batch = self._spec(scale), max(1, _ROWS // images_per_prompt)
+        for start in range(0, len(self.prompts), per_batch):
+            yield self.sample(policy, spec, self.prompts[start : start + per_batch], images_per_prompt)
+
     @torch.no_grad()
     def sample(
         self, policy: Policy, spec: RolloutSpec, prompts: Sequence[Prompt], images_per_prompt: int
@@ -149,7 +157,7 @@ class Evaluator:
         draw = EpisodeDraws(
             (self.config.evaluation.seed, "evaluation"), [prompt.key for prompt in prompts], images_per_prompt
         )
-        rollout = Rollout(policy, spec, len(prompts))
+        rollout = self.rollouts(policy, spec, len(prompts))
         self.episode(rollout, self.encode(prompts), images_per_prompt, draw)
         return Trajectory(
             tuple(prompts), images_per_prompt, tuple(rollout.segments), tuple(rollout.scores), rollout.cost

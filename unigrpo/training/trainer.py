@@ -26,6 +26,7 @@ from unigrpo.data.dataset import too_few
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError, NonFiniteLoss, RatioGuardError
 from unigrpo.flow.guidance import CfgFree, holds_conditional
+from unigrpo.models.model import LoadedModel
 from unigrpo.models.policy import Modality, Policy
 from unigrpo.noise import EpisodeDraws, seed_of
 from unigrpo.registry import name_of
@@ -63,7 +64,7 @@ class Trainer:
                 f" {self.accelerator.num_processes}; use aggregation=constant or sequence_mean, or one process"
             )
         device = self.accelerator.device
-        self.model = config.adapter.attach(config.model.load_for(config, device), config.key)
+        self.model = config.adapter.attach(self.load(), config.key)
         self.policy = self.model.policy
         self.reference = self._reference()
         self.evaluator = Evaluator(config, self.model)
@@ -75,6 +76,10 @@ class Trainer:
         self.seconds: dict[str, float] = {}
         self.kinds = [surroundings.kind(device)]
         self.guarded = False
+
+    def load(self) -> LoadedModel:
+        """The model that the run starts from, on the process's device."""
+        return self.config.model.load_for(self.config, self.accelerator.device)
 
     def _reference(self) -> Policy | None:
         """The policy as it is now, for good; none where nobody asks for it, for it may take a copy."""
@@ -156,17 +161,27 @@ class Trainer:
             raise ConfigError(fault)
         return list(prompts.values())
 
-    @torch.no_grad()
+    @property
+    def prompts_of_minibatch(self) -> int:
+        """How many prompts a process samples at a time, and trains on in one optimiser step."""
+        return self.config.rollout.prompts // (self.config.rollout.minibatches * self.accelerator.num_processes)
+
     def rollout(self, update: int, spec: RolloutSpec) -> list[Trajectory]:
         """Sample this process's episodes, one trajectory per minibatch, so that replay sees the sizes of sampling."""
         ranks = self.accelerator.num_processes
-        prompts, size = self.prompts(update), self.config.rollout.prompts // (self.config.rollout.minibatches * ranks)
+        prompts, size = self.prompts(update), self.prompts_of_minibatch
         chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-        return [self._sample(chunk, update, spec) for chunk in chunks[self.accelerator.process_index :: ranks]]
+        return [self.sample(chunk, update, spec) for chunk in chunks[self.accelerator.process_index :: ranks]]
 
-    def _sample(self, prompts: Sequence[Prompt], update: int, spec: RolloutSpec) -> Trajectory:
+    def start(self, spec: RolloutSpec, batch: int) -> Rollout:
+        """A rollout of ``batch`` prompts at its start."""
+        return Rollout(self.policy, spec, batch)
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Prompt], update: int, spec: RolloutSpec) -> Trajectory:
+        """Sample one minibatch: a group of episodes for each of its prompts."""
         config = self.config
-        rollout = Rollout(self.policy, spec, len(prompts))
+        rollout = self.start(spec, len(prompts))
         keys = [prompt.key for prompt in prompts]
         draw = EpisodeDraws(
             (*config.key, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.models import tiny
 from tests.models.bagel import published
+from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
 from unigrpo.models import weights
@@ -215,3 +216,13 @@ def test_a_text_is_a_turn_without_a_name_and_the_system_prompt_one_of_its_own(fo
     assert processor.ids.system == ((*inner.encode(said).ids, end) if said else ())
     assert processor.ids.prompt is None
     assert inner.decode(processor.ids.system) == said
+
+
+def test_an_outline_is_all_of_it_without_a_weight(folder):
+    model = Bagel(str(folder))
+    outline, loaded = (make() for make in (lambda: model.outline(RunConfig(), CPU), lambda: model.load(CPU)))
+    for mine, theirs in zip(outline.modules, loaded.modules, strict=True):
+        assert all(weight.is_meta for weight in mine.parameters())
+        shapes = ({name: (p.shape, p.dtype) for name, p in one.named_parameters()} for one in (mine, theirs))
+        assert next(shapes) == next(shapes)
+    assert outline.processor.device == CPU

@@ -43,6 +43,11 @@ class Adapted(LoadedModel):
         layers = layers_of(self.policy).values()
         return cast("Policy", Switched(self.policy, layers, [START] if _has_start(layers) else []))
 
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Those of the model as it was loaded, whose policy has the matrices."""
+        return self.base.modules
+
     def time_points(self, steps: int, shift: float, height: int = 0, width: int = 0) -> Tensor:
         """Those of the model as it was loaded."""
         return self.base.time_points(steps, shift, height, width)

@@ -39,13 +39,22 @@ class Bagel(Model):
 
     def load(self, device: torch.device, dtype: torch.dtype | None = None) -> MoTModel:
         """Read the folder onto ``device``, tensor by tensor."""
+        return self._load(device, dtype, device)
+
+    def outline(self, config: RunConfig, device: torch.device) -> MoTModel:
+        """The same with all weights on the meta device: of the files only what says how large they are is read."""
+        import torch
+
+        return self._load(device, None, torch.device("meta"))
+
+    def _load(self, device: torch.device, dtype: torch.dtype | None, weights_on: torch.device) -> MoTModel:
         found, system = self._read(), self._system()
         import torch
 
         from unigrpo.models.bagel import checkpoint
 
         own = None if self.dtype == "published" else getattr(torch, self.dtype)
-        return checkpoint.load(found, device, dtype or own, system)
+        return checkpoint.load(found, device, dtype or own, system, weights_on=weights_on)
 
     def save(self, folder: Path, loaded: LoadedModel) -> None:
         """Write a folder like the one that was read, with the policy's weights."""

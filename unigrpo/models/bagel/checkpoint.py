@@ -45,25 +45,35 @@ ROLES = {
 _EMBEDDING = "language_model.model.embed_tokens.weight"
 
 
-def load(folder: BagelFolder, device: torch.device, dtype: torch.dtype | None, system_prompt: str = "") -> MoTModel:
+def load(
+    folder: BagelFolder,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    system_prompt: str = "",
+    *,
+    weights_on: torch.device | None = None,
+) -> MoTModel:
     """The model of a folder, its policy in ``dtype`` or in that of its embeddings; the others in fp32.
 
-    Every tensor is made where it stays, from its place in the file: nothing is there twice.
+    Every tensor is made where it stays, from its place in the file: nothing is there twice.  That is ``device``, or
+    ``weights_on``: none is read on the meta device.
 
     Raises:
         ConfigError: the tokenizer is missing, or not of this model.
     """
-    tokenizer = tokenizer_of(folder)
+    where, tokenizer = weights_on or device, tokenizer_of(folder)
     config = with_ids(folder.config, tokenizer)
     with torch.device("meta"):
         policy = MoTPolicy(config)
-    policy.load_state_dict(dict(_policy_weights(folder, config, device, dtype)), assign=True)
+    policy.load_state_dict(dict(_policy_weights(folder, config, where, dtype)), assign=True)
     file = folder.path / AUTOENCODER
     entries = entries_of(file)
-    pictures = autoencoder(folder.autoencoder, dict(_read(entries, entries, device, torch.float32)))
-    vision = None if folder.vision is None else _vision(folder, folder.vision, device)
+    pictures = autoencoder(folder.autoencoder, dict(_read(entries, entries, where, torch.float32)))
+    vision = None if folder.vision is None else _vision(folder, folder.vision, where)
     processor = StandardProcessor(tokenizer, pictures, grid_of(config), vision=vision, system_prompt=system_prompt)
-    return MoTModel(policy.eval(), processor.to(device))
+    processor.to(where)
+    processor.device = device
+    return MoTModel(policy.eval(), processor)
 
 
 def save(folder: Path, source: BagelFolder, policy: MoTPolicy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +39,14 @@ class Mot(Model):
         """Read the checkpoint onto ``device``; its weights are never there twice."""
         from unigrpo.models.mot import checkpoint
 
-        try:
+        with self._whole():
             return checkpoint.load(self.checkpoint, device, dtype)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Say of what goes wrong that the checkpoint is not whole."""
+        try:
+            yield
         except (ConfigError, MemoryError):
             raise
         except Exception as error:  # the tokenizer's and the weights' readers raise errors of no type
@@ -50,6 +57,18 @@ class Mot(Model):
                 f"model.checkpoint={self.checkpoint!r}: {folder_of(self.checkpoint)} does not hold a whole checkpoint"
                 f" ({reason}); save it again, or name another one"
             ) from error
+
+    def outline(self, config: RunConfig, device: torch.device) -> MoTModel:
+        """The checkpoint without its policy's weights, which need not be there; the processor is read.
+
+        With new words all is read: they change the weights' sizes.
+        """
+        from unigrpo.models.mot import checkpoint
+
+        if self.new_words:
+            return self.load_for(config, device)
+        with self._whole():
+            return checkpoint.outline(self.checkpoint, device)
 
     def load_for(self, config: RunConfig, device: torch.device) -> MoTModel:
         """The checkpoint, with the words of the dataset if it is to learn new ones."""

@@ -102,14 +102,40 @@ def load(checkpoint: str, device: torch.device = _CPU, dtype: torch.dtype | None
         ConfigError: no such checkpoint.
         ValueError: a file of it is damaged or does not fit the configuration.
     """
-    folder = folder_of(checkpoint)
-    config = MoTConfig.from_dict(json.loads((folder / CONFIG).read_text()))
-    with torch.device("meta"):  # the weights come from the file: none are made before
-        policy = MoTPolicy(config)
+    folder, policy = folder_of(checkpoint), _shape(checkpoint)
     try:
         policy.load_state_dict(_read(folder / WEIGHTS, device, dtype), assign=True)
     except RuntimeError as error:
         raise ValueError(f"{folder / WEIGHTS}: does not fit {CONFIG} ({error})") from error
+    return _with_processor(folder, policy, device)
+
+
+def outline(checkpoint: str, device: torch.device) -> MoTModel:
+    """A checkpoint whose policy is on the meta device; of the weights, if they are there, only the dtype is read.
+
+    Its processor is read whole, and goes to ``device``.
+
+    Raises:
+        ConfigError: no such checkpoint.
+        ValueError: a file of it is damaged or does not fit the configuration.
+    """
+    folder, policy = folder_of(checkpoint), _shape(checkpoint)
+    if (folder / WEIGHTS).is_file():
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            policy.to(file.get_tensor("language_model.model.norm.weight").dtype)
+    return _with_processor(folder, policy, device)
+
+
+def _shape(checkpoint: str) -> MoTPolicy:
+    """The policy of a checkpoint on the meta device: no weights are read, and none are made."""
+    config = MoTConfig.from_dict(json.loads((folder_of(checkpoint) / CONFIG).read_text()))
+    with torch.device("meta"):
+        return MoTPolicy(config)
+
+
+def _with_processor(folder: Path, policy: MoTPolicy, device: torch.device) -> MoTModel:
+    """A checkpoint's policy, wherever it is, with the processor that lies beside it, which goes to ``device``."""
+    config = policy.config
     if (path := file_of(folder, AUTOENCODER)).is_file():
         weights = _read(path, device)
         width, channels = weights["decoder.5.bias"].shape[0], weights["mean"].shape[0]

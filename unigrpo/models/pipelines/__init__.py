@@ -144,6 +144,12 @@ class Diffusers(Model):
 
         return loading.load(self, device, dtype)
 
+    def outline(self, config: RunConfig, device: torch.device) -> LoadedModel:
+        """The same without any weights, of which none is read."""
+        from unigrpo.models.pipelines.outline import outline
+
+        return outline(self, device)
+
     @property
     def language_folder(self) -> Path | None:
         """Of the language model, where it is none of the pipeline's."""

@@ -102,6 +102,12 @@ class PipelineModel(LoadedModel):
     processor: StandardProcessor
     own_schedule: bool = True
 
+    @property
+    def modules(self) -> tuple[torch.nn.Module, ...]:
+        """The policy and the pipeline's parts."""
+        parts = self.policy.pipe.components.values()
+        return (self.policy, *(part for part in parts if isinstance(part, torch.nn.Module)))
+
     def time_points(self, steps: int, shift: float, height: int = 0, width: int = 0) -> Tensor:
         """The sigmas of the pipeline's scheduler for so many steps at that size, [steps + 1] float64."""
         if not self.own_schedule:
