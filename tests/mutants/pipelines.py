@@ -21,8 +21,16 @@ PIPELINE_BUGS = (
     Bug(
         "padding moves a word",
         "unigrpo/models/causal_lm.py",
-        "position_ids=context.position[:, None] + (order - 1).clamp(min=0),",
-        "position_ids=context.valid.shape[1] + (order - 1).clamp(min=0),",
+        "places = context.position[:, None] + (order - 1).clamp(min=0)",
+        "places = context.valid.shape[1] + (order - 1).clamp(min=0)",
+        (f"{_TESTS}/test_policy.py::test_the_language_models_log_probs_are_those_of_transformers",),
+    ),
+    Bug(
+        "a language model's scale of logits is left out",
+        "unigrpo/models/causal_lm.py",
+        "found = self.model(**given).logits if logits else self.model.get_decoder()(**given).last_hidden_state",
+        "found = self.model.get_decoder()(**given).last_hidden_state\n"
+        "        found = self.model.get_output_embeddings()(found) if logits else found",
         (f"{_TESTS}/test_policy.py::test_the_language_models_log_probs_are_those_of_transformers",),
     ),
 )

@@ -7,6 +7,7 @@ through it.
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class CausalLM(nn.Module):
         named: what messages call it.
 
     Raises:
-        ConfigError: it has no head, or layers that do not see everything before a token.
+        ConfigError: it has no head, layers that do not see everything before a token, or no such cache.
     """
 
     def __init__(self, model: Any, named: str):
@@ -34,15 +35,33 @@ class CausalLM(nn.Module):
         if model.get_output_embeddings() is None:
             raise ConfigError(f"{named}: {type(model).__name__} has no head that writes words; name a causal LM")
         self.model: Any = exact_linears(model)
-        config = model.config.get_text_config(decoder=True)
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
+        _check_attention(model.config.get_text_config(decoder=True), named)
+        self.shapes = self._shapes(named)
+
+    @torch.no_grad()
+    def _shapes(self, named: str) -> list[tuple[int, int, int]]:
+        """Heads, width of a key and width of a value in each layer, as they are found behind one token.
+
+        Raises:
+            ConfigError: the model cannot be asked as :meth:`_read` asks.
+        """
+        from transformers import DynamicCache
+
+        token, cache = torch.zeros(1, 1, dtype=torch.int64, device=self.device), DynamicCache()
+        mask = torch.ones_like(token, dtype=torch.bool)
+        try:
+            if "position_ids" not in inspect.signature(self.model.get_decoder().forward).parameters:
+                raise TypeError("it takes no positions, and would count padding")
+            bias = _bias(mask[:, :0], mask, self._embeddings.weight.dtype)
+            self._read(self.embed(token), bias, token, cache, logits=True)
+            found = [(layer.keys, layer.values) for layer in cache.layers]
+            return [(k.shape[1], k.shape[3], v.shape[3]) for k, v in found]
+        except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"{named}: expected layers of full attention alone, got {', '.join(sorted(kinds))}; a replay of whole"
-                " blocks would not see what its sampling saw"
-            )
-        self.config: Any = config
-        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+                f"{named}: {type(self.model).__name__} cannot go on behind a context by masks, positions and a cache of"
+                f" keys and values ({reason}); name a language model of another architecture"
+            ) from error
 
     def thaw(self) -> None:
         """Let what reads and writes words want gradients, and nothing else, such as a tower that sees."""
@@ -62,13 +81,12 @@ class CausalLM(nn.Module):
 
     def start(self, batch: int) -> MoTContext:
         """The empty context of ``batch`` rows."""
-        config, weight = self.config, self._embeddings.weight
-        heads = config.num_key_value_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        empty = torch.zeros(batch, heads, 0, width, device=weight.device, dtype=weight.dtype)
-        layers = (empty,) * config.num_hidden_layers
+        weight = self._embeddings.weight
+        keys, values = (
+            tuple(weight.new_zeros(batch, shape[0], 0, shape[side]) for shape in self.shapes) for side in (1, 2)
+        )
         valid = torch.zeros(batch, 0, dtype=torch.bool, device=weight.device)
-        return MoTContext(layers, layers, valid, torch.zeros(batch, dtype=torch.int64, device=weight.device))
+        return MoTContext(keys, values, valid, torch.zeros(batch, dtype=torch.int64, device=weight.device))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens [B, L] -> what the first layer reads, [B, L, hidden]."""
@@ -79,30 +97,60 @@ class CausalLM(nn.Module):
         self, context: MoTContext, tokens: Tensor, mask: Tensor, *, logits: bool = True
     ) -> tuple[Tensor, MoTContext]:
         """Append tokens [B, L] where ``mask`` holds; logits [B, L, V], or [B, 0, V], and the longer context."""
-        states, longer = self.extend(context, self.embed(tokens), mask)
-        scores = self.model.get_output_embeddings()(states if logits else states[:, :0])
-        return (scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap), longer
+        found, longer = self._extend(context, self.embed(tokens), mask, logits=logits)
+        words = self.model.get_output_embeddings().out_features
+        return (found if logits else found.new_zeros(len(tokens), 0, words)), longer
 
     def extend(self, context: MoTContext, embedded: Tensor, mask: Tensor) -> tuple[Tensor, MoTContext]:
         """Append what is embedded, [B, L, hidden], where ``mask`` holds; last states, alike, and the longer context."""
+        return self._extend(context, embedded, mask, logits=False)
+
+    def _extend(
+        self, context: MoTContext, embedded: Tensor, mask: Tensor, *, logits: bool
+    ) -> tuple[Tensor, MoTContext]:
         from transformers import DynamicCache
 
         order = mask.long().cumsum(1)
         cache = DynamicCache(ddp_cache_data=zip(context.keys, context.values, strict=True))
-        found = self.model.get_decoder()(
-            inputs_embeds=embedded,
-            attention_mask=_bias(context.valid, mask, context.keys[0].dtype),
-            position_ids=context.position[:, None] + (order - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-        )
+        places = context.position[:, None] + (order - 1).clamp(min=0)
+        found = self._read(embedded, _bias(context.valid, mask, context.keys[0].dtype), places, cache, logits=logits)
         longer = MoTContext(
             tuple(layer.keys for layer in cache.layers),
             tuple(layer.values for layer in cache.layers),
             torch.cat((context.valid, mask), 1),
             context.position + order[:, -1],
         )
-        return found.last_hidden_state, longer
+        return found, longer
+
+    def _read(self, embedded: Tensor, bias: Tensor, places: Tensor, cache: Any, *, logits: bool) -> Tensor:
+        """The library's own pass, which lengthens ``cache``: logits as the model scales and caps them, or states."""
+        given = {
+            "inputs_embeds": embedded,
+            "attention_mask": bias,
+            "position_ids": places,
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        found: Tensor
+        found = self.model(**given).logits if logits else self.model.get_decoder()(**given).last_hidden_state
+        return found
+
+
+def _check_attention(config: Any, named: str) -> None:
+    """Refuse layers that do not see everything before a token."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise ConfigError(
+            f"{named}: expected layers of full attention alone, got {', '.join(sorted(kinds))}; a replay of whole"
+            " blocks would not see what its sampling saw"
+        )
+    # Older architectures have one window for all layers, and no list of kinds.
+    window = None if getattr(config, "layer_types", None) else getattr(config, "sliding_window", None)
+    if window is not None and window < config.max_position_embeddings:
+        raise ConfigError(
+            f"{named}: expected layers of full attention, got sliding_window={window} in its config.json; if prompt and"
+            " reply have fewer tokens, set it to null there"
+        )
 
 
 def _bias(valid: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -119,14 +167,16 @@ def _bias(valid: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype | None, named: str) -> CausalLM:
-    """Read one from a folder in Hugging Face's layout, safetensors only.
+    """Read one from a folder in Hugging Face's layout, safetensors only; fp32 by default, whatever the files have.
+
+    Steps of a small learning rate would be rounded away in bf16.
 
     Raises:
         ConfigError: it cannot be read, or is none.
     """
     from transformers import AutoModelForCausalLM
 
-    model = pretrained(AutoModelForCausalLM, folder, dtype, named, "a causal language model")
+    model = pretrained(AutoModelForCausalLM, folder, dtype or torch.float32, named, "a causal language model")
     return CausalLM(model.to(device), named)
 
 

@@ -17,7 +17,7 @@ from unigrpo.errors import ConfigError
 from unigrpo.flow.schedule import time_points
 from unigrpo.models.pipelines import Diffusers, certify
 from unigrpo.models.pipelines.family import Family
-from unigrpo.models.pipelines.rows import SD3
+from unigrpo.models.pipelines.rows import KLEIN, SD3
 from unigrpo.training.trainer import Trainer
 
 NAME = "StableDiffusion3Pipeline"
@@ -152,6 +152,28 @@ def test_a_damaged_folder_is_named(folder, thinker, tmp_path):
         Diffusers(path=str(folder), language_model=str(tmp_path)).load(torch.device("cpu"))
 
 
+def test_a_language_model_that_is_not_there_is_said_while_planning(folder, thinker):
+    assert not faults(*words(folder, f"model.language_model={thinker}"))
+    said = faults(*words(folder, "model.language_model=Qwen/Qwen3-0.6B"))
+    assert "model.language_model='Qwen/Qwen3-0.6B': no config.json there; expected the folder of a causal" in said
+
+
+def test_what_is_trained_is_fp32_by_default_whatever_the_files_have(folder, tmp_path):
+    model = tiny.qwen3(causal=True).to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    tiny.qwen_tokenizer().save_pretrained(tmp_path)
+    policy = Diffusers(path=str(folder), language_model=str(tmp_path)).load(torch.device("cpu")).policy
+    assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
+
+
+def test_what_the_encoders_cannot_be_told_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.text_layers=\(1,\): StableDiffusion3Pipeline has no such choice"):
+        tiny.assembled(Diffusers(text_layers=(1,)), tiny.pipeline(NAME), SD3)
+    for layers, wrong in (((1, 3), 3), ((), 9)):
+        with pytest.raises(ConfigError, match=f"expected layers from 0 to 2 of the text encoder, got {wrong}"):
+            tiny.assembled(Diffusers(text_layers=layers), tiny.pipeline("Flux2KleinPipeline"), KLEIN)
+
+
 def test_the_digest_is_of_weights_and_settings_of_both_folders(folder, thinker):
     alone, both = Diffusers(path=str(folder)), Diffusers(path=str(folder), language_model=str(thinker))
     assert alone.digest() != both.digest()
@@ -172,6 +194,9 @@ def test_the_certificate_says_what_agreed_and_a_run_says_whether_there_is_one(fo
     assert capsys.readouterr().out.count("agrees") == 4
     assert model.digest() == before
     assert model.remarks() == []
+    (other,) = dataclasses.replace(model, family=f"{__name__}:OWN_ROW").remarks()
+    assert "or another row" in other
+    assert f"model.family={__name__}:OWN_ROW` holds it" in other
     file = folder / "certificate.json"
     written = json.loads(file.read_text())
     assert [one["guidance_scale"] for one in written["agreements"]] == [1.0, 1.0, 3.0, 3.0]

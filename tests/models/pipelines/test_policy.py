@@ -86,8 +86,11 @@ def test_without_a_language_model_any_text_reaches_the_encoders_as_it_is():
     assert loaded.policy.reading(blocks_of(loaded, texts).blocks, 2) == [text.strip() for text in texts]
 
 
-def test_the_language_models_log_probs_are_those_of_transformers():
-    model = tiny.alive(tiny.qwen3(causal=True))
+@pytest.mark.parametrize(
+    "make", [lambda: tiny.qwen3(causal=True), *tiny.WRITERS.values()], ids=["Qwen3", *tiny.WRITERS]
+)
+def test_the_language_models_log_probs_are_those_of_transformers(make):
+    model = tiny.alive(make())
     language = CausalLM(copy.deepcopy(model), "the test's")
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randint(0, 300, (2, length), generator=generator) for length in (4, 5))
@@ -111,6 +114,12 @@ def test_a_model_whose_layers_do_not_see_everything_is_refused():
         CausalLM(model, "model.language_model")
     with pytest.raises(ConfigError, match="Qwen3Model has no head that writes words"):
         CausalLM(tiny.qwen3(), "model.language_model")
+    with pytest.raises(ConfigError, match=r"got sliding_window=4 in its config\.json; .* set it to null"):
+        CausalLM(tiny.mistral(sliding_window=4), "model.language_model")
+    CausalLM(tiny.mistral(sliding_window=64), "model.language_model")
+    for other, reason in ((tiny.bloom, ""), (tiny.mpt, "it takes no positions")):
+        with pytest.raises(ConfigError, match=f"cannot go on behind a context by masks, positions .*{reason}"):
+            CausalLM(other(), "model.language_model")
 
 
 def walked(loaded, guided: bool):

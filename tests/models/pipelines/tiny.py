@@ -87,6 +87,40 @@ def qwen3(causal: bool = False) -> Any:
     return (Qwen3ForCausalLM if causal else Qwen3Model)(config)
 
 
+def writer(kind: str, **settings: Any) -> Any:
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(vocab_size=300, num_hidden_layers=1, **settings)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+_SMALL = {"hidden_size": 16, "num_attention_heads": 2}
+_NARROW = {**_SMALL, "intermediate_size": 24, "num_key_value_heads": 1, "max_position_embeddings": 64}
+_LATENT = {
+    "n_routed_experts": 2, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 1, "first_k_dense_replace": 1,
+    "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 6,
+}  # fmt: skip
+#: Architectures that scale their logits, name their sizes otherwise, or have keys and values of different widths.
+WRITERS: dict[str, Callable[[], Any]] = {
+    "Granite": lambda: writer("Granite", logits_scaling=8.0, **_NARROW),
+    "Cohere": lambda: writer("Cohere", logit_scale=0.1, bos_token_id=1, eos_token_id=2, **_NARROW),
+    "GPT2": lambda: writer("GPT2", n_positions=64, bos_token_id=1, eos_token_id=1, **_SMALL),
+    "DeepseekV3": lambda: writer("DeepseekV3", **{**_NARROW, "num_key_value_heads": 2}, **_LATENT),
+}
+
+
+def mistral(sliding_window: int) -> Any:
+    return writer("Mistral", sliding_window=sliding_window, head_dim=8, **_NARROW)
+
+
+def bloom() -> Any:
+    return writer("Bloom", hidden_size=16, n_head=2)
+
+
+def mpt() -> Any:
+    return writer("Mpt", d_model=16, n_heads=2)
+
+
 def gemma2(head_dim: int = 16) -> Any:
     from transformers import Gemma2Config, Gemma2Model
 

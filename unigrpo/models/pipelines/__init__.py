@@ -170,15 +170,17 @@ class Diffusers(Model):
         return digest_of_files(path for path in found if path.name != CERTIFICATE)
 
     def remarks(self) -> list[str]:
-        """Whether it has a parity certificate of these weights that holds."""
+        """Whether it has a parity certificate of these weights and this row that holds."""
         from unigrpo.io import read_json
 
-        told = f"`unigrpo certify model=diffusers model.path={self.path}` holds it against its own call"
+        row = f" model.family={self.family}" if self.family else ""
+        told = f"`unigrpo certify model=diffusers model.path={self.path}{row}` holds it against its own call"
         found = read_json(self.folder / CERTIFICATE)
         if found is None:
             return [f"the pipeline in {self.path} has no parity certificate; {told}"]
-        if found.get("digest") != replace(self, language_model="").digest():
-            return [f"the parity certificate of {self.path} is of other weights or settings; {told}"]
+        known = (found.get("digest"), found.get("family"))
+        if known != (replace(self, language_model="").digest(), self.family):
+            return [f"the parity certificate of {self.path} is of other weights or settings, or another row; {told}"]
         if not all(one["holds"] for one in found["agreements"]):
             return [f"steps of ours do not end where the pipeline in {self.path} ends, as its certificate says"]
         return []
@@ -194,6 +196,11 @@ class Diffusers(Model):
             yield (
                 f"model.trained={self.trained!r}: no folder {TRANSFORMER} there; expected the folder model/ of a"
                 " finished run"
+            )
+        if self.language_folder and not (self.language_folder / "config.json").is_file():
+            yield (
+                f"model.language_model={self.language_model!r}: no config.json there; expected the folder of a causal"
+                f" language model, such as `hf download NAME --local-dir FOLDER` makes, or {OWN}"
             )
         yield from super().conflicts(config)
         if config.optim.context_grad and not self.thinks_itself:

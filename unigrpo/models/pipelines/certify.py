@@ -152,7 +152,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def certificate(model: Diffusers, found: Sequence[Agreement]) -> dict[str, Any]:
-    """What is written: which weights, by which libraries, and how far apart."""
+    """What is written: which weights and row, by which libraries, and how far apart."""
     import diffusers
     import transformers
 
@@ -163,7 +163,8 @@ def certificate(model: Diffusers, found: Sequence[Agreement]) -> dict[str, Any]:
     }
     agreements = [dataclasses.asdict(one) | {"holds": one.holds} for one in found]
     digest = dataclasses.replace(model, language_model="").digest()
-    return {"digest": digest, "versions": versions, "tolerance": TOLERANCE, "agreements": agreements}
+    known = {"digest": digest, "family": model.family, "versions": versions}
+    return {**known, "tolerance": TOLERANCE, "agreements": agreements}
 
 
 def _certified(config: RunConfig) -> list[Agreement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,7 +162,12 @@ def load(model: Diffusers, device: torch.device, dtype: torch.dtype | None) -> P
 
 
 def assembled(model: Diffusers, pipe: Pipeline, family: Family, language: CausalLM | None = None) -> PipelineModel:
-    """From its parts; of the pipeline's modules the transformer alone wants gradients."""
+    """From its parts; of the pipeline's modules the transformer alone wants gradients.
+
+    Raises:
+        ConfigError: its encoders cannot be told what ``model`` tells them.
+    """
+    _check_options(model, pipe)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(part is pipe.transformer)
@@ -181,6 +187,24 @@ def assembled(model: Diffusers, pipe: Pipeline, family: Family, language: Causal
     grid = LatentGrid(family.channels(pipe), side, side, patch=family.patch)
     processor = StandardProcessor(tokenizer, autoencoder, grid, template)
     return PipelineModel(policy.eval(), processor, model.schedule == "own")
+
+
+def _check_options(model: Diffusers, pipe: Pipeline) -> None:
+    """Raise where ``encode_prompt`` does not take an option, or its encoder has no such layer."""
+    taken = inspect.signature(pipe.encode_prompt).parameters
+    fields = {"text_encoder_out_layers": "text_layers", "max_sequence_length": "max_sequence_length"}
+    for option in model.encoder_options:
+        if option not in taken:
+            name = fields[option]
+            raise ConfigError(
+                f"model.{name}={getattr(model, name)}: {type(pipe).__name__} has no such choice; leave it out"
+            )
+    layers = model.text_layers or getattr(taken.get("text_encoder_out_layers"), "default", ())
+    deepest = pipe.text_encoder.config.get_text_config().num_hidden_layers if layers else 0
+    if wrong := [layer for layer in layers if not 0 <= layer <= deepest]:
+        raise ConfigError(
+            f"model.text_layers: expected layers from 0 to {deepest} of the text encoder, got {wrong[0]}; name its own"
+        )
 
 
 def save(folder: Path, loaded: LoadedModel) -> None:
