@@ -95,7 +95,7 @@ def test_help_lists_every_key_with_its_value_and_what_it_means(capsys):
         assert {f"{key}.{name}".rstrip(".") for name in inner} <= starts.keys()
     updates = f"optim.updates={plain['optim']['updates']} Rollouts; 0 leaves the model untouched"
     assert " ".join(starts["optim.updates"].split()) == updates
-    assert starts["guidance"].split() == ["guidance=cfg_free", "cfg", "|", "cfg_free"]
+    assert starts["guidance"].split() == ["guidance=cfg_free", "cfg", "|", "cfg_free", "|", "text_image_cfg"]
     assert any(line.startswith("device: a run takes a GPU where there is one") for line in lines)
 
 

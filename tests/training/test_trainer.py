@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.models.bagel import published
+from tests.models.janus import tiny as tiny_janus
 from tests.models.pipelines import tiny as tiny_pipelines
 from tests.training import runs
 from tests.training.runs import config_of, moved, weights_of
@@ -355,6 +356,8 @@ def _in_files(key, name, folder):
         pipe = tiny_pipelines.saved("StableDiffusion3Pipeline", folder / "sd3")
         thinker = tiny_pipelines.language_model(folder / "thinker")
         return {"model": {"name": name, "path": str(pipe), "language_model": str(thinker)}}
+    if name == "janus":
+        return runs.TOKENS | {"model": {"name": name, "path": str(tiny_janus.saved(folder / "janus"))}}
     if key != "dataset" or name == "shapes":
         return {}
     texts = [f"{article} {colour} circle" for article in ("a", "one") for colour in ("red", "green", "blue", "yellow")]

@@ -1,4 +1,4 @@
-"""Any causal language model of transformers, as the part of a policy that writes.
+"""Causal language models of transformers, as the part of a policy that writes.
 
 Its weights, its forward pass and its cache's layout are the library's.  The cache itself is kept as
 :class:`~unigrpo.models.mot.context.MoTContext`, which is never changed in place: groups share it, and gradients flow
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unigrpo.errors import ConfigError
+from unigrpo.models.libraries import Foreign
 from unigrpo.models.linear import exact_linears
 from unigrpo.models.mot.context import MoTContext
 
@@ -30,16 +30,16 @@ class CausalLM(nn.Module):
         ConfigError: it has no head, layers that do not see everything before a token, or no such cache.
     """
 
-    def __init__(self, model: Any, named: str):
+    def __init__(self, model: Foreign, named: str):
         super().__init__()
         if model.get_output_embeddings() is None:
             raise ConfigError(f"{named}: {type(model).__name__} has no head that writes words; name a causal LM")
-        self.model: Any = exact_linears(model)
+        self.model: Foreign = exact_linears(model)
         _check_attention(model.config.get_text_config(decoder=True), named)
-        self.shapes = self._shapes(named)
+        self.sizes = self._sizes(named)
 
     @torch.no_grad()
-    def _shapes(self, named: str) -> list[tuple[int, int, int]]:
+    def _sizes(self, named: str) -> list[tuple[int, int, int]]:
         """Heads, width of a key and width of a value in each layer, as they are found behind one token.
 
         Raises:
@@ -83,7 +83,7 @@ class CausalLM(nn.Module):
         """The empty context of ``batch`` rows."""
         weight = self._embeddings.weight
         keys, values = (
-            tuple(weight.new_zeros(batch, shape[0], 0, shape[side]) for shape in self.shapes) for side in (1, 2)
+            tuple(weight.new_zeros(batch, size[0], 0, size[side]) for size in self.sizes) for side in (1, 2)
         )
         valid = torch.zeros(batch, 0, dtype=torch.bool, device=weight.device)
         return MoTContext(keys, values, valid, torch.zeros(batch, dtype=torch.int64, device=weight.device))
@@ -122,7 +122,7 @@ class CausalLM(nn.Module):
         )
         return found, longer
 
-    def _read(self, embedded: Tensor, bias: Tensor, places: Tensor, cache: Any, *, logits: bool) -> Tensor:
+    def _read(self, embedded: Tensor, bias: Tensor, places: Tensor, cache: Foreign, *, logits: bool) -> Tensor:
         """The library's own pass, which lengthens ``cache``: logits as the model scales and caps them, or states."""
         given = {
             "inputs_embeds": embedded,
@@ -136,7 +136,7 @@ class CausalLM(nn.Module):
         return found
 
 
-def _check_attention(config: Any, named: str) -> None:
+def _check_attention(config: Foreign, named: str) -> None:
     """Refuse layers that do not see everything before a token."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
@@ -180,7 +180,7 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype | None, named: s
     return CausalLM(model.to(device), named)
 
 
-def pretrained(kind: Any, folder: Path, dtype: torch.dtype | None, named: str, what: str) -> Any:
+def pretrained(kind: Foreign, folder: Path, dtype: torch.dtype | None, named: str, what: str) -> Foreign:
     """A model of transformers in evaluation mode, safetensors only.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject
+from unigrpo.models.libraries import Foreign
 from unigrpo.registry import nearest
 
 PAD, BOS, EOS, IMAGE, END_IMAGE, UNKNOWN = SPECIAL = ("<pad>", "<bos>", "<eos>", "<image>", "</image>", "<unk>")
@@ -101,7 +101,7 @@ class Tokenizer:
             raise ConfigError(f"{source}: {error}; name its own by roles=") from error
 
     @classmethod
-    def of_transformers(cls, words: Any, roles: Mapping[str, str]) -> Tokenizer:
+    def of_transformers(cls, words: Foreign, roles: Mapping[str, str]) -> Tokenizer:
         """A fast tokenizer of transformers; a copy, as others may switch padding and truncation on in theirs.
 
         Raises:
@@ -179,7 +179,7 @@ class Tokenizer:
         ]
 
 
-def words_in(folder: Path, named: str) -> Any:
+def words_in(folder: Path, named: str) -> Foreign:
     """The tokenizer of transformers in a folder.
 
     Args:
@@ -213,7 +213,7 @@ def _read(path: Path) -> JsonObject:
     return found if isinstance(found, dict) else {}
 
 
-def _token(value: Any) -> str:
+def _token(value: object) -> str:
     """A special token as Hugging Face writes it: a word, or a mapping that has it as its content."""
     return str(value["content"] if isinstance(value, dict) else value)
 

@@ -129,7 +129,7 @@ def test_other_layers_are_refused(folder, tmp_path):
 
 
 def test_the_adapter_of_another_model_is_refused(folder):
-    with pytest.raises(ConfigError, match=r"gate_proj: expected shapes .*, got .*; it is of another model"):
+    with pytest.raises(ConfigError, match=r"gate_proj: expected sizes .*, got .*; it is of another model"):
         start(folder, tiny.model(intermediate_size=40))
 
 

@@ -108,10 +108,10 @@ def shapes() -> dict[str, tuple[int, ...]]:
             found[f"{at}.mlp{e}.gate_proj.weight"] = found[f"{at}.mlp{e}.up_proj.weight"] = (i, h)
             found[f"{at}.mlp{e}.down_proj.weight"] = (h, i)
             found[f"{at}.input_layernorm{e}.weight"] = found[f"{at}.post_attention_layernorm{e}.weight"] = (h,)
-    return found | _vision_shapes(h)
+    return found | _vision_dims(h)
 
 
-def _vision_shapes(h: int) -> dict[str, tuple[int, ...]]:
+def _vision_dims(h: int) -> dict[str, tuple[int, ...]]:
     w, m = VIT["hidden_size"], VIT["intermediate_size"]
     vit = "vit_model.vision_model"
     found: dict[str, tuple[int, ...]] = {

@@ -20,8 +20,8 @@ from unigrpo.models.bagel.layout import (
     AutoencoderConfig,
     VisionConfig,
     autoencoder_names,
-    policy_shapes,
-    vision_shapes,
+    policy_dims,
+    vision_dims,
 )
 from unigrpo.models.mot.configuration import BAGEL_7B_MOT, MoTConfig
 
@@ -57,7 +57,7 @@ def test_all_names_and_shapes_are_expected():
     """At the published size: 14.61e9 parameters without the autoencoder's 83.8e6 in 244 tensors."""
     seeing = {"vision_channels": 1152, "vision_positions": 70}
     vision = VisionConfig(1152, 4304, 26, 16, 14, 980)
-    whole = policy_shapes(MoTConfig(**BAGEL_7B_MOT, **seeing)) | vision_shapes(vision)
+    whole = policy_dims(MoTConfig(**BAGEL_7B_MOT, **seeing)) | vision_dims(vision)
     assert sum(torch.Size(shape).numel() for shape in whole.values()) == pytest.approx(14.61e9, rel=1e-3)
     assert whole["vit_pos_embed.pos_embed"] == (4900, 3584)
     assert whole["vit_model.vision_model.embeddings.patch_embedding.weight"] == (1152, 588)
@@ -69,7 +69,7 @@ def test_all_names_and_shapes_are_expected():
 def test_names_and_shapes_are_those_of_the_layout(folder):
     found = read(folder, vision=True)
     tables = {"latent_pos_embed.pos_embed": (9, 32), "vit_pos_embed.pos_embed": (16, 32)}
-    assert policy_shapes(found.config) | vision_shapes(found.vision) == published.shapes() | tables
+    assert policy_dims(found.config) | vision_dims(found.vision) == published.shapes() | tables
     flux = {name: shape for name, (_, shape) in autoencoder_names(found.autoencoder).items()}
     assert flux == published.autoencoder_shapes()
 

@@ -54,7 +54,7 @@ def read(folder: Path, policy: Policy, rank: int, alpha: int) -> dict[str, tuple
     for name, mine in pairs(policy).items():
         if [t.shape for t in found[name]] != [t.shape for t in mine]:
             raise ConfigError(
-                f"adapter.start: {folder}: {name}: expected shapes {[tuple(t.shape) for t in mine]}, got"
+                f"adapter.start: {folder}: {name}: expected sizes {[tuple(t.shape) for t in mine]}, got"
                 f" {[tuple(t.shape) for t in found[name]]}; it is of another model"
             )
     return found

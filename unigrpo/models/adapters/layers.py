@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unigrpo.errors import ConfigError
 from unigrpo.flow.guidance import Guidance
+from unigrpo.models.libraries import Foreign
 from unigrpo.models.linear import exact_linears
 from unigrpo.models.model import LoadedModel
 from unigrpo.models.policy import Modality, Policy
@@ -71,19 +72,19 @@ class Switched:
 
     training = False
 
-    def __init__(self, policy: Policy, layers: Iterable[Any], active: list[str]):
+    def __init__(self, policy: Policy, layers: Iterable[Foreign], active: list[str]):
         self._policy, self._layers, self._active = policy, tuple(layers), active
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Foreign:
         private = name.startswith("_") or hasattr(nn.Module, name)
         if private or isinstance(found := getattr(self._policy, name), nn.Module):
             raise AttributeError(f"{name}: a reference only computes; ask the policy, whose weights it has")
         # Whatever can be called: a compiled method is none any more.
         return self._switched(found) if callable(found) else found
 
-    def _switched(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _switched(self, method: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(method)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: object, **kwargs: object) -> object:
             # Not by peft's own switch, which lets all matrices want gradients again, those of a frozen modality too.
             before = [layer._active_adapter for layer in self._layers]
             try:
@@ -103,7 +104,7 @@ def lora_config(names: Iterable[str], rank: int, alpha: int) -> LoraConfig:
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=chosen)
 
 
-def layers_of(policy: Policy) -> dict[str, Any]:
+def layers_of(policy: Policy) -> dict[str, Foreign]:
     """The layers of peft with matrices beside them, by the names that they had without."""
     return {name: part for name, part in _module(policy).named_modules() if isinstance(part, LoraLayer)}
 
@@ -182,7 +183,7 @@ def merged(policy: Policy) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _merged(layer: Any) -> nn.Module:
+def _merged(layer: Foreign) -> nn.Module:
     base = layer.get_base_layer()
     plain = copy.deepcopy(base, {id(weight): weight for weight in base.parameters()})
     whole = base.weight + layer.get_delta_weight(TRAINED)
@@ -196,7 +197,7 @@ def _inject(policy: nn.Module, names: Iterable[str], rank: int, alpha: int, call
     del policy.peft_config  # one of a second set beside it would be a warning
 
 
-def _set(layer: Any, called: str, first: Tensor, second: Tensor) -> None:
+def _set(layer: Foreign, called: str, first: Tensor, second: Tensor) -> None:
     """Give a layer its A and B, in products that take one kernel."""
     weight = layer.get_base_layer().weight
     dtype = torch.promote_types(weight.dtype, torch.float32)
@@ -205,11 +206,11 @@ def _set(layer: Any, called: str, first: Tensor, second: Tensor) -> None:
         exact_linears(where)
 
 
-def _pair(layer: Any, called: str) -> tuple[nn.Parameter, nn.Parameter]:
+def _pair(layer: Foreign, called: str) -> tuple[nn.Parameter, nn.Parameter]:
     return layer.lora_A[called].weight, layer.lora_B[called].weight
 
 
-def _has_start(layers: Iterable[Any]) -> bool:
+def _has_start(layers: Iterable[Foreign]) -> bool:
     return any(START in layer.lora_A for layer in layers)
 
 

@@ -29,7 +29,7 @@ def autoencoder(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> Dif
 
 
 def flux_weights(config: AutoencoderConfig, model: AutoencoderKL) -> dict[str, Tensor]:
-    """The weights of such an autoencoder by FLUX's names, in FLUX's shapes."""
+    """The weights of such an autoencoder by FLUX's names, in FLUX's layout."""
     weights = model.state_dict()
     return {name: weights[mine].reshape(shape) for name, (mine, shape) in autoencoder_names(config).items()}
 

@@ -24,8 +24,8 @@ from unigrpo.models.bagel.layout import (
     VISION_PREFIX,
     VisionConfig,
     ours,
-    policy_shapes,
-    vision_shapes,
+    policy_dims,
+    vision_dims,
 )
 from unigrpo.models.bagel.vision import BagelVision
 from unigrpo.models.mot.checkpoint import MoTModel, grid_of
@@ -131,7 +131,7 @@ def _policy_weights(
     """Our name -> weight; a table of positions that the folder lacks is computed."""
     entries = folder.weights
     wanted = dtype or next(tensor for _, tensor in _read(entries, [_EMBEDDING], torch.device("meta"), None)).dtype
-    names = policy_shapes(config)
+    names = policy_dims(config)
     for name, tensor in _read(entries, [name for name in names if name in entries], device, wanted):
         yield ours(name), tensor
     sides = {LATENT_PLACES: config.max_latent_size, VISION_PLACES: config.vision_positions}
@@ -142,7 +142,7 @@ def _policy_weights(
 def _vision(folder: BagelFolder, config: VisionConfig, device: torch.device) -> BagelVision:
     with torch.device("meta"):
         vision = BagelVision(config)
-    found = _read(folder.weights, vision_shapes(config), device, torch.float32)
+    found = _read(folder.weights, vision_dims(config), device, torch.float32)
     vision.load_state_dict({name.removeprefix(VISION_PREFIX): tensor for name, tensor in found}, assign=True)
     return vision.eval().requires_grad_(False)
 

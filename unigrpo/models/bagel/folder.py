@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unigrpo.errors import ConfigError
+from unigrpo.io import JsonObject
 from unigrpo.models.bagel.headers import Entry, check, entries_of, entries_of_index, side_of
 from unigrpo.models.bagel.layout import (
     LATENT_PLACES,
@@ -22,8 +22,8 @@ from unigrpo.models.bagel.layout import (
     AutoencoderConfig,
     VisionConfig,
     autoencoder_names,
-    policy_shapes,
-    vision_shapes,
+    policy_dims,
+    vision_dims,
 )
 from unigrpo.models.mot.configuration import MoTConfig
 
@@ -96,7 +96,7 @@ def read(path: Path, *, vision: bool) -> BagelFolder:
     found = _weights(path)
     tower = _vision(path / VIT_CONFIG) if vision else None
     config = _policy(path / LLM_CONFIG, llm, found, autoencoder, tower)
-    expected = policy_shapes(config) | (vision_shapes(tower) if tower else {})
+    expected = policy_dims(config) | (vision_dims(tower) if tower else {})
     absent = {name for name in (LATENT_PLACES, VISION_PLACES) if name not in found}
     check(str(path), found, {name: shape for name, shape in expected.items() if name not in absent})
     return BagelFolder(path, config, tower, autoencoder, found)
@@ -111,7 +111,7 @@ def _weights(path: Path) -> dict[str, Entry]:
 
 def _policy(
     file: Path,
-    llm: Mapping[str, Any],
+    llm: JsonObject,
     found: Mapping[str, Entry],
     autoencoder: AutoencoderConfig,
     vision: VisionConfig | None,
@@ -142,7 +142,7 @@ def _policy(
         raise ConfigError(f"{file}: {error}") from error
 
 
-def _number(file: Path, settings: Mapping[str, Any], name: str, default: float | None = None) -> float:
+def _number(file: Path, settings: JsonObject, name: str, default: float | None = None) -> float:
     found = settings.get(name, default)
     if not isinstance(found, int | float) or isinstance(found, bool) or found <= 0:
         raise ConfigError(f"{file}: {name}={found!r}: expected a number above 0")
@@ -159,7 +159,7 @@ def _vision(file: Path) -> VisionConfig:
 
 
 def _autoencoder(file: Path) -> AutoencoderConfig:
-    """By the shapes of the weights: no configuration stands beside them."""
+    """By the dimensions of the weights: no configuration stands beside them."""
     found = entries_of(file)
     levels = blocks = 0
     while f"encoder.down.{levels}.block.0.conv1.weight" in found:
@@ -174,7 +174,7 @@ def _autoencoder(file: Path) -> AutoencoderConfig:
     return config
 
 
-def _json(file: Path, fixed: Mapping[str, Any]) -> Mapping[str, Any]:
+def _json(file: Path, fixed: JsonObject) -> JsonObject:
     """The content of a configuration, in which some fields have values that are known here."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -188,7 +188,7 @@ def _json(file: Path, fixed: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _size(file: Path, settings: Mapping[str, Any], name: str) -> int:
+def _size(file: Path, settings: JsonObject, name: str) -> int:
     found = settings.get(name)
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise ConfigError(f"{file}: {name}={found!r}: expected a whole number above 0")

@@ -1,4 +1,4 @@
-"""Names and shapes in a published BAGEL folder, and what they are called here: data and functions, without torch.
+"""Names and dimensions in a published BAGEL folder, and what they are called here: data and functions, without torch.
 
 The policy's names are the published ones but for one table (:func:`ours`).  The autoencoder's are those of FLUX, each
 paired with the name of the same weight in diffusers' ``AutoencoderKL`` (:func:`autoencoder_names`).
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from unigrpo.models.mot.configuration import MoTConfig
 
 Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
+Dims = Mapping[str, Shape]
 
 #: Before every name of the vision encoder.
 VISION_PREFIX = "vit_model.vision_model."
@@ -85,10 +85,10 @@ def theirs(name: str) -> str:
     return _THEIRS.get(name, name)
 
 
-def policy_shapes(config: MoTConfig) -> dict[str, Shape]:
+def policy_dims(config: MoTConfig) -> dict[str, Shape]:
     """Published name -> shape of all weights of a policy."""
     h, token = config.hidden_size, config.token_channels
-    shapes: dict[str, Shape] = {
+    dims: dict[str, Shape] = {
         "language_model.model.embed_tokens.weight": (config.vocab_size, h),
         "language_model.lm_head.weight": (config.vocab_size, h),
         "language_model.model.norm.weight": (h,),
@@ -101,14 +101,14 @@ def policy_shapes(config: MoTConfig) -> dict[str, Shape]:
     }
     for layer in range(config.num_hidden_layers):
         for expert in ("", "_moe_gen"):
-            shapes |= _layer_shapes(config, f"language_model.model.layers.{layer}", expert)
+            dims |= _layer_dims(config, f"language_model.model.layers.{layer}", expert)
     if config.vision_channels:
-        shapes[VISION_PLACES] = (config.vision_positions**2, h)
-        shapes |= _linear("connector.fc1", h, config.vision_channels) | _linear("connector.fc2", h, h)
-    return shapes
+        dims[VISION_PLACES] = (config.vision_positions**2, h)
+        dims |= _linear("connector.fc1", h, config.vision_channels) | _linear("connector.fc2", h, h)
+    return dims
 
 
-def _layer_shapes(config: MoTConfig, at: str, expert: str) -> dict[str, Shape]:
+def _layer_dims(config: MoTConfig, at: str, expert: str) -> dict[str, Shape]:
     """One layer's weights of one expert: ``q_proj_moe_gen.weight``, but ``mlp_moe_gen.up_proj.weight``."""
     h, i, d = config.hidden_size, config.intermediate_size, config.head_dim
     narrow = config.num_key_value_heads * d
@@ -128,10 +128,10 @@ def _layer_shapes(config: MoTConfig, at: str, expert: str) -> dict[str, Shape]:
     }
 
 
-def vision_shapes(config: VisionConfig) -> dict[str, Shape]:
+def vision_dims(config: VisionConfig) -> dict[str, Shape]:
     """Published name -> shape of all weights of the vision encoder; the patch embedding is a dense product."""
     d, i = config.hidden_size, config.intermediate_size
-    shapes: dict[str, Shape] = {
+    dims: dict[str, Shape] = {
         **_linear("embeddings.patch_embedding", d, config.patch_size**2 * config.num_channels),
         "embeddings.position_embedding.weight": (config.side**2, d),
         **_norm("post_layernorm", d),
@@ -139,10 +139,10 @@ def vision_shapes(config: VisionConfig) -> dict[str, Shape]:
     for layer in range(config.num_hidden_layers):
         at = f"encoder.layers.{layer}"
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= _linear(f"{at}.self_attn.{name}", d, d)
-        shapes |= _norm(f"{at}.layer_norm1", d) | _norm(f"{at}.layer_norm2", d)
-        shapes |= _linear(f"{at}.mlp.fc1", i, d) | _linear(f"{at}.mlp.fc2", d, i)
-    return {f"{VISION_PREFIX}{name}": shape for name, shape in shapes.items()}
+            dims |= _linear(f"{at}.self_attn.{name}", d, d)
+        dims |= _norm(f"{at}.layer_norm1", d) | _norm(f"{at}.layer_norm2", d)
+        dims |= _linear(f"{at}.mlp.fc1", i, d) | _linear(f"{at}.mlp.fc2", d, i)
+    return {f"{VISION_PREFIX}{name}": shape for name, shape in dims.items()}
 
 
 def autoencoder_names(config: AutoencoderConfig) -> dict[str, tuple[str, Shape]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from unigrpo.errors import ConfigError
 from unigrpo.flow.guidance import Branch, Cfg, Guidance
 from unigrpo.models.causal_lm import pretrained
 from unigrpo.models.janus.policy import JanusPolicy
+from unigrpo.models.libraries import Foreign
 from unigrpo.models.model import LoadedModel
 from unigrpo.models.policy import Modality
 from unigrpo.models.processor import LatentGrid, StandardProcessor
@@ -32,7 +33,7 @@ class JanusAutoencoder:
         model: ``JanusForConditionalGeneration``; it is part of this, and moves with the policy.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Foreign):
         self.model = model
 
     @property
@@ -115,8 +116,8 @@ def load(
 
 
 def assembled(
-    model: Any,
-    words: Any,
+    model: Foreign,
+    words: Foreign,
     template: str,
     system_prompt: str = "",
     *,
@@ -145,7 +146,7 @@ def assembled(
     return JanusModel(JanusPolicy(model, tokenizer.start_of_image, backbone).eval(), processor)
 
 
-def _roles_of(words: Any) -> dict[str, str]:
+def _roles_of(words: Foreign) -> dict[str, str]:
     named = {"pad": "pad", "bos": "bos", "eos": "eos", "start_of_image": "boi", "end_of_image": "eoi"}
     roles = {role: getattr(words, f"{short}_token", None) for role, short in named.items()}
     if missing := [f"{named[role]}_token" for role, token in roles.items() if not token]:

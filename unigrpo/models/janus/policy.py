@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from unigrpo.errors import ConfigError
 from unigrpo.models.causal_lm import CausalLM
+from unigrpo.models.libraries import Foreign
 from unigrpo.models.mot.context import MoTContext
 from unigrpo.models.policy import Modality
 
@@ -30,7 +31,7 @@ class JanusPolicy(nn.Module):
         backbone: the modality whose parameters the language model counts among, as both use it.
     """
 
-    def __init__(self, model: Any, begin: int, backbone: Modality = "text"):
+    def __init__(self, model: Foreign, begin: int, backbone: Modality = "text"):
         super().__init__()
         self.language = CausalLM(model, "model=janus")
         self.begin, self.backbone = begin, backbone
@@ -39,7 +40,7 @@ class JanusPolicy(nn.Module):
             part.requires_grad_(True)
 
     @property
-    def janus(self) -> Any:
+    def janus(self) -> Foreign:
         """The model of transformers."""
         return self.language.model
 
@@ -54,7 +55,7 @@ class JanusPolicy(nn.Module):
         found: int = self.janus.model.generation_embeddings.num_embeddings
         return found
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> JanusPolicy:
+    def __deepcopy__(self, memo: dict[int, object]) -> JanusPolicy:
         """Another policy with weights of its own; what is never trained is there once."""
         inner = self.janus.model
         memo |= {id(part): part for part in (inner.vision_model, inner.aligner, inner.vqmodel)}

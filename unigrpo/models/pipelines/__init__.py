@@ -1,4 +1,4 @@
-"""Any flow-matching pipeline of diffusers (``model=diffusers``), alone or with a language model that thinks first."""
+"""Flow-matching pipelines of diffusers (``model=diffusers``), alone or with a language model that thinks first."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from unigrpo.checkpoints import digest_of_files, files_of_model
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
+from unigrpo.models.libraries import Arguments
 from unigrpo.models.model import LoadedModel, Model
 from unigrpo.registry import nearest, register
 
@@ -87,9 +88,9 @@ class Diffusers(Model):
         return Path(home_expanded("model.trained", self.trained)) if self.trained else None
 
     @property
-    def encoder_options(self) -> dict[str, Any]:
+    def encoder_options(self) -> Arguments:
         """What ``encode_prompt`` is told."""
-        told: dict[str, Any] = {}
+        told: Arguments = {}
         if self.max_sequence_length:
             told["max_sequence_length"] = self.max_sequence_length
         if self.text_layers:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
 from unigrpo.flow.guidance import Cfg
+from unigrpo.io import JsonObject
 from unigrpo.models.pipelines import CERTIFICATE, Diffusers
 from unigrpo.models.pipelines.loading import PipelineModel
 from unigrpo.models.pipelines.policy import PipelineContext
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if all(one.holds for one in found) else 1
 
 
-def certificate(model: Diffusers, found: Sequence[Agreement]) -> dict[str, Any]:
+def certificate(model: Diffusers, found: Sequence[Agreement]) -> JsonObject:
     """What is written: which weights and row, by which libraries, and how far apart."""
     import diffusers
     import transformers

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unigrpo.models.libraries import Arguments, Foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 #: A pipeline of diffusers; each has parts of its own, so there is no type to name.
-Pipeline = Any
+Pipeline = Foreign
 #: (h, w) of a latent map.
 Size = tuple[int, int]
 
@@ -29,14 +31,14 @@ class Conditions:
     """
 
     rows: Mapping[str, Tensor | Sequence[Tensor] | None]
-    shared: Mapping[str, Any] = field(default_factory=dict)
+    shared: Mapping[str, object] = field(default_factory=dict)
 
     def take(self, index: Sequence[int]) -> Conditions:
         """Those of some rows, each as often as it is named."""
         return Conditions({name: _taken(value, index) for name, value in self.rows.items()}, self.shared)
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Arguments:
         """For the transformer."""
         return {**self.rows, **self.shared}
 
@@ -61,7 +63,7 @@ def map_of_call(pipe: Pipeline, latents: Tensor, size: Size) -> Tensor:
     return latents
 
 
-def standard_scale(scale: float, rows: int) -> dict[str, Any]:
+def standard_scale(scale: float, rows: int) -> Arguments:
     """A pipeline that is told the scale, 1 for none, and a negative text for each row."""
     return {"guidance_scale": scale, "negative_prompt": [""] * rows}
 
@@ -166,9 +168,9 @@ class Family:
     """
 
     encode: Callable[..., Conditions]
-    call: Callable[[Pipeline, Tensor, Tensor, Mapping[str, Any]], dict[str, Any]]
+    call: Callable[[Pipeline, Tensor, Tensor, Arguments], Arguments]
     channels: Callable[[Pipeline], int]
-    unpack: Callable[[Any, Size], Tensor] = lambda output, size: output
+    unpack: Callable[[Foreign, Size], Tensor] = lambda output, size: output
     time: Callable[[Pipeline, Tensor], Tensor] = plain
     sign: int = 1
     sigmas: Callable[[int], list[float]] | None = linspace
@@ -181,6 +183,6 @@ class Family:
     patch: int = 1
     negative: str = ""
     encode_negative: Callable[..., Conditions] | None = None
-    told: Callable[[float, int], dict[str, Any]] = standard_scale
+    told: Callable[[float, int], Arguments] = standard_scale
     to_call: Callable[[Tensor], Tensor] = as_it_is
     from_call: Callable[[Pipeline, Tensor, Size], Tensor] = map_of_call

@@ -7,17 +7,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import tokenizers
 import torch
 from torch import Tensor
 
 from unigrpo.errors import ConfigError
-from unigrpo.flow.guidance import Cfg, Guidance
+from unigrpo.flow.guidance import Branch, Cfg, Guidance
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import causal_lm
 from unigrpo.models.causal_lm import CausalLM
+from unigrpo.models.libraries import Arguments, Foreign
 from unigrpo.models.model import LoadedModel
 from unigrpo.models.pipelines import ENCODER, INDEX, LANGUAGE, TRANSFORMER
 from unigrpo.models.pipelines.family import Family, Pipeline
@@ -75,7 +76,7 @@ class OwnGuidance:
     family: Family
 
     @property
-    def branches(self) -> tuple[Any, ...]:
+    def branches(self) -> tuple[Branch, ...]:
         """Those of what is asked for."""
         return self.asked.branches
 
@@ -120,8 +121,7 @@ class PipelineModel(LoadedModel):
         """Classifier-free guidance is the pipeline's."""
         if self.policy.family.guided is None or not isinstance(asked, Cfg):
             return asked
-        own: Any = OwnGuidance(asked, self.policy.family)
-        return cast("Guidance", own)
+        return cast("Guidance", OwnGuidance(asked, self.policy.family))
 
 
 def scheduled(pipe: Pipeline, family: Family, steps: int, size: tuple[int, int], channels: int) -> Tensor:
@@ -132,7 +132,7 @@ def scheduled(pipe: Pipeline, family: Family, steps: int, size: tuple[int, int],
     # Checkpoints that ship a solver of several steps have its shift under another name.
     renamed = {"shift": config["flow_shift"]} if "flow_shift" in config else {}
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(config, **renamed)
-    given: dict[str, Any] = {"num_inference_steps": steps}
+    given: Arguments = {"num_inference_steps": steps}
     if family.sigmas is not None:
         given = {"sigmas": family.sigmas(steps)}
     if scheduler.config.use_dynamic_shifting:
@@ -228,7 +228,7 @@ def _pipeline(folder: Path, dtype: torch.dtype | None, trained: Mapping[str, Pat
     import diffusers
     import transformers
 
-    told: dict[str, Any] = {"dtype": dtype or torch.float32, "local_files_only": True, "use_safetensors": True}
+    told: Arguments = {"dtype": dtype or torch.float32, "local_files_only": True, "use_safetensors": True}
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         libraries = {"diffusers": diffusers, "transformers": transformers}
@@ -280,7 +280,7 @@ def own_language(pipe: Pipeline, named: str) -> CausalLM:
     return CausalLM(pipe.text_encoder, named)
 
 
-def _texts_of(words: Any, system_prompt: str) -> tuple[Tokenizer, ChatTemplate | None]:
+def _texts_of(words: Foreign, system_prompt: str) -> tuple[Tokenizer, ChatTemplate | None]:
     """The tokenizer of a language model, and its chat template if it has one.
 
     A language model has no token that asks for an image: the one that pads stands in, which nobody waits for where an

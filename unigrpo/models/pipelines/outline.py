@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from unigrpo.errors import ConfigError
 from unigrpo.models.causal_lm import CausalLM
+from unigrpo.models.libraries import Foreign
 from unigrpo.models.pipelines import INDEX
 from unigrpo.models.pipelines.family import Pipeline
 from unigrpo.models.pipelines.loading import PipelineModel, assembled, own_language
@@ -52,7 +53,7 @@ def _pipeline(folder: Path) -> Pipeline:
         raise ConfigError(f"model.path: {folder} cannot be read as a pipeline of diffusers ({reason})") from error
 
 
-def _part(folder: Path, library: str, name: str) -> Any:
+def _part(folder: Path, library: str, name: str) -> Foreign:
     """One component; a module on the meta device."""
     from accelerate import init_empty_weights
 

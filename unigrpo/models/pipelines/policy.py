@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from unigrpo.errors import ConfigError
 from unigrpo.models.causal_lm import CausalLM
+from unigrpo.models.libraries import Arguments, Foreign
 from unigrpo.models.linear import exact_linears
 from unigrpo.models.mot.context import MoTContext
 from unigrpo.models.pipelines.family import Conditions, Family, Pipeline
@@ -96,13 +97,13 @@ class PipelinePolicy(nn.Module):
         reading: Reading,
         language: CausalLM | None = None,
         *,
-        options: dict[str, Any] | None = None,
+        options: Arguments | None = None,
         embedded_guidance: float = 3.5,
     ):
         super().__init__()
         self.pipe, self.family, self.reading = pipe, family, reading
         self.options, self.embedded_guidance = options or {}, embedded_guidance
-        self.transformer: Any = exact_linears(pipe.transformer)
+        self.transformer: Foreign = exact_linears(pipe.transformer)
         self.language = language
 
     @property
@@ -115,7 +116,7 @@ class PipelinePolicy(nn.Module):
         self.pipe.to(device)
         return super().to(device)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PipelinePolicy:
+    def __deepcopy__(self, memo: dict[int, object]) -> PipelinePolicy:
         """Another policy with weights of its own, and the same encoders and autoencoder, which are there once."""
         memo[id(self.pipe)] = self.pipe
         other = memo[id(self)] = type(self).__new__(type(self))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from unigrpo.models.libraries import Arguments, Foreign
 from unigrpo.models.pipelines.family import (
     Conditions,
     Family,
@@ -69,12 +70,12 @@ def _one_frame(x: Tensor) -> Tensor:
     return x[:, :, None]
 
 
-def _true_scale(scale: float, rows: int, negative: str = "") -> dict[str, Any]:
+def _true_scale(scale: float, rows: int, negative: str = "") -> Arguments:
     """A pipeline with a second scale, for guidance by a negative text; below its 1 it does without."""
     return {"true_cfg_scale": scale, "negative_prompt": [negative] * rows} if scale > 1 else {}
 
 
-def _no_guidance(pipe: Pipeline, texts: list[str], **options: Any) -> tuple[Any, ...]:
+def _no_guidance(pipe: Pipeline, texts: list[str], **options: object) -> tuple[Foreign, ...]:
     return pipe.encode_prompt(texts, do_classifier_free_guidance=False, **options)
 
 
@@ -96,12 +97,12 @@ def _halved(x: Tensor) -> Size:
 # -- Stable Diffusion 3 ------------------------------------------------------------------------------------------------
 
 
-def _sd3_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _sd3_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, _, pooled, _ = pipe.encode_prompt(texts, None, None, do_classifier_free_guidance=False, **options)
     return Conditions({"encoder_hidden_states": embeds, "pooled_projections": pooled})
 
 
-def _sd3_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+def _sd3_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"hidden_states": x, "timestep": t}
 
 
@@ -125,12 +126,12 @@ SD3 = Family(
 # -- FLUX.1 ------------------------------------------------------------------------------------------------------------
 
 
-def _flux_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _flux_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, pooled, places = pipe.encode_prompt(texts, None, **options)
     return Conditions({"encoder_hidden_states": embeds, "pooled_projections": pooled}, {"txt_ids": places})
 
 
-def _flux_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+def _flux_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"hidden_states": folded(x), "timestep": t, "img_ids": _positions(_halved(x), x.device)}
 
 
@@ -148,12 +149,12 @@ FLUX = Family(
 # -- FLUX.2 klein ------------------------------------------------------------------------------------------------------
 
 
-def _klein_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _klein_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, places = pipe.encode_prompt(texts, **options)
     return Conditions({"encoder_hidden_states": embeds, "txt_ids": places}, {"guidance": None})
 
 
-def _klein_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+def _klein_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     import torch
 
     rows, columns = torch.arange(x.shape[2]), torch.arange(x.shape[3])
@@ -215,12 +216,12 @@ KLEIN = Family(
 # -- Qwen-Image --------------------------------------------------------------------------------------------------------
 
 
-def _qwen_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _qwen_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, mask = pipe.encode_prompt(texts, **{"max_sequence_length": _OF_CALL} | options)
     return Conditions({"encoder_hidden_states": embeds, "encoder_hidden_states_mask": mask})
 
 
-def _qwen_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+def _qwen_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"hidden_states": folded(x), "timestep": t, "img_shapes": [[(1, *_halved(x))]] * len(x)}
 
 
@@ -242,17 +243,17 @@ QWEN_IMAGE = Family(
 # -- Z-Image -----------------------------------------------------------------------------------------------------------
 
 
-def _z_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _z_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     # It writes its chat template into the list that it is given.
     embeds, _ = _no_guidance(pipe, list(texts), **options)
     return Conditions({"cap_feats": embeds})
 
 
-def _z_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+def _z_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"x": list(x[:, :, None].unbind(0)), "t": t}
 
 
-def _z_unpack(output: Any, size: Size) -> Tensor:
+def _z_unpack(output: Foreign, size: Size) -> Tensor:
     import torch
 
     return torch.stack(list(output))[:, :, 0]
@@ -273,12 +274,12 @@ Z_IMAGE = Family(
 # -- Sana --------------------------------------------------------------------------------------------------------------
 
 
-def _masked_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _masked_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, mask, _, _ = _no_guidance(pipe, texts, **options)
     return Conditions({"encoder_hidden_states": embeds, "encoder_attention_mask": mask})
 
 
-def _sana_told(scale: float, rows: int) -> dict[str, Any]:
+def _sana_told(scale: float, rows: int) -> Arguments:
     """Sizes as they are asked for, and prompts as they are: its call would rewrite them by an instruction."""
     plain = {"use_resolution_binning": False, "complex_human_instruction": None}
     return {"guidance_scale": scale, "negative_prompt": "", **plain}
@@ -296,7 +297,7 @@ SANA = Family(
 # -- Lumina 2 ----------------------------------------------------------------------------------------------------------
 
 
-def _lumina2_encode_negative(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _lumina2_encode_negative(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     """Without the system prompt that stands before the others."""
     _, _, embeds, mask = pipe.encode_prompt(texts, True, negative_prompt=texts, **options)
     return Conditions({"encoder_hidden_states": embeds, "encoder_attention_mask": mask})
@@ -319,12 +320,12 @@ LUMINA2 = Family(
 # -- Wan 2.1, one frame ------------------------------------------------------------------------------------------------
 
 
-def _wan_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _wan_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, _ = _no_guidance(pipe, texts, **{"max_sequence_length": _OF_CALL} | options)
     return Conditions({"encoder_hidden_states": embeds})
 
 
-def _wan_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+def _wan_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"hidden_states": x[:, :, None], "timestep": t}
 
 
@@ -346,7 +347,7 @@ WAN = Family(
 # -- Ovis-Image --------------------------------------------------------------------------------------------------------
 
 
-def _ovis_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _ovis_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, _, places, _ = _no_guidance(pipe, texts, **options)
     return Conditions({"encoder_hidden_states": embeds}, {"txt_ids": places})
 
@@ -364,12 +365,12 @@ OVIS = Family(
 # -- Chroma ------------------------------------------------------------------------------------------------------------
 
 
-def _chroma_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _chroma_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, places, mask, *_ = _no_guidance(pipe, texts, **options)
     return Conditions({"encoder_hidden_states": embeds, "attention_mask": mask}, {"txt_ids": places})
 
 
-def _chroma_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+def _chroma_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     """The mask of the text goes on over all image tokens."""
     import torch
 
@@ -391,12 +392,12 @@ CHROMA = Family(
 # -- Krea 2 ------------------------------------------------------------------------------------------------------------
 
 
-def _krea2_encode(pipe: Pipeline, texts: list[str], **options: Any) -> Conditions:
+def _krea2_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
     embeds, mask = pipe.encode_prompt(texts, **options)
     return Conditions({"encoder_hidden_states": embeds, "encoder_attention_mask": mask})
 
 
-def _krea2_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Mapping[str, Any]) -> dict[str, Any]:
+def _krea2_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     length = told["encoder_hidden_states"].shape[1]
     places = pipe.prepare_position_ids(length, *_halved(x), x.device)
     return {"hidden_states": folded(x), "timestep": t, "position_ids": places}

@@ -1,6 +1,6 @@
 """Bytes of the tensors that are alive, counted from operation to operation, at the peak too.
 
-Tensors may be fake (``torch._subclasses.FakeTensor``): shapes, dtypes and lifetimes are those of real ones, autograd
+Tensors may be fake (``torch._subclasses.FakeTensor``): sizes, dtypes and lifetimes are those of real ones, autograd
 keeps what it would keep, and no memory is taken.  What a kernel takes for itself while it runs is not a tensor and is
 not seen.
 """
@@ -8,15 +8,16 @@ not seen.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+from unigrpo.models.libraries import Arguments, Foreign
 
 _ITEM, _INDEX = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.index.Tensor
 
@@ -38,7 +39,7 @@ class LiveBytes(TorchDispatchMode):
         self.now = 0
         self.peaks: dict[str, int] = {}
         self._phase = ""
-        self._held: dict[int, weakref.ref[Any]] = {}
+        self._held: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -73,8 +74,8 @@ class LiveBytes(TorchDispatchMode):
         self.peaks[self._phase] = max(self.now, self.peaks.get(self._phase, 0))
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+        self, func: Callable[..., Foreign], types: object, args: Foreign = (), kwargs: Arguments | None = None
+    ) -> Foreign:
         """Let the operation run, and count what it returns."""
         if func is _ITEM and isinstance(args[0], FakeTensor):
             return 0.0 if args[0].is_floating_point() else 0

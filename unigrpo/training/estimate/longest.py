@@ -6,12 +6,12 @@ No row ends early: every text has its limit of tokens, and every image that can 
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from unigrpo.models.policy import Policy
+from unigrpo.models.policy import CodePolicy, Context, Policy
 from unigrpo.noise import Draw
 from unigrpo.rollout.rollout import Rollout
 from unigrpo.rollout.trajectory import ImageSegment, TextSegment
@@ -59,16 +59,16 @@ class _Sparing:
         self.policy, self.times, self.codes = policy, times, codes
         self.logits: Tensor | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.policy, name)
 
-    def velocity(self, context: Any, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, context: Context, x: Tensor, t: Tensor) -> Tensor:
         """Of the policy at ``times``, else zeros."""
         return self.policy.velocity(context, x, t) if float(t) in self.times else torch.zeros_like(x)
 
-    def extend_codes(self, context: Any, tokens: Tensor, alive: Tensor, first: int = 0) -> tuple[Tensor, Any]:
+    def extend_codes(self, context: Context, tokens: Tensor, alive: Tensor, first: int = 0) -> tuple[Tensor, Context]:
         """Of the policy for whole images and for their first and last code, else the first one's logits."""
-        painter = cast("Any", self.policy)
+        painter = cast("CodePolicy", self.policy)
         if tokens.shape[1] == 1 and 0 < first < self.codes - 1:
             return cast("Tensor", self.logits), context
         logits, longer = painter.extend_codes(context, tokens, alive, first)

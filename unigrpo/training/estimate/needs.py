@@ -1,7 +1,7 @@
 """What an update needs: one minibatch of the longest episodes goes through the real trainer, without weights.
 
 Memory is counted tensor by tensor (``live.py``), so that nothing here is a formula of an architecture: sampling,
-decoding, reference and training run the operations that a run does, on tensors that have only shapes.
+decoding, reference and training run the operations that a run does, on tensors that have only sizes.
 """
 
 from __future__ import annotations
