@@ -53,6 +53,14 @@ def test_the_image_loss_reaches_the_thinker_where_the_context_lets_it(name):
         assert any(p.grad is not None and bool(p.grad.any()) for p in loaded.policy.parameters_of("image"))
 
 
+def test_a_detached_context_passes_no_gradient_of_what_the_live_one_has_read():
+    loaded = thinking("Flux2KleinPipeline")
+    context = context_of(loaded)
+    loaded.policy.velocity(context, noise_of(loaded), T)
+    loaded.policy.velocity(context.detach(), noise_of(loaded), T).square().sum().backward()
+    assert not any(p.grad is not None and bool(p.grad.any()) for p in loaded.policy.parameters_of("text"))
+
+
 @pytest.mark.parametrize("name", THINKERS)
 def test_a_reference_reads_with_an_encoder_of_its_own(name):
     loaded = thinking(name)

@@ -42,14 +42,14 @@ class PipelineContext:
         rows_: B.
         blocks: as they came.
         text: of the language model; None without one.
-        encoded: what the encoders make of it, kept when it is first asked for: one entry, or none yet.
+        encoded: what the encoders make of it, kept when it is first asked for, with and without a gradient.
         live: whether gradients may flow from an image through the encoders, where these are trained.
     """
 
     rows_: int
     blocks: tuple[Block, ...]
     text: MoTContext | None
-    encoded: list[Conditions] = field(default_factory=list, repr=False, compare=False)
+    encoded: dict[bool, Conditions] = field(default_factory=dict, repr=False, compare=False)
     live: bool = True
 
     @property
@@ -175,14 +175,16 @@ class PipelinePolicy(nn.Module):
 
     def _conditions(self, context: PipelineContext) -> Conditions:
         """What the encoders make of a context's texts; each text is read once, however many rows have it."""
-        if not context.encoded:
+        # A context and its detached ones share what they keep: a graph must not reach those that have none.
+        flows = torch.is_grad_enabled() and self.encodes and context.live
+        if flows not in context.encoded:
             texts = self.reading(context.blocks, context.rows_)
             different = list(dict.fromkeys(texts))
             encode = self.family.encode if context.blocks else self.family.encode_negative or self.family.encode
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.encodes and context.live):
+            with torch.set_grad_enabled(flows):
                 found = encode(self.pipe, different, **self.options)
-            context.encoded.append(found.take([different.index(text) for text in texts]))
-        return context.encoded[0]
+            context.encoded[flows] = found.take([different.index(text) for text in texts])
+        return context.encoded[flows]
 
 
 def _refuse(lacks: str, way_out: str) -> NoReturn:
