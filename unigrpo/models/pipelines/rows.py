@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from unigrpo.models.libraries import Arguments, Foreign
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Tokens of a text, where a pipeline's call has another default than its ``encode_prompt``.
 _OF_CALL = 512
+#: Of pipelines whose ``encode_prompt`` would encode a negative prompt, too.
+_PLAIN: Arguments = {"do_classifier_free_guidance": False}
 
 
 def folded(x: Tensor) -> Tensor:
@@ -75,8 +77,27 @@ def _true_scale(scale: float, rows: int, negative: str = "") -> Arguments:
     return {"true_cfg_scale": scale, "negative_prompt": [negative] * rows} if scale > 1 else {}
 
 
-def _no_guidance(pipe: Pipeline, texts: list[str], **options: object) -> tuple[Foreign, ...]:
-    return pipe.encode_prompt(texts, do_classifier_free_guidance=False, **options)
+def encoded(
+    *names: str | None, leading: tuple[None, ...] = (), shared: tuple[str, ...] = (), **told: object
+) -> Callable[..., Conditions]:
+    """How a pipeline encodes whose ``encode_prompt`` returns the transformer's arguments one after the other.
+
+    Args:
+        names: of those arguments, None for what is not used.
+        leading: prompts for further encoders, which read the first one's where they are None.
+        shared: the arguments that have no batch.
+        told: what ``encode_prompt`` is told, unless the model's options say otherwise.
+    """
+
+    def encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
+        # A copy: Z-Image writes its chat template into the list that it is given.
+        found = pipe.encode_prompt(list(texts), *leading, **{**told, **options})
+        given = {name: value for name, value in zip(names, found, strict=True) if name is not None}
+        return Conditions(
+            {name: value for name, value in given.items() if name not in shared}, {name: given[name] for name in shared}
+        )
+
+    return encode
 
 
 def _positions(size: Size, device: torch.device) -> Tensor:
@@ -97,11 +118,6 @@ def _halved(x: Tensor) -> Size:
 # -- Stable Diffusion 3 ------------------------------------------------------------------------------------------------
 
 
-def _sd3_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, _, pooled, _ = pipe.encode_prompt(texts, None, None, do_classifier_free_guidance=False, **options)
-    return Conditions({"encoder_hidden_states": embeds, "pooled_projections": pooled})
-
-
 def _sd3_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"hidden_states": x, "timestep": t}
 
@@ -115,7 +131,7 @@ def _quarter_of_in_channels(pipe: Pipeline) -> int:
 
 
 SD3 = Family(
-    encode=_sd3_encode,
+    encode=encoded("encoder_hidden_states", None, "pooled_projections", None, leading=(None, None), **_PLAIN),
     call=_sd3_call,
     channels=_in_channels,
     time=thousandfold,
@@ -126,17 +142,12 @@ SD3 = Family(
 # -- FLUX.1 ------------------------------------------------------------------------------------------------------------
 
 
-def _flux_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, pooled, places = pipe.encode_prompt(texts, None, **options)
-    return Conditions({"encoder_hidden_states": embeds, "pooled_projections": pooled}, {"txt_ids": places})
-
-
 def _flux_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"hidden_states": folded(x), "timestep": t, "img_ids": _positions(_halved(x), x.device)}
 
 
 FLUX = Family(
-    encode=_flux_encode,
+    encode=encoded("encoder_hidden_states", "pooled_projections", "txt_ids", leading=(None,), shared=("txt_ids",)),
     call=_flux_call,
     channels=_quarter_of_in_channels,
     unpack=unfolded,
@@ -149,18 +160,13 @@ FLUX = Family(
 # -- FLUX.2 klein ------------------------------------------------------------------------------------------------------
 
 
-def _klein_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, places = pipe.encode_prompt(texts, **options)
-    return Conditions({"encoder_hidden_states": embeds, "txt_ids": places}, {"guidance": None})
-
-
 def _klein_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     import torch
 
     rows, columns = torch.arange(x.shape[2]), torch.arange(x.shape[3])
     one = torch.arange(1)
     places = torch.cartesian_prod(one, rows, columns, one).expand(len(x), -1, -1).to(x.device)
-    return {"hidden_states": flat(x), "timestep": t, "img_ids": places}
+    return {"hidden_states": flat(x), "timestep": t, "img_ids": places, "guidance": None}
 
 
 def _klein_mu(pipe: Pipeline, tokens: int, steps: int) -> float:
@@ -200,7 +206,7 @@ def _klein_of_call(pipe: Pipeline, latents: Tensor, size: Size) -> Tensor:
 
 
 KLEIN = Family(
-    encode=_klein_encode,
+    encode=encoded("encoder_hidden_states", "txt_ids"),
     call=_klein_call,
     channels=_in_channels,
     unpack=raised,
@@ -216,17 +222,12 @@ KLEIN = Family(
 # -- Qwen-Image --------------------------------------------------------------------------------------------------------
 
 
-def _qwen_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, mask = pipe.encode_prompt(texts, **{"max_sequence_length": _OF_CALL} | options)
-    return Conditions({"encoder_hidden_states": embeds, "encoder_hidden_states_mask": mask})
-
-
 def _qwen_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"hidden_states": folded(x), "timestep": t, "img_shapes": [[(1, *_halved(x))]] * len(x)}
 
 
 QWEN_IMAGE = Family(
-    encode=_qwen_encode,
+    encode=encoded("encoder_hidden_states", "encoder_hidden_states_mask", max_sequence_length=_OF_CALL),
     call=_qwen_call,
     channels=_quarter_of_in_channels,
     unpack=unfolded,
@@ -243,12 +244,6 @@ QWEN_IMAGE = Family(
 # -- Z-Image -----------------------------------------------------------------------------------------------------------
 
 
-def _z_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    # It writes its chat template into the list that it is given.
-    embeds, _ = _no_guidance(pipe, list(texts), **options)
-    return Conditions({"cap_feats": embeds})
-
-
 def _z_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"x": list(x[:, :, None].unbind(0)), "t": t}
 
@@ -260,7 +255,7 @@ def _z_unpack(output: Foreign, size: Size) -> Tensor:
 
 
 Z_IMAGE = Family(
-    encode=_z_encode,
+    encode=encoded("cap_feats", None, **_PLAIN),
     call=_z_call,
     channels=lambda pipe: int(pipe.transformer.in_channels),
     unpack=_z_unpack,
@@ -274,11 +269,6 @@ Z_IMAGE = Family(
 # -- Sana --------------------------------------------------------------------------------------------------------------
 
 
-def _masked_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, mask, _, _ = _no_guidance(pipe, texts, **options)
-    return Conditions({"encoder_hidden_states": embeds, "encoder_attention_mask": mask})
-
-
 def _sana_told(scale: float, rows: int) -> Arguments:
     """Sizes as they are asked for, and prompts as they are: its call would rewrite them by an instruction."""
     plain = {"use_resolution_binning": False, "complex_human_instruction": None}
@@ -286,7 +276,7 @@ def _sana_told(scale: float, rows: int) -> Arguments:
 
 
 SANA = Family(
-    encode=_masked_encode,
+    encode=encoded("encoder_hidden_states", "encoder_attention_mask", None, None, **_PLAIN),
     call=_sd3_call,
     channels=_in_channels,
     time=lambda pipe, sigma: sigma * 1000 * pipe.transformer.config.timestep_scale,
@@ -304,7 +294,7 @@ def _lumina2_encode_negative(pipe: Pipeline, texts: list[str], **options: object
 
 
 LUMINA2 = Family(
-    encode=_masked_encode,
+    encode=encoded("encoder_hidden_states", "encoder_attention_mask", None, None, **_PLAIN),
     encode_negative=_lumina2_encode_negative,
     call=_sd3_call,
     channels=_in_channels,
@@ -320,17 +310,12 @@ LUMINA2 = Family(
 # -- Wan 2.1, one frame ------------------------------------------------------------------------------------------------
 
 
-def _wan_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, _ = _no_guidance(pipe, texts, **{"max_sequence_length": _OF_CALL} | options)
-    return Conditions({"encoder_hidden_states": embeds})
-
-
 def _wan_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
     return {"hidden_states": x[:, :, None], "timestep": t}
 
 
 WAN = Family(
-    encode=_wan_encode,
+    encode=encoded("encoder_hidden_states", None, max_sequence_length=_OF_CALL, **_PLAIN),
     call=_wan_call,
     channels=_in_channels,
     unpack=lambda output, size: output[:, :, 0],
@@ -347,13 +332,8 @@ WAN = Family(
 # -- Ovis-Image --------------------------------------------------------------------------------------------------------
 
 
-def _ovis_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, _, places, _ = _no_guidance(pipe, texts, **options)
-    return Conditions({"encoder_hidden_states": embeds}, {"txt_ids": places})
-
-
 OVIS = Family(
-    encode=_ovis_encode,
+    encode=encoded("encoder_hidden_states", None, "txt_ids", None, shared=("txt_ids",), **_PLAIN),
     call=_flux_call,
     channels=_quarter_of_in_channels,
     unpack=unfolded,
@@ -363,11 +343,6 @@ OVIS = Family(
 )
 
 # -- Chroma ------------------------------------------------------------------------------------------------------------
-
-
-def _chroma_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, places, mask, *_ = _no_guidance(pipe, texts, **options)
-    return Conditions({"encoder_hidden_states": embeds, "attention_mask": mask}, {"txt_ids": places})
 
 
 def _chroma_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
@@ -380,7 +355,9 @@ def _chroma_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Argum
 
 
 CHROMA = Family(
-    encode=_chroma_encode,
+    encode=encoded(
+        "encoder_hidden_states", "txt_ids", "attention_mask", None, None, None, shared=("txt_ids",), **_PLAIN
+    ),
     call=_chroma_call,
     channels=_quarter_of_in_channels,
     unpack=unfolded,
@@ -390,11 +367,6 @@ CHROMA = Family(
 )
 
 # -- Krea 2 ------------------------------------------------------------------------------------------------------------
-
-
-def _krea2_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
-    embeds, mask = pipe.encode_prompt(texts, **options)
-    return Conditions({"encoder_hidden_states": embeds, "encoder_attention_mask": mask})
 
 
 def _krea2_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
@@ -408,7 +380,7 @@ def _krea2_mu(pipe: Pipeline, tokens: int, steps: int) -> float:
 
 
 KREA2 = Family(
-    encode=_krea2_encode,
+    encode=encoded("encoder_hidden_states", "encoder_attention_mask"),
     call=_krea2_call,
     channels=_quarter_of_in_channels,
     unpack=unfolded,
