@@ -129,3 +129,25 @@ def digest_of(checkpoint: str) -> str:
         return digest(folder)
     except ConfigError as error:
         raise ConfigError(f"model.checkpoint={checkpoint!r}: {error}") from error
+
+
+def setting_of(folder: Path, named: str, file: str, key: str, expected: str) -> str:
+    """One setting in a JSON file of a folder that a configuration names.
+
+    Args:
+        folder: that is named.
+        named: the key of the configuration with its value, for messages.
+        file: in the folder.
+        key: of the setting.
+        expected: what should be there, for messages.
+
+    Raises:
+        ConfigError: no such file, or it cannot be read.
+    """
+    path = folder / file
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))[key])
+    except FileNotFoundError as error:
+        raise ConfigError(f"{named}: no {file} there; expected {expected}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{named}: {path} cannot be read ({error})") from error

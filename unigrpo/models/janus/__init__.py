@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from unigrpo.checkpoints import CONFIG, digest_of_files, files_of_model
+from unigrpo.checkpoints import CONFIG, digest_of_files, files_of_model, setting_of
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
 from unigrpo.models.model import LoadedModel, Model, Painting
@@ -57,16 +56,11 @@ class Janus(Model):
         """
         if not self.path:
             raise ConfigError("model.path: expected the folder of a Janus; give model.path=FOLDER")
-        file = self.folder / CONFIG
-        try:
-            kind = json.loads(file.read_text(encoding="utf-8"))["model_type"]
-        except FileNotFoundError as error:
-            raise ConfigError(
-                f"model.path={self.path!r}: no {CONFIG} there; expected a folder of transformers' Janus, such as"
-                " `hf download deepseek-community/Janus-Pro-1B --local-dir FOLDER` makes"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"model.path={self.path!r}: {file} cannot be read ({error})") from error
+        expected = (
+            "a folder of transformers' Janus, such as `hf download deepseek-community/Janus-Pro-1B --local-dir FOLDER`"
+            " makes"
+        )
+        kind = setting_of(self.folder, f"model.path={self.path!r}", CONFIG, "model_type", expected)
         if kind != "janus":
             raise ConfigError(
                 f"model.path={self.path!r}: expected model_type 'janus' in {CONFIG}, got {kind!r}; the folders of"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from unigrpo.checkpoints import digest_of_files, files_of_model
+from unigrpo.checkpoints import digest_of_files, files_of_model, setting_of
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
 from unigrpo.models.libraries import Arguments
@@ -128,16 +127,8 @@ class Diffusers(Model):
     def _class_name(self) -> str:
         if not self.path:
             raise ConfigError("model.path: expected the folder of a pipeline of diffusers; give model.path=FOLDER")
-        index = self.folder / INDEX
-        try:
-            return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
-        except FileNotFoundError as error:
-            raise ConfigError(
-                f"model.path={self.path!r}: no {INDEX} there; expected a folder in diffusers' layout, such as"
-                " `hf download NAME --local-dir FOLDER` makes"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"model.path={self.path!r}: {index} cannot be read ({error})") from error
+        expected = "a folder in diffusers' layout, such as `hf download NAME --local-dir FOLDER` makes"
+        return setting_of(self.folder, f"model.path={self.path!r}", INDEX, "_class_name", expected)
 
     def load(self, device: torch.device, dtype: torch.dtype | None = None) -> LoadedModel:
         """The pipeline and the language model on ``device``; fp32 by default."""

@@ -39,27 +39,22 @@ class PipelineContext:
     """The texts so far; a :class:`~unigrpo.models.policy.Context`.
 
     Attributes:
-        rows_: B.
+        batch: B.
         blocks: as they came.
         text: of the language model; None without one.
         encoded: what the encoders make of it, kept when it is first asked for, with and without a gradient.
         live: whether gradients may flow from an image through the encoders, where these are trained.
     """
 
-    rows_: int
+    batch: int
     blocks: tuple[Block, ...]
     text: MoTContext | None
     encoded: dict[bool, Conditions] = field(default_factory=dict, repr=False, compare=False)
     live: bool = True
 
-    @property
-    def batch(self) -> int:
-        """Rows."""
-        return self.rows_
-
     def repeat(self, times: int) -> PipelineContext:
         """Every row ``times`` times, neighbours together."""
-        return self.rows(torch.arange(self.rows_).repeat_interleave(times))
+        return self.rows(torch.arange(self.batch).repeat_interleave(times))
 
     def rows(self, index: Tensor) -> PipelineContext:
         """Some rows, [n] int64, each as often as it is named."""
@@ -178,7 +173,7 @@ class PipelinePolicy(nn.Module):
         # A context and its detached ones share what they keep: a graph must not reach those that have none.
         flows = torch.is_grad_enabled() and self.encodes and context.live
         if flows not in context.encoded:
-            texts = self.reading(context.blocks, context.rows_)
+            texts = self.reading(context.blocks, context.batch)
             different = list(dict.fromkeys(texts))
             encode = self.family.encode if context.blocks else self.family.encode_negative or self.family.encode
             with torch.set_grad_enabled(flows):
