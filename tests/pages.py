@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.reports import synthetic
+from unigrpo.compose import compose
 
 ROOT = Path(__file__).parent.parent
 _FOLDERS = ("unigrpo", "ablations", "benchmarks", "reports", "tests", "docs")
@@ -114,6 +115,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
             _try_certify(arguments, folder, monkeypatch)
         case ["unigrpo", "estimate", *arguments]:
             _try_estimate(arguments, folder)
+        case ["torchrun", "--nproc-per-node=8", "-m", "unigrpo.train", *arguments]:
+            compose(arguments).check()  # two processes are started by tests/training/test_engines.py
         case ["unigrpo", command, *arguments] if command in _COMMANDS:
             _TRIERS[_COMMANDS[command]](arguments, folder, monkeypatch)
         case ["python", "-m", module, *arguments] if module in _TRIERS:

@@ -98,7 +98,7 @@ def test_a_strategy_within_a_strategy_is_chosen_like_any_other():
         ("+optim.foo=1", "unknown key 'optim.foo'; choose one of: optim.betas, "),
         ("optim.lr=1", "unknown key 'optim.lr'; choose one of: optim.image_lr, optim.text_lr"),
         ("device=cpu", "unknown key 'device': a run takes a GPU where there is one, else the CPU; the environment"),
-        ("cache=1", "unknown key 'cache'; choose one of: advantage, "),
+        ("cache=1", "unknown key 'cache'; choose one of: adapter, advantage, "),
         ("model=my_modl.X", "No module named 'my_modl'); looked for my_modl.py in "),
         ("dynamics.aa=1", "unknown key 'dynamics.aa': the strategy in dynamics has no such field; did you mean 'a'?"),
         ("optim.updates=ten", "optim.updates: expected int, got 'ten'"),

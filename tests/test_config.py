@@ -96,10 +96,15 @@ def holds(kept: Any, plain_value: Any) -> bool:
 
 def test_the_plain_form_of_the_defaults_is_complete():
     written = RunConfig().to_dict()
-    assert written.keys() == {f.name for f in dataclasses.fields(RunConfig)} - {"salt", "adapter"}
+    assert written.keys() == {f.name for f in dataclasses.fields(RunConfig)} - {"salt", "adapter", "engine"}
     assert written["optim"]["betas"] == [0.9, 0.95]
     assert written["window"] == {"name": "random_window", "size": 2, "low": 0, "high": 4}
     assert RunConfig.from_dict({}) == RunConfig()
+
+
+def test_a_silent_field_is_silent_at_the_default_of_all_its_fields():
+    plain = plain_form(RunConfig())
+    assert {name: plain[name] for name in SILENT} == SILENT
 
 
 def test_a_silent_field_leaves_no_trace_at_its_default():

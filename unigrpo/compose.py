@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unigrpo import registry
-from unigrpo.config import RunConfig, slot_of
+from unigrpo.config import SILENT, RunConfig, slot_of
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject, home_expanded
 from unigrpo.overrides import Override, parse
@@ -112,7 +112,8 @@ class Draft:
     """
 
     def __init__(self, recipe: str) -> None:
-        self._recipe: JsonObject = load_recipe(recipe)["config"]
+        # With the fields that the plain form leaves out, so that they can be changed.
+        self._recipe: JsonObject = {**SILENT, **load_recipe(recipe)["config"]}
         self.plain: JsonObject = _copy(self._recipe)
         self.said: list[Override] = []
 

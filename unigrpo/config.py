@@ -39,14 +39,15 @@ if TYPE_CHECKING:
     )
     from unigrpo.rewards.reward import Reward
     from unigrpo.rollout.episodes.episode import Episode
+    from unigrpo.training.engines.engine import Engine
 
 
-def slot(name: str, default: str, *, silent: bool = False) -> Any:
+def slot(name: str, default: str, *, silent: Mapping[str, object] | None = None) -> Any:
     """A field that holds a strategy of slot ``name``, by default the one called ``default``.
 
-    That of a silent one, which the plain form leaves out, has no fields.
+    ``silent`` has the fields of the default of a field that the plain form leaves out there.
     """
-    metadata = {"slot": name} | ({"silent": {"name": default}} if silent else {})
+    metadata = {"slot": name} | ({} if silent is None else {"silent": {"name": default, **silent}})
     return field(default_factory=lambda: registry.find(name, default)(), metadata=metadata)
 
 
@@ -154,7 +155,8 @@ class RunConfig:
     salt: int = field(default=0, metadata={"silent": 0})
     """A further part of that key, to repeat a run with other draws under the same seed; 0 adds nothing."""
     model: Model = slot("model", "mot")
-    adapter: Adapter = slot("adapter", "full", silent=True)
+    adapter: Adapter = slot("adapter", "full", silent={})
+    engine: Engine = slot("engine", "ddp", silent={"micro_batch": 0, "micro_steps": 0, "checkpoint_activations": False})
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

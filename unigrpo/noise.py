@@ -67,12 +67,14 @@ class EpisodeDraws:
         prompts: the key of every prompt.
         group_size: rows per prompt; rows are prompt-major.
         shared_noise: whether the members of a group start their images from the same noise.
+        first: number of the first member, for a part of a group.
     """
 
     key: Key
     prompts: Sequence[str]
     group_size: int
     shared_noise: bool = False
+    first: int = 0
 
     def uniform(self, what: Key, shape: Sequence[int]) -> Tensor:
         """Draws [B, *shape] in [0, 1) for ``what``, such as (segment, "text")."""
@@ -86,5 +88,5 @@ class EpisodeDraws:
         return [
             (*self.key, prompt, *what) if together else (*self.key, prompt, member, *what)
             for prompt in self.prompts
-            for member in range(self.group_size)
+            for member in range(self.first, self.first + self.group_size)
         ]

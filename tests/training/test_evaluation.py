@@ -17,6 +17,7 @@ from unigrpo.config import RunConfig
 from unigrpo.models.mot.checkpoint import MoTModel
 from unigrpo.models.processor import StandardProcessor
 from unigrpo.rollout.trajectory import Cost, Trajectory
+from unigrpo.surroundings import accelerator
 from unigrpo.training import evaluation
 from unigrpo.training.artifacts import write_samples
 from unigrpo.training.evaluation import Evaluation, Evaluator
@@ -34,7 +35,7 @@ EPISODE = {"name": "single_round", "max_thinking": 6}
 
 def evaluator(model: MoTModel = MODEL, /, **changes) -> Evaluator:
     data = {"evaluation": {**SMALL, **changes.pop("evaluation", {})}, "episode": EPISODE} | changes
-    return Evaluator(RunConfig.from_dict(data), model)
+    return Evaluator(RunConfig.from_dict(data), model, accelerator())
 
 
 def shown(found: Evaluation) -> torch.Tensor:
@@ -228,7 +229,7 @@ def test_a_policy_that_paints_nothing_has_no_diversity():
 def test_retention_is_measured_on_single_pictures_with_its_own_counts():
     counts = {"prompts_per_tag": 3, "retention": "shapes", "retention_prompts_per_tag": 1}
     retention = evaluator(**TOLD | {"evaluation": counts}, episode=STORIES).retention()
-    alone = Evaluator(RunConfig.from_dict({"evaluation": SMALL}), MODEL)
+    alone = Evaluator(RunConfig.from_dict({"evaluation": SMALL}), MODEL, accelerator())
     assert [prompt.key for prompt in retention.prompts] == [prompt.key for prompt in alone.prompts]
     assert retention(MODEL.policy, 1.0, 1).metrics == alone(MODEL.policy, 1.0, 1).metrics
     assert evaluator().retention() is None

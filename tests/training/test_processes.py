@@ -1,15 +1,12 @@
 """Two processes (gloo) take the steps that one process takes."""
 
 import json
-import multiprocessing
-import os
-import socket
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from tests.training.processes import together
 from unigrpo.config import RunConfig
 from unigrpo.training.runner import run
 
@@ -33,28 +30,8 @@ STORIES = SHORT | {
 }
 
 
-def _work(config, folder, environment):
-    os.environ |= environment
-    AcceleratorState._reset_state(reset_partial_state=True)  # other tests of this process may have set it
-    run(RunConfig.from_dict(config), folder)
-    assert AcceleratorState().num_processes == int(environment.get("WORLD_SIZE", 1))
-
-
 def _launch(config, folder, processes):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    workers = []
-    for rank in range(processes):
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-        ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"}
-        environment = shared | ranked if processes > 1 else {}
-        # Forked, since to import torch and transformers takes them longer than the run.
-        workers.append(multiprocessing.get_context("fork").Process(target=_work, args=(config, folder, environment)))
-        workers[-1].start()
-    for worker in workers:
-        worker.join(300)
-        assert worker.exitcode == 0
+    together(processes, lambda: run(RunConfig.from_dict(config), folder))
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 

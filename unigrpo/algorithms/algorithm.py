@@ -85,11 +85,14 @@ class Algorithm:
 
     Attributes:
         reads: those of :data:`LOSS_KEYS` that its loss reads.
+        splits_steps: whether its loss of an image is the mean of losses of recorded denoising steps, so that a part of
+            the steps gives a part of it.
     """
 
     slot: ClassVar[str]
     name: ClassVar[str]
     reads: ClassVar[frozenset[str]] = LOSS_KEYS
+    splits_steps: ClassVar[bool] = False
 
     @property
     def unread(self) -> frozenset[str]:

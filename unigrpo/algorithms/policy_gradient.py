@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from unigrpo.algorithms.algorithm import Algorithm, Batch, MinibatchLoss, Scoring
 from unigrpo.algorithms.tokens import (
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PolicyGradient(Algorithm):
     """Ratios of the sampled actions, tokens and stochastic denoising steps, within a trust region."""
+
+    splits_steps: ClassVar[bool] = True
 
     def loss(self, config: RunConfig, batch: Batch, advantage: Tensor, policy: Scoring) -> MinibatchLoss:
         """The joint loss of one minibatch, as :func:`minibatch_loss`."""

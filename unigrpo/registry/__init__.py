@@ -56,6 +56,7 @@ SLOTS: dict[str, str] = {
     "metric": "unigrpo.metrics",
     "model": "unigrpo.models",
     "adapter": "unigrpo.models.adapters",
+    "engine": "unigrpo.training.engines",
     "episode": "unigrpo.rollout.episodes",
     "reward": "unigrpo.rewards",
     "text_scorer": "unigrpo.rewards.scorers",

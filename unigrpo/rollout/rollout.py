@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from unigrpo.rollout.heads.head import ImageHead
 
 
+def _any_row(flags: Tensor) -> bool:
+    return bool(flags.any())
+
+
 @dataclass(frozen=True)
 class RolloutSpec:
     """What a rollout needs to know besides the policy; fixed for one update.
@@ -52,6 +56,7 @@ class RolloutSpec:
         update: number of the update, for episodes that change from one to the next.
         prompt: token id that begins a given text block, where that is another than ``bos``.
         system: token ids of a text block that every context begins with, without what begins it; empty for none.
+        anywhere: whether a flag [B] of rows that go on is set, in this process or, where all compute in step, in any.
         see: what makes the features of a generated image when it enters the context; None without a vision encoder,
             and in a replay, which reads the recorded ones.
     """
@@ -71,6 +76,7 @@ class RolloutSpec:
     update: int = 0
     prompt: int | None = None
     system: tuple[int, ...] = ()
+    anywhere: Callable[[Tensor], bool] = _any_row
     see: Callable[[ImageSegment], Tensor] | None = None
 
     def cross_modal_context(self, context: Context) -> Context:
@@ -195,7 +201,7 @@ class Rollout:
         """
         text = self._generate_text(limit, draw, (self.spec.eos, self.spec.image))
         self.alive = ((text.tokens == self.spec.image) & text.mask).any(1)
-        return bool(self.alive.any())
+        return self.spec.anywhere(self.alive)
 
     def generate_image(self, draw: Draw) -> ImageSegment:
         """Let the policy generate an image."""
@@ -226,7 +232,7 @@ class Rollout:
             tokens.append(token)
             masks.append(unfinished)
             unfinished = unfinished & ~torch.isin(token, stops)
-            if not unfinished.any():
+            if not self.spec.anywhere(unfinished):
                 break
         segment = TextSegment(torch.stack(tokens, 1), torch.stack(masks, 1), turn=self.turn)
         self.cost += Cost(tokens=int(segment.mask.sum()))

@@ -29,7 +29,10 @@ _SAMPLES_PER_TASK = 2
 
 
 def write_final(trainer: Trainer, folder: Path) -> JsonObject:
-    """Evaluate at both guidance scales and write all files but result.json, whose content is returned."""
+    """Evaluate at both guidance scales and write all files but result.json, whose content is returned.
+
+    All processes take part; the main one writes, what the others return means nothing.
+    """
     config, policy = trainer.config, trainer.policy.eval()
     with trainer.clock("evaluation"):
         plain = trainer.evaluator(policy, 1.0, config.evaluation.images_per_prompt)
@@ -43,16 +46,17 @@ def write_final(trainer: Trainer, folder: Path) -> JsonObject:
             kept = retention(policy, 1.0, config.evaluation.images_per_prompt)
         trainer.count("eval", kept.cost)
         metrics |= {f"retention/{q.name}": kept.metrics[q.name] for q in schema.kept(config) if q.name in kept.metrics}
+    trainer.reduce_counters()
+    with trainer.engine.whole(trainer.policy, trainer.accelerator):
+        if trainer.accelerator.is_main_process:
+            _save(trainer, folder)
+    if not trainer.accelerator.is_main_process:
+        return {}
     write_json(folder / "metrics_schema.json", [q.to_dict() for q in schema.described(config, metrics)])
     write_rows(folder / "per_prompt.jsonl", plain.rows)
     if config.evaluation.guidance_scale != 1:
         write_rows(folder / "per_prompt_guided.jsonl", guided.rows)
     write_samples(folder / "samples", plain, config.evaluation.images_per_prompt)
-    config.adapter.save(folder, config.model, trainer.model)
-    if not any((folder / MODEL).iterdir()):
-        _LOG.warning(
-            "model=%s: save wrote no file to %s; the trained weights are lost", name_of(config.model), folder / MODEL
-        )
     evaluation = {
         "metrics": metrics,
         "eval_set_hash": trainer.evaluator.set_hash,
@@ -61,6 +65,16 @@ def write_final(trainer: Trainer, folder: Path) -> JsonObject:
     write_json(folder / "evaluation.json", evaluation)
     counts = {f"cost/{name}": value for name, value in trainer.cost.items()}
     return {"metrics": metrics, "cost": counts, "updates": config.optim.updates}
+
+
+def _save(trainer: Trainer, folder: Path) -> None:
+    """Write the trained model."""
+    config = trainer.config
+    config.adapter.save(folder, config.model, trainer.model)
+    if not any((folder / MODEL).iterdir()):
+        _LOG.warning(
+            "model=%s: save wrote no file to %s; the trained weights are lost", name_of(config.model), folder / MODEL
+        )
 
 
 def write_samples(folder: Path, evaluation: Evaluation, images_per_prompt: int) -> None:

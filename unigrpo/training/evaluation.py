@@ -11,10 +11,11 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from unigrpo import registry
@@ -36,6 +37,7 @@ from unigrpo.rollout.decoded import DecodedEpisodes
 from unigrpo.rollout.episodes import SingleRound
 from unigrpo.rollout.rollout import Rollout, RolloutSpec, replay
 from unigrpo.rollout.trajectory import Cost, ImageScore, Segment, TextScore, TextSegment, Trajectory
+from unigrpo.training.exchange import gather_episodes
 
 #: Rows of one evaluation batch; results do not depend on it but for rounding.
 _ROWS = 96
@@ -64,6 +66,7 @@ class Evaluator:
     Args:
         config: of the run.
         model: its processor is used; the policy is an argument of each call.
+        accelerator: of the processes that share an evaluation, batch by batch.
 
     Attributes:
         rollouts: what moves a policy over episodes.
@@ -71,7 +74,8 @@ class Evaluator:
 
     rollouts: type[Rollout] = Rollout
 
-    def __init__(self, config: RunConfig, model: LoadedModel):
+    def __init__(self, config: RunConfig, model: LoadedModel, accelerator: Accelerator):
+        self.accelerator = accelerator
         self.config, self.model, self.processor = config, model, model.processor
         self.episode, self.dataset, self.metrics = config.episode.for_evaluation(), config.dataset, config.measured
         self.prompts = select(self.dataset.prompts(config.evaluation.split), config.evaluation.prompts_per_tag)
@@ -129,11 +133,22 @@ class Evaluator:
         return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:12]
 
     def __call__(self, policy: Policy, scale: float, images_per_prompt: int) -> Evaluation:
-        """Sample ``images_per_prompt`` episodes for every test prompt at one guidance scale and measure them."""
-        episodes, cost = [], Cost()
-        for trajectory in self.batches(policy, scale, images_per_prompt):
-            episodes.append(self.processor.decode(trajectory))
+        """Sample ``images_per_prompt`` episodes for every test prompt at one guidance scale and measure them.
+
+        All processes sample, each every N-th batch; the main one measures, the others' metrics and rows are empty, and
+        ``cost`` is each one's own.
+        """
+        batches = self._batches(images_per_prompt)
+        mine, cost = [], Cost()
+        for number in range(self.accelerator.process_index, len(batches), self.accelerator.num_processes):
+            trajectory = self.sample(policy, self._spec(scale), batches[number], images_per_prompt)
+            mine.append(self.processor.decode(trajectory))
             cost += trajectory.cost
+        self._keep_step(policy, scale, images_per_prompt, batches)
+        prompts = [[prompt for prompt in batch for _ in range(images_per_prompt)] for batch in batches]
+        episodes = gather_episodes(self.accelerator, mine, prompts)
+        if not self.accelerator.is_main_process:
+            return Evaluation({}, [], episodes, cost)
         found = [metric(episodes, images_per_prompt) for metric in self.metrics]
         values = {name: value for measured in found for name, value in measured.values.items()}
         meanings = {prompt.key: prompt.meaning or prompt.key for prompt in self.prompts}
@@ -143,11 +158,20 @@ class Evaluator:
         ]
         return Evaluation(values, rows, episodes, cost)
 
-    def batches(self, policy: Policy, scale: float, images_per_prompt: int) -> Iterator[Trajectory]:
-        """The episodes that are measured, in the order of the prompts."""
-        spec, per_batch = self._spec(scale), max(1, _ROWS // images_per_prompt)
-        for start in range(0, len(self.prompts), per_batch):
-            yield self.sample(policy, spec, self.prompts[start : start + per_batch], images_per_prompt)
+    def first_batch(self, policy: Policy, scale: float, images_per_prompt: int) -> Trajectory:
+        """The first of the batches that are sampled."""
+        return self.sample(policy, self._spec(scale), self._batches(images_per_prompt)[0], images_per_prompt)
+
+    def _batches(self, images_per_prompt: int) -> list[Sequence[Prompt]]:
+        """The prompts that are sampled together, in their order."""
+        size = max(1, _ROWS // images_per_prompt)
+        return [self.prompts[start : start + size] for start in range(0, len(self.prompts), size)]
+
+    def _keep_step(self, policy: Policy, scale: float, images_per_prompt: int, batches: list[Sequence[Prompt]]) -> None:
+        """Sample once more for nothing, where all compute in step and the last batches are fewer than the processes."""
+        over = len(batches) % self.accelerator.num_processes
+        if self.config.engine.shards and 0 < over <= self.accelerator.process_index:
+            self.sample(policy, self._spec(scale), batches[-1], images_per_prompt)
 
     @torch.no_grad()
     def sample(
@@ -202,5 +226,6 @@ class Evaluator:
             head=self.config.image_head,
             latent_shape=self.processor.latent_shape(sampler.height, sampler.width),
             see=self.processor.see,
+            anywhere=lambda flags: self.config.engine.anywhere(flags, self.accelerator),
             **dataclasses.asdict(self.processor.ids),
         )

@@ -19,7 +19,8 @@ from unigrpo.config import RunConfig
 from unigrpo.errors import CheckpointError, Stopped
 from unigrpo.io import JsonObject, append_row, read_json, truncate_rows, write_json
 from unigrpo.training import artifacts
-from unigrpo.training.state import read_latest
+from unigrpo.training.exchange import gather_facts
+from unigrpo.training.state import Share, read_latest
 from unigrpo.training.state import write as write_checkpoint
 from unigrpo.training.trainer import Trainer
 
@@ -89,20 +90,24 @@ def _check_same(what: str, stored: JsonObject, wanted: JsonObject) -> None:
 
 
 class _Run:
-    """A trainer and its folder; only the main process writes."""
+    """A trainer and its folder; only the main process writes, but for parts of checkpoints."""
 
     def __init__(self, config: RunConfig, folder: Path):
         self.config, self.folder = config, folder
         self.started, self.cpu = time.perf_counter(), time.process_time()
         # Of the start: a file that is edited while the run goes on is not what it runs with.
         self.identity = identity.identity_of(config)
-        saved = read_latest(folder / "checkpoint")
+        self.accelerator = surroundings.accelerator()
+        self.main = self.accelerator.is_main_process
+        # Every process keeps its own part of a model in parts.
+        together = (self.accelerator.process_index, self.accelerator.num_processes)
+        self.share = Share(*together) if config.engine.shards else Share()
+        saved = read_latest(folder / "checkpoint", self.share)
         if saved:
             _check_same(f"{folder} holds a checkpoint", saved.facts["identity"], self.identity)
         self.trainer = Trainer(config)
-        self.main = self.trainer.accelerator.is_main_process
         self.done = self.trainer.restore(saved) if saved else 0
-        self.trainer.accelerator.wait_for_everyone()
+        self._check_together()
         if self.main:
             folder.mkdir(parents=True, exist_ok=True)
             identity.write(folder, config, self.identity)
@@ -110,10 +115,18 @@ class _Run:
             for name in ("metrics.jsonl", "timing.jsonl"):
                 truncate_rows(folder / name, self.done)
 
+    def _check_together(self) -> None:
+        """Wait for all processes; they must go on from the same update."""
+        if len({*gather_facts(self.accelerator, self.done)}) > 1:
+            raise CheckpointError(
+                f"{self.folder / 'checkpoint'}: a part of the newest checkpoint is damaged, and the processes would go"
+                " on from different updates; delete the newest folder there"
+            )
+
     def write_surroundings(self) -> None:
         """On what the run is made; what whoever started it has written down stays."""
         path = self.folder / "env.json"
-        found = surroundings.place() | surroundings.describe(self.trainer.accelerator.device)
+        found = surroundings.place() | surroundings.describe(self.accelerator.device)
         remarks = {"remarks": told} if (told := self.config.model.remarks()) else {}
         write_json(path, (read_json(path) or {}) | found | remarks | {"kind": ", then ".join(self.trainer.kinds)})
 
@@ -127,22 +140,23 @@ class _Run:
             stopping = trainer.any_rank(stop is not None and stop())
             if stopping or is_checkpointed(update, updates):
                 self.flush_timer()
-                if self.main:
+                if self.main or self.share.count > 1:
                     self.write_checkpoint(update + 1)
             if stopping:
                 raise Stopped(f"checkpointed after update {update + 1} of {updates}")
-        result = self.finish() if self.main else {}
-        trainer.accelerator.wait_for_everyone()
+        result = self.finish()
+        self.accelerator.wait_for_everyone()
         return result
 
     def step(self, update: int) -> dict[str, float]:
         """One update and its rows in the logs."""
         trainer, every = self.trainer, self.config.evaluation.every
         before = dict(trainer.seconds)
-        if self.main and every and update % every == 0:
+        if every and update % every == 0:
             with trainer.clock("evaluation"):
                 found = trainer.evaluate_in_loop()
-            append_row(self.folder / "metrics.jsonl", {"step": update, **found})
+            if self.main:
+                append_row(self.folder / "metrics.jsonl", {"step": update, **found})
         metrics = trainer.update(update)
         trainer.reduce_counters()
         if self.main:
@@ -156,7 +170,13 @@ class _Run:
         """Keep where the run stands after ``update`` updates, and what it is a run of."""
         state = self.trainer.state()
         state = dataclasses.replace(state, facts={**state.facts, "identity": self.identity})
-        write_checkpoint(self.folder / "checkpoint", update, state)
+        write_checkpoint(self.folder / "checkpoint", update, state, self.share, self.gathered)
+        if self.share.count > 1:
+            self.accelerator.wait_for_everyone()  # until the facts are there
+
+    def gathered(self, digest: str) -> list[str]:
+        """Those of all processes that keep a part."""
+        return gather_facts(self.accelerator, digest) if self.share.count > 1 else [digest]
 
     def flush_timer(self) -> None:
         """Add the seconds since the last time to the totals, which survive a kill."""
@@ -166,9 +186,11 @@ class _Run:
         self.started, self.cpu = wall, cpu
 
     def finish(self) -> JsonObject:
-        """Evaluate and write the final files, result.json last."""
+        """Evaluate and write the final files, result.json last; only the main process has the result."""
         result = artifacts.write_final(self.trainer, self.folder)
         self.flush_timer()
+        if not self.main:
+            return {}
         seconds = {f"cost/{name}_s": value for name, value in self.trainer.seconds.items()}
         write_json(self.folder / "cost.json", seconds | {"cost/peak_mb": peak_megabytes()})
         write_json(self.folder / "result.json", result)

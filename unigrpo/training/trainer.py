@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean
+from typing import TYPE_CHECKING, cast
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from unigrpo import surroundings
-from unigrpo.algorithms.algorithm import Batch, MinibatchLoss, Scoring
+from unigrpo.algorithms.algorithm import MinibatchLoss, Scoring
 from unigrpo.config import RunConfig
 from unigrpo.data.dataset import too_few
 from unigrpo.data.prompt import Prompt
@@ -33,10 +33,15 @@ from unigrpo.registry import name_of
 from unigrpo.rollout.points import AtPoints, Points
 from unigrpo.rollout.rollout import Rollout, RolloutSpec, replay
 from unigrpo.rollout.trajectory import Cost, Score, Trajectory
-from unigrpo.training import state
+from unigrpo.training import micro, state
 from unigrpo.training.advantages import gather_rewards, reward_metrics, step_rewards, train_metrics
 from unigrpo.training.evaluation import Evaluator
+from unigrpo.training.exchange import gather_facts
+from unigrpo.training.micro import MicroBatch
 from unigrpo.training.state import State
+
+if TYPE_CHECKING:
+    from unigrpo.objective.slots import Modalities
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
 #: What is counted, under ``cost/``: velocity evaluations by purpose, images of rollouts, text tokens covered.
@@ -58,16 +63,15 @@ class Trainer:
                 f"rollout.prompts={config.rollout.prompts}: must be a multiple of rollout.minibatches="
                 f"{config.rollout.minibatches} times the {self.accelerator.num_processes} processes"
             )
-        if config.aggregation.over_batch and self.accelerator.num_processes > 1:
-            raise ConfigError(
-                f"aggregation={name_of(config.aggregation)}: averages over the tokens of one process, and there are"
-                f" {self.accelerator.num_processes}; use aggregation=constant or sequence_mean, or one process"
-            )
-        device = self.accelerator.device
+        device, self.engine = self.accelerator.device, config.engine
         self.model = config.adapter.attach(self.load(), config.key)
         self.policy = self.model.policy
         self.reference = self._reference()
-        self.evaluator = Evaluator(config, self.model)
+        # The reference of an adapter is the policy itself, seen otherwise.
+        modules = [one for one in (self.policy, self.reference) if isinstance(one, torch.nn.Module)]
+        for module in dict.fromkeys(modules):
+            self.engine.place(cast("Policy", module), self.accelerator, bf16=config.optim.precision == "bf16")
+        self.evaluator = Evaluator(config, self.model, self.accelerator)
         self.parameters = self._trained_parameters()
         self.optimizer = self._optimizer()
         sampler = config.sampler
@@ -140,6 +144,7 @@ class Trainer:
             context_grad=config.optim.context_grad,
             update=update,
             see=processor.see,
+            anywhere=self.anywhere,
             **dataclasses.asdict(processor.ids),
         )
 
@@ -186,7 +191,7 @@ class Trainer:
         draw = EpisodeDraws(
             (*config.key, "rollout", update), keys, config.rollout.group_size, config.rollout.shared_noise
         )
-        with self.autocast():
+        with self.autocast(), self.engine.sampling(self.policy):
             config.episode(rollout, self.evaluator.encode(prompts), config.rollout.group_size, draw)
         return Trajectory(
             tuple(prompts), config.rollout.group_size, tuple(rollout.segments), tuple(rollout.scores), rollout.cost
@@ -209,7 +214,7 @@ class Trainer:
         return [part[:, : len(t.segments)] for part, t in zip(split, trajectories, strict=True)], metrics
 
     def evaluate_in_loop(self) -> dict[str, float]:
-        """A small evaluation at guidance 1, between two updates."""
+        """A small evaluation at guidance 1, between two updates, by all processes; the main one has what it found."""
         self.policy.eval()
         found = self.evaluator(self.policy, 1.0, self.config.evaluation.loop_images_per_prompt)
         self.count("eval", found.cost)
@@ -224,9 +229,8 @@ class Trainer:
         """Whether a penalty, or the periodic look at drift, wants the reference's scores in this update."""
         return self.is_penalised or (self.config.evaluation.drift and update % DRIFT_EVERY == 0)
 
-    def scoring(self, policy: Policy, purpose: str, spec: RolloutSpec) -> Scoring:
+    def scoring(self, policy: Policy, purpose: str, spec: RolloutSpec, modalities: Modalities) -> Scoring:
         """``policy`` as algorithms see it; what its scores cost is counted under ``purpose``."""
-        modalities = self.config.modalities
 
         def score(trajectory: Trajectory, points: Points | None = None) -> tuple[Score, ...]:
             head = spec.head if points is None else AtPoints(spec.head, trajectory.segments, points)
@@ -244,45 +248,63 @@ class Trainer:
         return score
 
     @torch.no_grad()
-    def prepare(self, trajectory: Trajectory, update: int, spec: RolloutSpec) -> Batch:
-        """What the algorithm keeps of a minibatch, before the policy is changed."""
-        config, keys = self.config, [prompt.key for prompt in trajectory.prompts]
-        draw = EpisodeDraws((*config.key, "algorithm", update), keys, config.rollout.group_size)
-        old = self.scoring(self.policy, "train", spec)
+    def prepare(self, trajectory: Trajectory, advantage: Tensor, update: int, spec: RolloutSpec) -> list[MicroBatch]:
+        """A minibatch in the parts that are trained, with what the algorithm keeps of each before any step is made."""
+        config, engine = self.config, self.engine
+        parts = [*micro.slices(trajectory, engine.micro_batch)]
+        old = self.scoring(self.policy, "train", spec, config.modalities)
         fixed = self.reference if self.needs_reference(update) else None
         # Where the conditional velocity is held, the reference's guided one is compared with nothing.
         plain = replace(spec, guidance=CfgFree()) if holds_conditional(spec.guidance) else spec
-        reference = None if fixed is None else self.scoring(fixed, "reference", plain)
-        return config.algorithm.prepare(config, trajectory, draw, old, reference)
+        reference = None if fixed is None else self.scoring(fixed, "reference", plain, config.modalities)
+        tokens = self._trained_tokens(trajectory) if config.aggregation.over_batch else 0.0
+        found: list[MicroBatch] = []
+        for part in parts:
+            # In another size than that of sampling the last bits of a score may differ.
+            one = trajectory if len(parts) == 1 else replace(part.trajectory, scores=old(part.trajectory))
+            keys = [prompt.key for prompt in one.prompts]
+            draw = EpisodeDraws((*config.key, "algorithm", update), keys, one.group_size, first=part.member)
+            batch = config.algorithm.prepare(config, one, draw, old, reference)
+            share = len(one.row_prompts) / len(trajectory.row_prompts)
+            of_texts = micro.trained_tokens(one) / tokens if tokens else share
+            weights = micro.shared(config.modalities, of_texts, share)
+            found += micro.by_steps(
+                MicroBatch(batch, advantage[part.rows], share, of_texts, weights), engine.micro_steps
+            )
+        return found
 
-    def train_step(self, batch: Batch, advantage: Tensor, spec: RolloutSpec) -> dict[str, float]:
+    def _trained_tokens(self, trajectory: Trajectory) -> float:
+        """Of the texts in a minibatch's loss: their number in a process, the mean over all of them."""
+        own = torch.tensor(float(micro.trained_tokens(trajectory)), device=self.accelerator.device)
+        return float(self.accelerator.reduce(own, "mean"))
+
+    def train_step(self, parts: Sequence[MicroBatch], spec: RolloutSpec) -> dict[str, float]:
         """One optimiser step on one minibatch; what to log of it."""
-        policy = self.scoring(self.policy, "train", spec)
-        found = self.config.algorithm.loss(self.config, batch, advantage.to(self.accelerator.device), policy)
-        self._guard(found)
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(found.loss)
+        losses = [self._backward(part, spec) for part in parts]
+        self.guarded = True
+        metrics = micro.mean_metrics(losses, parts)
         for modality, parameters in self.parameters.items():
-            self._share_gradients(parameters)
+            self.engine.share_gradients(parameters, self.accelerator)
             # Clipped apart, so that one modality's gradients never change the other's.
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.max_grad_norm)
-            found.metrics[f"grad/{modality}"] = norm.item()
-        self._check_finite(found.metrics | {"loss": found.loss.item()})
+            metrics[f"grad/{modality}"] = self.engine.clip(parameters, self.config.optim.max_grad_norm)
+        self._check_finite(metrics | {"loss": sum(found.loss.item() for found in losses)})
         self.optimizer.step()
-        return found.metrics
+        return metrics
 
-    def _share_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Average gradients over processes, after the whole backward pass: ragged texts cannot make ranks wait."""
-        if self.accelerator.num_processes > 1:
-            for parameter in parameters:
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(gradient, "mean")
+    def _backward(self, part: MicroBatch, spec: RolloutSpec) -> MinibatchLoss:
+        """Add the gradients of a part of a minibatch."""
+        config, device = replace(self.config, modalities=part.modalities), self.accelerator.device
+        policy = self.scoring(self.policy, "train", spec, part.modalities)
+        found = config.algorithm.loss(config, part.batch, part.advantage.to(device), policy)
+        self._guard(found)
+        self.accelerator.backward(found.loss)
+        return replace(found, loss=found.loss.detach())
 
     def _guard(self, found: MinibatchLoss) -> None:
         """Before the first update the policy is the one that sampled: its ratios must be 1."""
         if self.guarded:
             return
-        self.guarded = True
         found.metrics |= {"guard/text": found.text_deviation, "guard/image": found.image_deviation}
         for modality, deviation in (("text", found.text_deviation), ("image", found.image_deviation)):
             band = getattr(self.config, f"{modality}_trust_region").band
@@ -318,12 +340,15 @@ class Trainer:
         with self.clock("reward"):
             advantages, metrics = self.compute_advantages(trajectories)
         with self.clock("reference"):
-            batches = [self.prepare(trajectory, update, spec) for trajectory in trajectories]
+            minibatches = [
+                self.prepare(trajectory, advantage, update, spec)
+                for trajectory, advantage in zip(trajectories, advantages, strict=True)
+            ]
         logged: dict[str, list[float]] = {}
         with self.clock("update"):
             for _ in range(config.rollout.epochs):
-                for batch, advantage in zip(batches, advantages, strict=True):
-                    for name, value in self.train_step(batch, advantage, spec).items():
+                for parts in minibatches:
+                    for name, value in self.train_step(parts, spec).items():
                         logged.setdefault(name, []).append(value)
         return self._over_processes(metrics | {name: fmean(values) for name, values in logged.items()})
 
@@ -331,7 +356,7 @@ class Trainer:
         """Means over the processes that have a metric: not every rank has texts and images in every update."""
         if self.accelerator.num_processes == 1:
             return metrics
-        found: list[dict[str, float]] = gather_object([metrics])
+        found = gather_facts(self.accelerator, metrics)
         names = dict.fromkeys(name for one in found for name in one)
         return {name: fmean(one[name] for one in found if name in one) for name in names}
 
@@ -346,18 +371,27 @@ class Trainer:
         """Whether any process wishes so; the same answer in all."""
         return bool(self.accelerator.reduce(torch.tensor(float(wish), device=self.accelerator.device)) > 0)
 
+    def anywhere(self, flags: Tensor) -> bool:
+        """Whether a flag [B] of a rollout's rows is set where it matters to this process."""
+        return self.engine.anywhere(flags, self.accelerator)
+
     def state(self) -> State:
         """Everything that changes from update to update."""
         names = {id(parameter): name for name, parameter in self.policy.named_parameters()}
         tensors = {f"policy.{name}": tensor for name, tensor in self.config.adapter.state(self.policy).items()}
         tensors |= state.optimizer_tensors(self.optimizer, names)
-        return State(tensors, {"cost": dict(self.cost), "seconds": dict(self.seconds), "kinds": self.kinds})
+        return State(
+            {name: self.engine.own(tensor) for name, tensor in tensors.items()},
+            {"cost": dict(self.cost), "seconds": dict(self.seconds), "kinds": self.kinds},
+        )
 
     def restore(self, saved: State) -> int:
         """Go back to a saved state; the number of updates done by then."""
+        adapter, put_back = self.config.adapter, self.engine.put_back
         weights = {n.removeprefix("policy."): t for n, t in saved.tensors.items() if n.startswith("policy.")}
-        self.config.adapter.restore(self.policy, weights)
-        state.restore_optimizer(self.optimizer, dict(self.policy.named_parameters()), saved.tensors)
+        here = adapter.state(self.policy)
+        adapter.restore(self.policy, {name: put_back(tensor, here[name]) for name, tensor in weights.items()})
+        state.restore_optimizer(self.optimizer, dict(self.policy.named_parameters()), saved.tensors, put_back)
         if self.accelerator.is_main_process:
             # In the order of an uninterrupted run, which JSON has sorted: a resumed one ends in the same bytes.
             self.cost = Counter({name: saved.facts["cost"][name] for name in self.cost})

@@ -6,6 +6,7 @@ decoding, reference and training run the operations that a run does, on tensors 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from unigrpo.config import RunConfig
 from unigrpo.errors import ConfigError
 from unigrpo.models.model import LoadedModel
 from unigrpo.models.policy import Policy
+from unigrpo.plain import fields_of
 from unigrpo.registry import name_of
 from unigrpo.rollout.rollout import Rollout, RolloutSpec
 from unigrpo.rollout.trajectory import TextSegment
+from unigrpo.training.engines import Ddp
 from unigrpo.training.estimate.live import LiveBytes
 from unigrpo.training.estimate.longest import LongestRollout
 from unigrpo.training.estimate.weightless import tensors_of, without_weights
@@ -137,12 +140,12 @@ class Outline(Trainer):
         with self.clock("reward"):
             self.evaluator.processor.decode(trajectory)
         with self.clock("reference"):
-            batch = self.prepare(trajectory, update, spec)
+            advantage = torch.zeros(len(trajectory.row_prompts), len(trajectory.segments))
+            parts = self.prepare(trajectory, advantage, update, spec)
         self.parts["recorded episodes"] = (self.live.now - before) * self.config.rollout.minibatches
-        advantage = torch.zeros(len(trajectory.row_prompts), len(trajectory.segments))
         before_step = self.cost["nfe_train"]
         with self.clock("update"):
-            self.train_step(batch, advantage, spec)
+            self.train_step(parts, spec)
         self.cost["nfe_train"] += (self.config.rollout.epochs - 1) * (self.cost["nfe_train"] - before_step)
 
     def evaluation(self) -> None:
@@ -151,12 +154,14 @@ class Outline(Trainer):
         self.policy.eval()
         with self.clock("evaluation"):
             each = max(settings.images_per_prompt, settings.guided_images_per_prompt)
-            batch = next(self.evaluator.batches(self.policy, settings.guidance_scale, each))
+            batch = self.evaluator.first_batch(self.policy, settings.guidance_scale, each)
             self.evaluator.processor.decode(batch)
 
 
 def estimate(config: RunConfig) -> Estimate:
     """What ``config`` needs in one process on the device that it would train on here; no weights are read.
+
+    That process has the whole model, also where its engine would share it.
 
     Texts count with all the tokens that they may have, and the reference scores every minibatch, as in every tenth
     update where only drift asks for it.  What the reward takes, and what kernels take for themselves, is not counted.
@@ -166,6 +171,9 @@ def estimate(config: RunConfig) -> Estimate:
     """
     if not config.check().optim.updates:
         raise ConfigError("optim.updates=0: nothing is trained; give the number of updates")
+    if config.engine.shards:
+        parts = {name: getattr(config.engine, name) for name in fields_of(Ddp)}
+        config = dataclasses.replace(config, engine=Ddp(**parts))
     trainer = Outline(config)
     try:
         with trainer.live:

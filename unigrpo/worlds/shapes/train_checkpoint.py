@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unigrpo import console, sft
+from unigrpo import console, sft, surroundings
 from unigrpo.algorithms.sft import Sft
 from unigrpo.checkpoints import folder_of
 from unigrpo.config import EvaluationConfig, RunConfig
@@ -150,7 +150,7 @@ def score(model: MoTModel, config: EvaluationConfig) -> dict[str, float]:
     from unigrpo.training.evaluation import Evaluator
 
     run = RunConfig.from_dict({"image_head": sft.head_of(model)})
-    evaluator = Evaluator(dataclasses.replace(run, evaluation=config), model)
+    evaluator = Evaluator(dataclasses.replace(run, evaluation=config), model, surroundings.accelerator())
     plain = evaluator(model.policy, 1.0, config.images_per_prompt).metrics
     guided = evaluator(model.policy, config.guidance_scale, config.images_per_prompt).metrics
     return {**plain, **{f"guided/{name}": value for name, value in guided.items()}}
