@@ -176,14 +176,16 @@ def _paths(sweep: Sweep, arms: Sequence[Arm], logged: str, words: str) -> Iterat
 
 
 def diagnostics(sweep: Sweep) -> Iterator[Panel]:
-    """Image ratios by denoising step, groups without signal, gradient norms."""
+    """Image ratios by denoising step, what sampling and training differ by, groups without signal, gradient norms."""
     for name, title in {
         "ratio/image_mean": "Image ratio by denoising step: mean",
         "ratio/image_std": "Image ratio by denoising step: standard deviation",
         "ratio/image_clip_frac": "Image ratio by denoising step: share clipped",
     }.items():
         yield from _by_step(sweep, name, title)
+    yield from _by_step(sweep, "gap/image", "Sampling and training, images: largest |log-ratio| by denoising step")
     for name, title in {
+        "gap/text": "Sampling and training, texts: largest |log-ratio|",
         "ratio/text_clip_frac": "Text ratio: share clipped",
         "ratio/image_clip_frac": "Image ratio, painted by tokens: share clipped",
         "train/zero_std_frac": "Groups whose rewards are all equal",

@@ -15,8 +15,10 @@ from tests.models.test_composed import config_of as composed_config
 from tests.training.processes import together
 from tests.training.runs import ROUNDS, TOKENS, Brightness, config_of, product
 from unigrpo.errors import CheckpointError, ConfigError, Stopped
+from unigrpo.rollout.trajectory import ImageScore, ImageSegment, StepScore, TextScore, TextSegment, Trajectory
 from unigrpo.training import evaluation
 from unigrpo.training.engines import Ddp, Fsdp
+from unigrpo.training.gap import Gauge
 from unigrpo.training.runner import run
 from unigrpo.training.state import Share, read_latest
 from unigrpo.training.trainer import Trainer
@@ -214,3 +216,39 @@ def test_what_parts_cannot_be_made_is_refused_while_planning(changes, said):
 def test_sizes_below_0_are_refused():
     with pytest.raises(ConfigError, match="micro_batch=-1: expected 0 or more"):
         config_of(engine={"name": "ddp", "micro_batch": -1})
+
+
+def test_what_sampling_and_training_differ_by_is_logged(monkeypatch):
+    """In fp32 nothing; what another way of sampling leaves in its scores is seen, and ratios still begin at 1."""
+    config = case("guided, in token mean")
+    assert not [name for name in Trainer(config).update(0) if name.startswith("gap/")]
+    trainer = Trainer(replace(config, engine=Ddp(micro_batch=2, micro_steps=1)))
+    sample = trainer.sample
+
+    def sampled(*args):
+        trajectory = sample(*args)
+        scores = [
+            TextScore(score.log_prob + 0.5 * segment.mask) if isinstance(score, TextScore) else score
+            for segment, score in zip(trajectory.segments, trajectory.scores, strict=True)
+        ]
+        return replace(trajectory, scores=tuple(scores))
+
+    monkeypatch.setattr(trainer, "sample", sampled)
+    found = trainer.update(0)
+    assert found["gap/text"] == pytest.approx(0.5, abs=1e-4)
+    assert found["guard/text"] == found["guard/image"] == 0
+
+
+def test_a_gap_is_the_largest_log_ratio_of_what_counts():
+    alive = torch.tensor([True, False])
+    mean = torch.zeros(2, 1, 1, 1)
+    before, now = (
+        ImageScore((StepScore(3, mean, mean, torch.tensor(1.0), 0.1, torch.tensor(values)),))
+        for values in ([1.0, 0.0], [0.5, 9.0])
+    )
+    said = [TextScore(torch.tensor([[0.0, value], [0.0, 0.0]])) for value in (-1.0, -1.25)]
+    text = TextSegment(torch.zeros(2, 2, dtype=torch.int64), torch.tensor([[True, True], [False, False]]))
+    image = ImageSegment((), mean, alive)
+    gauge = Gauge(lambda *_: (said[1], now), (said[0], before))
+    gauge(Trajectory((), 2, (text, image), (said[0], before)))
+    assert gauge.found == {"gap/text": 0.25, "gap/image/3": 0.5}

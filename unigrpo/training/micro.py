@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from unigrpo.objective.modalities import Joint
-from unigrpo.rollout.trajectory import ImageScore, ImageSegment, Score, Segment, TextSegment, Trajectory
+from unigrpo.rollout.trajectory import (
+    ImageScore,
+    ImageSegment,
+    Score,
+    Segment,
+    StepScore,
+    TextScore,
+    TextSegment,
+    Trajectory,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +33,7 @@ class Slice(NamedTuple):
     """Some rows of a minibatch: whole groups, or members of one.
 
     Attributes:
-        trajectory: with them alone.
+        trajectory: with them alone, and their scores.
         rows: where they stood.
         member: of its group that the first of them is.
     """
@@ -40,6 +49,7 @@ class MicroBatch:
 
     Attributes:
         batch: what the algorithm keeps.
+        sampled: the scores that sampling left of its episodes.
         advantage: [rows, S].
         share: of the minibatch, in rows and steps.
         of_texts: of what the minibatch's texts are a mean over, rows or tokens.
@@ -47,6 +57,7 @@ class MicroBatch:
     """
 
     batch: Batch
+    sampled: Sequence[Score]
     advantage: Tensor
     share: float
     of_texts: float
@@ -60,10 +71,10 @@ def slices(trajectory: Trajectory, size: int) -> Iterator[Slice]:
     for first in range(0, count, size):
         rows = slice(first, min(first + size, count))
         groups = slice(first // group, max(rows.stop // group, first // group + 1))
-        segments = tuple(_cut(s, rows if s.rows == count else groups) for s in trajectory.segments)
-        part = Trajectory(
-            trajectory.prompts[groups], min(size, group), segments, (None,) * len(segments), trajectory.cost
-        )
+        cuts = [rows if segment.rows == count else groups for segment in trajectory.segments]
+        segments = tuple(map(_cut, trajectory.segments, cuts))
+        scores = tuple(map(_cut_score, trajectory.scores, cuts))
+        part = Trajectory(trajectory.prompts[groups], min(size, group), segments, scores, trajectory.cost)
         yield Slice(part, rows, first % group)
 
 
@@ -81,6 +92,21 @@ def _cut(segment: Segment, rows: slice) -> Segment:
     )
 
 
+def _cut_score(score: Score, rows: slice) -> Score:
+    if score is None:
+        return None
+    if isinstance(score, TextScore):
+        return TextScore(score.log_prob[rows])
+    log_prob = None if score.log_prob is None else score.log_prob[rows]
+    return ImageScore(tuple(_cut_step(step, rows) for step in score.steps), log_prob)
+
+
+def _cut_step(step: StepScore, rows: slice) -> StepScore:
+    velocity, mean, log_prob = step.velocity[rows], step.mean[rows], step.log_prob[rows]
+    held = None if step.conditional is None else (step.conditional[0][rows], step.conditional[1][rows])
+    return replace(step, velocity=velocity, mean=mean, log_prob=log_prob, conditional=held)
+
+
 def by_steps(micro: MicroBatch, size: int) -> Iterator[MicroBatch]:
     """The part in parts of ``size`` denoising steps of every image, of which the first has the texts; itself for 0."""
     images = [s for s in micro.batch.trajectory.segments if isinstance(s, ImageSegment)]
@@ -94,7 +120,8 @@ def by_steps(micro: MicroBatch, size: int) -> Iterator[MicroBatch]:
         part = len(range(most)[chosen]) / most
         weights = Joint(text=both.text if first == 0 else 0.0, image=both.image * part)
         batch = _of_steps(micro.batch, chosen)
-        yield MicroBatch(batch, micro.advantage, micro.share * part, micro.of_texts, weights)
+        sampled = _scores_of_steps(micro.sampled, chosen)
+        yield MicroBatch(batch, sampled, micro.advantage, micro.share * part, micro.of_texts, weights)
 
 
 def _of_steps(batch: Batch, chosen: slice) -> Batch:
@@ -126,7 +153,7 @@ def mean_metrics(losses: Sequence[MinibatchLoss], parts: Sequence[MicroBatch]) -
     found: dict[str, float] = {}
     for name in dict.fromkeys(name for loss in losses for name in loss.metrics):
         there = [(one.metrics[name], part) for one, part in zip(losses, parts, strict=True) if name in one.metrics]
-        if name.startswith("guard/"):
+        if name.startswith(("guard/", "gap/")):
             found[name] = max(value for value, _ in there)
         else:
             shares = [part.of_texts if "text" in name else part.share for _, part in there]

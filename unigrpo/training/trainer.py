@@ -37,6 +37,7 @@ from unigrpo.training import micro, state
 from unigrpo.training.advantages import gather_rewards, reward_metrics, step_rewards, train_metrics
 from unigrpo.training.evaluation import Evaluator
 from unigrpo.training.exchange import gather_facts
+from unigrpo.training.gap import Gauge
 from unigrpo.training.micro import MicroBatch
 from unigrpo.training.state import State
 
@@ -268,9 +269,8 @@ class Trainer:
             share = len(one.row_prompts) / len(trajectory.row_prompts)
             of_texts = micro.trained_tokens(one) / tokens if tokens else share
             weights = micro.shared(config.modalities, of_texts, share)
-            found += micro.by_steps(
-                MicroBatch(batch, advantage[part.rows], share, of_texts, weights), engine.micro_steps
-            )
+            whole = MicroBatch(batch, part.trajectory.scores, advantage[part.rows], share, of_texts, weights)
+            found += micro.by_steps(whole, engine.micro_steps)
         return found
 
     def _trained_tokens(self, trajectory: Trajectory) -> float:
@@ -278,10 +278,10 @@ class Trainer:
         own = torch.tensor(float(micro.trained_tokens(trajectory)), device=self.accelerator.device)
         return float(self.accelerator.reduce(own, "mean"))
 
-    def train_step(self, parts: Sequence[MicroBatch], spec: RolloutSpec) -> dict[str, float]:
-        """One optimiser step on one minibatch; what to log of it."""
+    def train_step(self, parts: Sequence[MicroBatch], spec: RolloutSpec, *, first: bool = False) -> dict[str, float]:
+        """One optimiser step on one minibatch; what to log of it, on the ``first`` after a rollout their gap too."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses = [self._backward(part, spec) for part in parts]
+        losses = [self._backward(part, spec, measured=first) for part in parts]
         self.guarded = True
         metrics = micro.mean_metrics(losses, parts)
         for modality, parameters in self.parameters.items():
@@ -292,11 +292,13 @@ class Trainer:
         self.optimizer.step()
         return metrics
 
-    def _backward(self, part: MicroBatch, spec: RolloutSpec) -> MinibatchLoss:
+    def _backward(self, part: MicroBatch, spec: RolloutSpec, *, measured: bool) -> MinibatchLoss:
         """Add the gradients of a part of a minibatch."""
         config, device = replace(self.config, modalities=part.modalities), self.accelerator.device
         policy = self.scoring(self.policy, "train", spec, part.modalities)
-        found = config.algorithm.loss(config, part.batch, part.advantage.to(device), policy)
+        gauge = Gauge(policy, part.sampled)
+        found = config.algorithm.loss(config, part.batch, part.advantage.to(device), gauge if measured else policy)
+        found.metrics |= gauge.found
         self._guard(found)
         self.accelerator.backward(found.loss)
         return replace(found, loss=found.loss.detach())
@@ -346,10 +348,9 @@ class Trainer:
             ]
         logged: dict[str, list[float]] = {}
         with self.clock("update"):
-            for _ in range(config.rollout.epochs):
-                for parts in minibatches:
-                    for name, value in self.train_step(parts, spec).items():
-                        logged.setdefault(name, []).append(value)
+            for number, parts in enumerate(minibatches * config.rollout.epochs):
+                for name, value in self.train_step(parts, spec, first=number == 0).items():
+                    logged.setdefault(name, []).append(value)
         return self._over_processes(metrics | {name: fmean(values) for name, values in logged.items()})
 
     def _over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
