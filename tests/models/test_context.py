@@ -210,3 +210,57 @@ def test_other_dtypes_stay_near_fp32(dtype):
     assert velocity.dtype == torch.float32
     tolerance = 1e-5 if dtype == torch.float64 else 0.3
     torch.testing.assert_close(velocity, POLICY.velocity(context, x, T), atol=tolerance, rtol=0)
+
+
+@torch.no_grad()
+def test_tokens_that_come_one_by_one_are_appended_in_place():
+    context = POLICY.start(2)
+    for token in tiny.text([9, 9]).tokens.T[:, :, None]:
+        before = context
+        _, context = POLICY.extend_text(context, token, torch.ones_like(token, dtype=torch.bool))
+    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(context.keys, before.keys, strict=True))
+
+
+@torch.no_grad()
+def test_two_that_go_on_from_one_context_do_not_disturb_each_other():
+    """Each token is appended in place, but only once: the second way gets memory of its own."""
+    segment = tiny.text([3, 3])
+    _, context = extend(POLICY, POLICY.start(2), segment)
+    for steps in (0, 1):  # from a block, and from a context that has room
+        ways = []
+        for word in (5, 9):
+            token = torch.full((2, 1), word)
+            ways.append(POLICY.extend_text(context, token, torch.ones_like(token, dtype=torch.bool))[1])
+            ways.append(POLICY.extend_text(ways[-1], token, torch.ones_like(token, dtype=torch.bool))[1])
+        for way, word in zip(ways[1::2], (5, 9), strict=True):
+            tokens = torch.cat((torch.full((2, steps), 7), torch.full((2, 2), word)), 1)
+            _, alone = extend(POLICY, POLICY.start(2), segment)
+            _, alone = POLICY.extend_text(alone, tokens, torch.ones_like(tokens, dtype=torch.bool))
+            for mine, theirs in zip(way.keys + way.values, alone.keys + alone.values, strict=True):
+                close(mine, theirs)
+        token = torch.full((2, 1), 7)
+        _, context = POLICY.extend_text(context, token, torch.ones_like(token, dtype=torch.bool))
+
+
+@torch.no_grad()
+def test_more_tokens_than_there_is_room_for_are_as_a_block():
+    tokens = tiny.text([80, 80]).tokens
+    context = POLICY.start(2)
+    for token in tokens.T[:, :, None]:
+        _, context = POLICY.extend_text(context, token, torch.ones_like(token, dtype=torch.bool))
+    _, block = POLICY.extend_text(POLICY.start(2), tokens, torch.ones_like(tokens, dtype=torch.bool))
+    for mine, theirs in zip(context.keys + context.values, block.keys + block.values, strict=True):
+        close(mine, theirs)
+
+
+def test_a_velocity_reads_no_more_of_the_last_layer_than_it_needs():
+    """What it leaves out has no gradient, and the context behind a given text needs its keys and values alone."""
+    policy = tiny.policy()
+    last = policy.language_model.model.layers[-1]
+    segment = tiny.text([3, 2])
+    _, context = policy.extend_text(policy.start(2), segment.tokens, segment.mask, logits=False)
+    policy.velocity(context, tiny.randn(2, 3, 2, 2), T).sum().backward()
+    unread = ("self_attn.o_proj.weight", "mlp.up_proj.weight", "post_attention_layernorm.weight")
+    assert all(last.get_parameter(name).grad is None for name in unread)
+    read = ("self_attn.k_proj.weight", "self_attn.o_proj_moe_gen.weight", "mlp_moe_gen.up_proj.weight")
+    assert all(last.get_parameter(name).grad.any() for name in read)

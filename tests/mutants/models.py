@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.bug import Bug, nodes
 
 POLICY = "unigrpo/models/mot/policy.py"
+CONTEXT = "unigrpo/models/mot/context.py"
 CHECKS = "unigrpo/models/conformance/context.py"
 WEIGHTS = "unigrpo/models/weights.py"
 CONFORMANCE = nodes("models/test_conformance", "test_the_shipped_architecture_conforms")
@@ -12,6 +13,27 @@ BROKEN = nodes("models/test_conformance", "test_what_is_broken_is_named_and_why_
 SHARED = nodes("training/test_state", "test_what_names_share_is_kept_once_and_restored_to_each")
 
 MODEL_BUGS = (
+    Bug(
+        "two contexts fill the same place of their memory",
+        CONTEXT,
+        "return self.filled == length <",
+        "return length <",
+        nodes("models/test_context", "test_two_that_go_on_from_one_context_do_not_disturb_each_other"),
+    ),
+    Bug(
+        "all keys are copied at every token",
+        CONTEXT,
+        "if tokens == 1 and not torch.is_grad_enabled():",
+        "if tokens == 0:",
+        nodes("models/test_context", "test_tokens_that_come_one_by_one_are_appended_in_place"),
+    ),
+    Bug(
+        "rows that go on sample with the draws of others",
+        "unigrpo/rollout/rollout.py",
+        "uniform[rows, k]",
+        "uniform[: len(rows), k]",
+        nodes("rollout/test_rollout", "test_finished_rows_are_left_out_and_the_others_go_on_as_they_would"),
+    ),
     Bug(
         "a text sees what comes later in its block",
         POLICY,

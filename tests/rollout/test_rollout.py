@@ -380,3 +380,18 @@ def test_a_given_segment_has_a_row_per_prompt_or_per_episode():
     rollout.condition_on(prompts_of("abcd"))
     rollout.condition_on(prompts_of("abcdefghijkl"))
     assert [segment.rows for segment in rollout.segments] == [4, 12, 12]
+
+
+def test_finished_rows_are_left_out_and_the_others_go_on_as_they_would():
+    """The policy is asked for fewer rows, and each writes what it writes alone."""
+    watched = Protocol(POLICY)
+    episode = SingleRound(max_thinking=40)
+    trajectory = roll(watched, spec(), keys="abcdef", group=4, episode=episode)
+    rows = [rows for rows, length in watched.texts if length == 1]
+    assert rows == sorted(rows, reverse=True)
+    assert len(set(rows)) > 2
+    lengths = trajectory.thinking.mask.sum(1)
+    assert all(count >= int((lengths > k).sum()) for k, count in enumerate(rows))
+    alone = roll(POLICY, spec(), keys="c", group=4, episode=episode).thinking
+    among = trajectory.thinking.tokens[8:12, : alone.tokens.shape[1]]
+    assert torch.equal(among, alone.tokens)

@@ -7,6 +7,7 @@ through it.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from unigrpo.errors import ConfigError
 from unigrpo.models.libraries import Foreign
 from unigrpo.models.linear import exact_linears
-from unigrpo.models.mot.context import MoTContext
+from unigrpo.models.mot.context import MoTContext, Past
 
 
 class CausalLM(nn.Module):
@@ -108,10 +109,11 @@ class CausalLM(nn.Module):
     def _extend(
         self, context: MoTContext, embedded: Tensor, mask: Tensor, *, logits: bool
     ) -> tuple[Tensor, MoTContext]:
-        from transformers import DynamicCache
+        from transformers import Cache
 
         order = mask.long().cumsum(1)
-        cache = DynamicCache(ddp_cache_data=zip(context.keys, context.values, strict=True))
+        pasts, room = context.layers(embedded.shape[1])
+        cache = Cache(layers=[_layers()(past) for past in pasts])
         places = context.position[:, None] + (order - 1).clamp(min=0)
         found = self._read(embedded, _bias(context.valid, mask, context.keys[0].dtype), places, cache, logits=logits)
         longer = MoTContext(
@@ -119,6 +121,7 @@ class CausalLM(nn.Module):
             tuple(layer.values for layer in cache.layers),
             torch.cat((context.valid, mask), 1),
             context.position + order[:, -1],
+            room,
         )
         return found, longer
 
@@ -134,6 +137,23 @@ class CausalLM(nn.Module):
         found: Tensor
         found = self.model(**given).logits if logits else self.model.get_decoder()(**given).last_hidden_state
         return found
+
+
+@functools.cache
+def _layers() -> type[Foreign]:
+    """The library's layer of a cache, but the context chooses its memory; the library copies all at every token."""
+    from transformers.cache_utils import DynamicLayer
+
+    class Layer(DynamicLayer):
+        def __init__(self, past: Past):
+            super().__init__()
+            self.past, self.keys, self.values, self.is_initialized = past, past.keys, past.values, True
+
+        def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+            self.keys, self.values = self.past.append(key_states, value_states)
+            return self.keys, self.values
+
+    return Layer
 
 
 def _check_attention(config: Foreign, named: str) -> None:

@@ -225,10 +225,16 @@ class Rollout:
         context, spec, unfinished = self.contexts[0], self.spec, self.alive
         token = torch.full((context.batch,), spec.bos, device=uniform.device)
         stops = torch.tensor(ends, device=uniform.device)
+        rows = torch.arange(context.batch, device=uniform.device)
         tokens, masks = [], []
         for k in range(limit):
-            logits, context = self.policy.extend_text(context, token[:, None], unfinished[:, None])
-            token = choose(logits[:, 0], spec.temperature, uniform[:, k]).where(unfinished, spec.pad)
+            going = unfinished[rows]
+            # Finished rows cost what others cost.  Leaving them out copies the context: not before half are.
+            if 0 < 2 * int(going.sum()) <= len(rows):
+                rows, context = rows[going], context.rows(going.nonzero()[:, 0])
+            logits, context = self.policy.extend_text(context, token[rows, None], unfinished[rows, None])
+            chosen = choose(logits[:, 0], spec.temperature, uniform[rows, k])
+            token = torch.full_like(token, spec.pad).index_copy(0, rows, chosen).where(unfinished, spec.pad)
             tokens.append(token)
             masks.append(unfinished)
             unfinished = unfinished & ~torch.isin(token, stops)

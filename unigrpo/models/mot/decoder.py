@@ -6,12 +6,18 @@ the generation expert's end in ``_moe_gen``.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigrpo.models.linear import Linear
 from unigrpo.models.mot.configuration import MoTConfig
+from unigrpo.models.mot.context import Past
+
+#: The experts whose states after a layer are read; of the last layer it may be but one, or none.
+Read = Literal["all", "image", "none"]
 
 
 class RMSNorm(nn.Module):
@@ -80,8 +86,14 @@ class Attention(nn.Module):
         return self.get_submodule(f"q_norm{suffix}")(q), self.get_submodule(f"k_norm{suffix}")(k), v
 
     def forward(
-        self, text: Tensor, image: Tensor | None, turn: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], mask: Tensor
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+        self,
+        text: Tensor,
+        image: Tensor | None,
+        turn: tuple[Tensor, Tensor],
+        past: Past,
+        mask: Tensor,
+        read: Read = "all",
+    ) -> tuple[Tensor | None, Tensor | None, tuple[Tensor, Tensor]]:
         """Attend from the block's tokens to the past and the block itself.
 
         Args:
@@ -90,6 +102,7 @@ class Attention(nn.Module):
             turn: cosine and sine of the block's positions.
             past: keys and values of the context.
             mask: [B, 1, Lt + Li, T + Lt + Li] bool, True where a token may look.
+            read: which experts' output is; None stands for the others.
 
         Returns:
             Output of both experts, and the keys and values of past and block together.
@@ -98,12 +111,15 @@ class Attention(nn.Module):
         if image is not None:
             q, k, v = (torch.cat(pair, 2) for pair in zip((q, k, v), self.project(image, "_moe_gen"), strict=True))
         q, k = rotate(q, *turn), rotate(k, *turn)
-        k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
+        k, v = past.append(k, v)
+        if read == "none":
+            return None, None, (k, v)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
         out = out.transpose(1, 2).flatten(2)
         length = text.shape[1]
         painted = None if image is None else self.get_submodule("o_proj_moe_gen")(out[:, length:])
-        return self.get_submodule("o_proj")(out[:, :length]), painted, (k, v)
+        written = None if read == "image" else self.get_submodule("o_proj")(out[:, :length])
+        return written, painted, (k, v)
 
 
 class DecoderLayer(nn.Module):
@@ -126,25 +142,36 @@ class DecoderLayer(nn.Module):
         image: Tensor | None,
         time: Tensor | None,
         turn: tuple[Tensor, Tensor],
-        past: tuple[Tensor, Tensor],
+        past: Past,
         mask: Tensor,
+        read: Read = "all",
     ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
-        """Both experts' states after the layer, and its keys and values; arguments as in :meth:`Attention.forward`."""
+        """Both experts' states after the layer, and its keys and values; arguments as in :meth:`Attention.forward`.
+
+        States that nobody reads come back as they were.
+        """
         norm, norm_gen = self.get_submodule("input_layernorm"), self.get_submodule("input_layernorm_moe_gen")
-        after, after_gen = (self.get_submodule(f"post_attention_layernorm{s}") for s in ("", "_moe_gen"))
+        after_gen = self.get_submodule("post_attention_layernorm_moe_gen")
         if image is None:
-            attended, _, present = self.self_attn(norm(text), None, turn, past, mask)
-            text = text + attended
-            return text + self.get_submodule("mlp")(after(text)), None, present
+            attended, _, present = self.self_attn(norm(text), None, turn, past, mask, read)
+            return self._written(text, attended), None, present
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self._modulate(time)
         attended, painted, present = self.self_attn(
-            norm(text), norm_gen(image) * (1 + scale_a) + shift_a, turn, past, mask
+            norm(text), norm_gen(image) * (1 + scale_a) + shift_a, turn, past, mask, read
         )
-        text = text + attended
+        text = self._written(text, attended)
+        if painted is None:
+            return text, image, present
         image = image + gate_a * painted
-        text = text + self.get_submodule("mlp")(after(text))
         image = image + gate_m * self.get_submodule("mlp_moe_gen")(after_gen(image) * (1 + scale_m) + shift_m)
         return text, image, present
+
+    def _written(self, text: Tensor, attended: Tensor | None) -> Tensor:
+        """The text expert's states after attention and MLP."""
+        if attended is None:
+            return text
+        text = text + attended
+        return text + self.get_submodule("mlp")(self.get_submodule("post_attention_layernorm")(text))
 
     def _modulate(self, time: Tensor | None) -> tuple[Tensor | float, ...]:
         if self.modulation is None or time is None:

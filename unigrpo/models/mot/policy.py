@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from unigrpo.checks import ShapeError
 from unigrpo.models.linear import Linear
 from unigrpo.models.mot.configuration import MoTConfig
 from unigrpo.models.mot.context import MoTContext
-from unigrpo.models.mot.decoder import DecoderLayer, LanguageModel, rotary
+from unigrpo.models.mot.decoder import DecoderLayer, LanguageModel, Read, rotary
 from unigrpo.models.policy import Modality
 from unigrpo.models.quantised import FiniteScalars
 
@@ -180,19 +181,20 @@ class MoTPolicy(nn.Module):
         alone = torch.eye(length, dtype=torch.bool, device=tokens.device) & ~mask[:, :, None]
         seen[:, :, context.valid.shape[1] :] |= alone
         states = self.language_model.model.embed_tokens(tokens)
+        read: Read = "all" if logits else "none"
         states, _, extended = self._walk_layers(
-            context, states, None, None, context.position[:, None] + order - 1, seen
+            context, states, None, None, context.position[:, None] + order - 1, seen, read
         )
-        read = states if logits else states[:, :0]
-        scores = self.language_model.lm_head(self.language_model.model.norm(read))
-        return scores, MoTContext(*extended, torch.cat((context.valid, mask), 1), context.position + order[:, -1])
+        scores = self.language_model.lm_head(self.language_model.model.norm(states if logits else states[:, :0]))
+        valid = torch.cat((context.valid, mask), 1)
+        return scores, replace(extended, valid=valid, position=context.position + order[:, -1])
 
     def extend_image(self, context: MoTContext, latents: Tensor, alive: Tensor) -> MoTContext:
         """Append a clean picture [B, C, H, W] (t = 0) between its two markers, where ``alive`` [B] bool holds."""
         time = torch.zeros(latents.shape[0], device=latents.device)
-        _, (keys, values), seen = self._image_block(context, latents, time)
-        valid = alive[:, None].expand(-1, seen - context.valid.shape[1])
-        return MoTContext(keys, values, torch.cat((context.valid, valid), 1), context.position + alive)
+        _, extended = self._image_block(context, latents, time, "none")
+        valid = alive[:, None].expand(-1, extended.keys[0].shape[2] - context.valid.shape[1])
+        return replace(extended, valid=torch.cat((context.valid, valid), 1), position=context.position + alive)
 
     def extend_features(self, context: MoTContext, features: Tensor, alive: Tensor) -> MoTContext:
         """Append features [B, N, D] of a picture between two markers: all see each other, at one position."""
@@ -204,13 +206,13 @@ class MoTPolicy(nn.Module):
         # Rows without the picture look too: softmax over nothing would be NaN, and nothing reads their state.
         seen = torch.cat((context.valid, torch.ones_like(valid[:, context.valid.shape[1] :])), 1)[:, None]
         position = context.position[:, None].expand(-1, tokens.shape[1])
-        _, _, extended = self._walk_layers(context, tokens, None, None, position, seen)
-        return MoTContext(*extended, valid, context.position + alive)
+        _, _, extended = self._walk_layers(context, tokens, None, None, position, seen, "none")
+        return replace(extended, valid=valid, position=context.position + alive)
 
     def velocity(self, context: MoTContext, x: Tensor, t: Tensor) -> Tensor:
         """Noise - data at ``x`` [B, C, H, W], ``t`` 0-d or [B]; fp32 or the dtype of ``x`` if wider."""
         time = t.to(x.device, torch.float32).expand(x.shape[0])
-        states, _, _ = self._image_block(context, x, time)
+        states, _ = self._image_block(context, x, time, "image", keep=False)
         tokens = self.llm2vae(self.language_model.model.norm_moe_gen(states)).to(x.dtype)
         out = unpack(tokens, self.config.latent_patch_size, x.shape[2], x.shape[3])
         if self.config.prediction == "velocity":
@@ -245,11 +247,13 @@ class MoTPolicy(nn.Module):
         causal = (order[:, None] >= order).expand(batch, -1, -1)
         seen = torch.cat((context.valid[:, None].expand(-1, len(order), -1), causal), -1)
         position = context.position[:, None].expand(-1, len(order))
-        _, states, extended = self._walk_layers(context, text.expand(batch, -1, -1), image, None, position, seen)
+        _, states, extended = self._walk_layers(
+            context, text.expand(batch, -1, -1), image, None, position, seen, "image"
+        )
         assert states is not None
         valid = torch.cat((context.valid, alive[:, None].expand(-1, len(order))), 1)
         logits = self.llm2code(self.language_model.model.norm_moe_gen(states))
-        return logits, MoTContext(*extended, valid, context.position + alive * ends)
+        return logits, replace(extended, valid=valid, position=context.position + alive * ends)
 
     def codes_of(self, latents: Tensor) -> Tensor:
         """Codes [B, N] int64 of a quantised autoencoder's latents [B, C, H, W]."""
@@ -292,9 +296,9 @@ class MoTPolicy(nn.Module):
         return self.language_model.model.embed_tokens(ids).expand(batch, -1, -1)
 
     def _image_block(
-        self, context: MoTContext, latents: Tensor, time: Tensor
-    ) -> tuple[Tensor, tuple[tuple[Tensor, ...], tuple[Tensor, ...]], int]:
-        """States of a picture's tokens, keys and values with it and its markers appended, and their length."""
+        self, context: MoTContext, latents: Tensor, time: Tensor, read: Read, *, keep: bool = True
+    ) -> tuple[Tensor, MoTContext]:
+        """States of a picture's tokens, and keys and values with it and its markers appended."""
         config = self.config
         batch, _, height, width = latents.shape
         patch = config.latent_patch_size
@@ -306,9 +310,9 @@ class MoTPolicy(nn.Module):
         whole = torch.ones(batch, length, dtype=torch.bool, device=latents.device)
         seen = torch.cat((context.valid, whole), 1)[:, None]
         position = context.position[:, None].expand(-1, length)
-        _, states, extended = self._walk_layers(context, text, image, embedded, position, seen)
+        _, states, extended = self._walk_layers(context, text, image, embedded, position, seen, read, keep=keep)
         assert states is not None
-        return states, extended, seen.shape[-1]
+        return states, extended
 
     def _walk_layers(
         self,
@@ -318,14 +322,25 @@ class MoTPolicy(nn.Module):
         time: Tensor | None,
         position: Tensor,
         seen: Tensor,
-    ) -> tuple[Tensor, Tensor | None, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+        read: Read,
+        *,
+        keep: bool = True,
+    ) -> tuple[Tensor, Tensor | None, MoTContext]:
+        """States after the last layer of the experts that are ``read``, and the context with all keys and values.
+
+        What nobody reads is not computed in the last layer.  Unless they are to ``keep``, the keys and values of a
+        layer are gone when the next one begins.  Which of the new places are valid, and at what position they end, is
+        the caller's to say.
+        """
         turn = rotary(position, self.config.head_dim, self.config.rope_theta, text.dtype)
         mask = seen[:, None]
+        pasts, room = context.layers(position.shape[1])
+        layers = self.language_model.model.layers
         keys, values = [], []
-        for layer, past in zip(
-            self.language_model.model.layers, zip(context.keys, context.values, strict=True), strict=True
-        ):
-            text, image, (key, value) = layer(text, image, time, turn, past, mask)
-            keys.append(key)
-            values.append(value)
-        return text, image, (tuple(keys), tuple(values))
+        for number, (layer, past) in enumerate(zip(layers, pasts, strict=True), start=1):
+            of_layer = read if number == len(layers) else "all"
+            text, image, (key, value) = layer(text, image, time, turn, past, mask, of_layer)
+            if keep:
+                keys.append(key)
+                values.append(value)
+        return text, image, replace(context, keys=tuple(keys), values=tuple(values), room=room)
