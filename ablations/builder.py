@@ -175,8 +175,9 @@ def _start_of(arm: Arm) -> tuple[JsonObject, str]:
 
 
 def _start(model: object, adapter: object) -> tuple[JsonObject, str]:
-    """The model that a run starts from, and where the adapter in it comes from."""
-    return plain_form(model), (plain_form(adapter) or {}).get("start", "")
+    """The model that a run starts from, and where the adapter in it comes from; an average starts as what it is of."""
+    plain = plain_form(adapter) or {}
+    return plain_form(model), plain.get("inner", plain).get("start", "")
 
 
 def _same(a: Any, b: Any) -> bool:

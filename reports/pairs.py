@@ -183,7 +183,8 @@ def _judged(
 def _model(arm: Arm) -> str:
     """What an arm starts from, but for its blocks; models of a user's own need not have a checkpoint."""
     model, adapter = arm.config.get("model"), arm.config.get("adapter") or {}
-    return json.dumps([arm.blocks.without(model) if arm.blocks else model, adapter.get("start", "")], sort_keys=True)
+    start = adapter.get("inner", adapter).get("start", "")  # an average starts as what it is of
+    return json.dumps([arm.blocks.without(model) if arm.blocks else model, start], sort_keys=True)
 
 
 def _draft(sweep: Sweep, contrast: Contrast, name: str, test: str) -> _Draft | None:

@@ -658,6 +658,7 @@ def models(tmp_path, monkeypatch):
 FULL, LORA = "model=models_of_this_test.Full", "model=models_of_this_test.Lora"
 FREE = ("optim.updates=0",)
 STARTED = ("adapter=lora", "adapter.start=adapter_of_plans")
+AVERAGED = ("adapter=ema", "adapter.inner=lora", "adapter.inner.start=adapter_of_plans")
 
 
 @pytest.mark.parametrize(
@@ -676,6 +677,7 @@ STARTED = ("adapter=lora", "adapter.start=adapter_of_plans")
         ({"a": (FULL,)}, {"optim.text_lr": (1e-4, 1e-3)}, {UNTOUCHED: "Full"}),
         ({"a": (FULL,), "b": (FULL, "adapter=lora")}, {}, {UNTOUCHED: "Full"}),
         ({"a": (FULL,), "b": (FULL, *STARTED)}, {}, {UNTOUCHED: "Full", "untouched@b": "Full"}),
+        ({"a": (FULL,), "b": (FULL, *AVERAGED)}, {}, {UNTOUCHED: "Full", "untouched@b": "Full"}),
     ],
 )
 def test_every_model_that_arms_start_from_has_one_untouched_cell(models, arms, axes, expected):

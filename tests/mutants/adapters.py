@@ -7,6 +7,7 @@ from tests.mutants.bug import Bug, nodes
 LAYERS = "unigrpo/models/adapters/layers.py"
 TARGETS = "unigrpo/models/adapters/targets.py"
 FILES = "unigrpo/models/adapters/files.py"
+AVERAGE = "unigrpo/models/adapters/average.py"
 
 ADAPTER_BUGS = (
     Bug(
@@ -124,7 +125,7 @@ ADAPTER_BUGS = (
     Bug(
         "arms held against a model without the adapter that they start from",
         "reports/pairs.py",
-        'adapter.get("start", "")',
+        'adapter.get("inner", adapter).get("start", "")',
         '""',
         nodes("reports/test_analysis", "test_one_model_with_adapters_from_several_places_is_several"),
     ),
@@ -134,5 +135,50 @@ ADAPTER_BUGS = (
         "self._switched(found) if callable(found)",
         'self._switched(found) if hasattr(found, "__self__")',
         nodes("models/adapters/test_layers", "test_a_method_that_was_wrapped_is_switched_too"),
+    ),
+    Bug(
+        "an average that moves from the first step as if it were long under way",
+        AVERAGE,
+        "min(steps / (steps + 9), decay)",
+        "decay",
+        nodes("models/adapters/test_average", "test_the_average_is_the_weighted_sum_of_places"),
+    ),
+    Bug(
+        "an average that starts where the first step ends",
+        AVERAGE,
+        "state[AVERAGE] = starts[parameter]",
+        "state[AVERAGE] = parameter.detach().clone()",
+        nodes("models/adapters/test_average", "test_the_average_is_the_weighted_sum_of_places"),
+    ),
+    Bug(
+        "an average that each weight moves by its own count of steps",
+        AVERAGE,
+        "            if steps % every == 0:",
+        '            steps = int(state["step"])\n            if steps % every == 0:',
+        nodes(
+            "models/adapters/test_average",
+            "test_a_weight_whose_gradient_comes_late_is_averaged_from_its_start_by_the_steps_of_all",
+        ),
+    ),
+    Bug(
+        "training that goes on from the average",
+        AVERAGE,
+        "            state[AVERAGE].copy_(kept)",
+        "            pass",
+        nodes("models/adapters/test_average", "test_weights_are_their_averages_for_a_while_in_the_same_memory"),
+    ),
+    Bug(
+        "a run that leaves the last weights",
+        "unigrpo/training/artifacts.py",
+        "    with trainer.config.adapter.measured(trainer.optimizer):",
+        "    if True:",
+        nodes("training/test_ema", "test_a_run_leaves_the_average"),
+    ),
+    Bug(
+        "an evaluation in the loop of the last weights",
+        "unigrpo/training/trainer.py",
+        "        with self.config.adapter.measured(self.optimizer):",
+        "        if True:",
+        nodes("training/test_ema", "test_evaluations_in_the_loop_see_it_and_leave_the_weights_alone"),
     ),
 )

@@ -347,7 +347,7 @@ def test_one_model_with_adapters_from_several_places_is_several(two_models):
     lora = {"name": "lora", "rank": 8}
     for arm, adapter in (
         ("latentkl0", lora | {"start": "warm"}),
-        ("velocitymse0", lora | {"start": "warm"}),
+        ("velocitymse0", {"name": "ema", "inner": lora | {"start": "warm"}}),
         ("none0", lora | {"start": ""}),
     ):
         path = two_models.parents[1] / "cells" / arm / "config.json"

@@ -33,6 +33,11 @@ def write_final(trainer: Trainer, folder: Path) -> JsonObject:
 
     All processes take part; the main one writes, what the others return means nothing.
     """
+    with trainer.config.adapter.measured(trainer.optimizer):
+        return _write_final(trainer, folder)
+
+
+def _write_final(trainer: Trainer, folder: Path) -> JsonObject:
     config, policy = trainer.config, trainer.policy.eval()
     with trainer.clock("evaluation"):
         plain = trainer.evaluator(policy, 1.0, config.evaluation.images_per_prompt)

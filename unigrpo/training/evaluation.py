@@ -182,7 +182,8 @@ class Evaluator:
             (self.config.evaluation.seed, "evaluation"), [prompt.key for prompt in prompts], images_per_prompt
         )
         rollout = self.rollouts(policy, spec, len(prompts))
-        self.episode(rollout, self.encode(prompts), images_per_prompt, draw)
+        with self.config.engine.sampling(policy):
+            self.episode(rollout, self.encode(prompts), images_per_prompt, draw)
         return Trajectory(
             tuple(prompts), images_per_prompt, tuple(rollout.segments), tuple(rollout.scores), rollout.cost
         )

@@ -75,6 +75,7 @@ class Trainer:
         self.evaluator = Evaluator(config, self.model, self.accelerator)
         self.parameters = self._trained_parameters()
         self.optimizer = self._optimizer()
+        config.adapter.follow(self.optimizer)
         sampler = config.sampler
         self.points = self.model.time_points(sampler.steps, sampler.shift, sampler.height, sampler.width)
         self.cost = Counter(dict.fromkeys(COUNTED, 0))
@@ -217,7 +218,8 @@ class Trainer:
     def evaluate_in_loop(self) -> dict[str, float]:
         """A small evaluation at guidance 1, between two updates, by all processes; the main one has what it found."""
         self.policy.eval()
-        found = self.evaluator(self.policy, 1.0, self.config.evaluation.loop_images_per_prompt)
+        with self.config.adapter.measured(self.optimizer):
+            found = self.evaluator(self.policy, 1.0, self.config.evaluation.loop_images_per_prompt)
         self.count("eval", found.cost)
         return {f"eval/{name}": value for name, value in found.metrics.items()}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.optim import Optimizer
 
     from unigrpo.config import RunConfig
     from unigrpo.models.model import LoadedModel, Model
@@ -19,17 +21,20 @@ MODEL = "model"
 
 
 class Adapter:
-    """The base of a strategy of slot ``adapter``.
-
-    Attributes:
-        trains_all: whether every weight that the model lets be trained is trained.
-        start: folder of a trained adapter that a run starts from; empty for none.
-    """
+    """The base of a strategy of slot ``adapter``."""
 
     slot: ClassVar[str]
     name: ClassVar[str]
-    trains_all: ClassVar[bool]
-    start: str = ""
+
+    @property
+    def start(self) -> str:
+        """Folder of a trained adapter that a run starts from; empty for none."""
+        return ""
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether every weight that the model lets be trained is trained."""
+        raise NotImplementedError
 
     def attach(self, loaded: LoadedModel, key: Key) -> LoadedModel:
         """The model as it is trained, whose ``policy.parameters_of`` gives what is trained and nothing else.
@@ -50,6 +55,13 @@ class Adapter:
     def restore(self, policy: Policy, tensors: Mapping[str, Tensor]) -> None:
         """Take over the weights of :meth:`state`."""
         raise NotImplementedError
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Hear of the optimiser before its first step, to keep in its state what follows from its steps."""
+
+    def measured(self, optimizer: Optimizer) -> AbstractContextManager[None]:
+        """While evaluations and :meth:`save` have the policy: its weights may be others than those that are trained."""
+        return nullcontext()
 
     def save(self, folder: Path, model: Model, loaded: LoadedModel) -> None:
         """Write what has been trained to a run's folder: always ``model/``, which ``model`` can load without this.

@@ -74,21 +74,19 @@ class Fsdp(Engine):
 
     @contextmanager
     def sampling(self, policy: Policy) -> Iterator[None]:
-        """Gather each layer once, if that is wanted, and part them all again at the end."""
-        if not self.gather_once:
-            yield
-            return
+        """Gather each layer once, if that is wanted, and part all again at the end: weights may change then."""
         from unigrpo.training.engines.layers import layers_of
 
         layers = [cast("FSDPModule", layer) for layer in layers_of(policy)]
         try:
             for layer in layers:
-                layer.set_reshard_after_forward(False, recurse=False)
+                layer.set_reshard_after_forward(not self.gather_once, recurse=False)
             yield
         finally:
             for layer in layers:
                 layer.set_reshard_after_forward(True, recurse=False)
                 layer.reshard()
+            cast("FSDPModule", policy).reshard()
 
     def anywhere(self, flags: Tensor, accelerator: Accelerator) -> bool:
         """Whether a flag is set in any of the processes."""
