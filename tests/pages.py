@@ -180,6 +180,7 @@ def _make_pipelines(folder: Path) -> None:
     from tests.models.pipelines import tiny
 
     tiny.saved("StableDiffusion3Pipeline", folder / "pipelines" / "sd3")
+    tiny.saved("FluxKontextPipeline", folder / "pipelines" / "kontext")
     tiny.language_model(folder / "pipelines" / "qwen3")
 
 

@@ -201,7 +201,7 @@ def looks_in_place(self, context, features, alive):
 )
 def test_features_that_are_read_wrongly_are_found(broken, said):
     model = seeing(broken)
-    probe = Probe(model, PROMPTS, ("text", "image"))
+    probe = Probe(model, PROMPTS, ("text", "image"), Model())
     with pytest.raises(AssertionError, match=said):
         context.features(probe)
 

@@ -19,6 +19,27 @@ PIPELINE_BUGS = (
         (f"{_TESTS}/test_own_thinking.py::test_a_reference_reads_with_an_encoder_of_its_own[Flux2KleinPipeline]",),
     ),
     Bug(
+        "what is edited stands in the places of the noise",
+        "unigrpo/models/pipelines/rows.py",
+        "    places[:, 0] = 1\n",
+        "",
+        (f"{_TESTS}/test_parity.py::test_steps_end_where_the_pipeline_ends[FluxKontextPipeline]",),
+    ),
+    Bug(
+        "an edit is made by the text of the image before",
+        "unigrpo/models/pipelines/policy.py",
+        "ended = () if alive.all() else",
+        "ended = context.blocks if alive.all() else",
+        (f"{_TESTS}/test_editing.py::test_an_edit_is_made_of_the_latest_image_by_the_latest_request",),
+    ),
+    Bug(
+        "rows of one text share the picture that the encoders see",
+        "unigrpo/models/pipelines/policy.py",
+        "[picture.tobytes() for picture in pictures] or",
+        "[b'' for _ in pictures] or",
+        (f"{_TESTS}/test_parity.py::test_what_is_edited_matters_and_each_row_edits_its_own[QwenImageEditPipeline]",),
+    ),
+    Bug(
         "padding moves a word",
         "unigrpo/models/causal_lm.py",
         "places = context.position[:, None] + (order - 1).clamp(min=0)",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from unigrpo.config import RunConfig
     from unigrpo.flow.guidance import Guidance
-    from unigrpo.models.policy import Policy
+    from unigrpo.models.policy import Modality, Policy
     from unigrpo.models.processor import Processor
 
 #: How a model can make an image.
@@ -80,14 +80,19 @@ class Model:
     name: ClassVar[str]
 
     @property
-    def reads_images(self) -> bool:
-        """Whether what follows an image can depend on it."""
-        return True
+    def reads_images(self) -> frozenset[Modality]:
+        """What can depend on an image before it: texts, images, both or, where none is read, nothing."""
+        return frozenset({"text", "image"})
 
     @property
     def writes_texts(self) -> bool:
         """Whether it makes texts."""
         return True
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it makes an image of another one alone."""
+        return False
 
     @property
     def paints(self) -> frozenset[Painting]:
@@ -145,6 +150,15 @@ class Model:
         episode = config.episode
         if episode.reads_images and not self.reads_images:
             yield f"episode={episode.name}: something follows an image, which this model cannot read; use single_round"
+        elif blind := sorted(episode.reads_images - self.reads_images):
+            yield (
+                f"episode={episode.name}: {blind[0]}s follow an image, which those of this model cannot read; use"
+                " single_round or editing"
+            )
+        if self.needs_images and "images" not in episode.needs:
+            yield f"episode={episode.name}: the model edits images, and no prompt of this has one; use editing"
+        if self.needs_images and config.evaluation.retention is not None:
+            yield "evaluation.retention: the model edits images, and makes none of a prompt alone; leave it out"
         if episode.writes_texts and not self.writes_texts:
             yield (
                 f"episode={episode.name}: the model writes no texts; use episode.thinking=false and"

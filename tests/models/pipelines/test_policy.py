@@ -18,10 +18,11 @@ from unigrpo.errors import ConfigError
 from unigrpo.flow.guidance import Cfg, CfgFree
 from unigrpo.models.causal_lm import CausalLM
 from unigrpo.models.pipelines import Diffusers
+from unigrpo.models.pipelines.certify import Drawn
 from unigrpo.models.pipelines.loading import OwnGuidance, assembled
 from unigrpo.models.pipelines.rows import FAMILIES
 from unigrpo.noise import EpisodeDraws
-from unigrpo.rollout.episodes import SingleRound
+from unigrpo.rollout.episodes import Editing, SingleRound
 from unigrpo.rollout.rollout import Rollout, replay
 from unigrpo.rollout.trajectory import ImageScore, TextScore, TextSegment, Trajectory
 
@@ -40,11 +41,21 @@ def joined(thinker: Path, name: str = "StableDiffusion3Pipeline", **fields):
     return assembled(model, tiny.pipeline(name), FAMILIES[name], language)
 
 
+def started(loaded, rows: int):
+    """The context before a prompt: a picture's, where the pipeline edits one."""
+    context, picture = loaded.policy.start(rows), torch.zeros(rows, 3, tiny.SIDE, tiny.SIDE)
+    if not loaded.policy.family.sees:
+        return context
+    every = torch.ones(rows, dtype=torch.bool)
+    context = loaded.policy.extend_image(context, loaded.processor.autoencoder.encode(picture), every)
+    return loaded.policy.extend_features(context, loaded.processor.vision(picture), every)
+
+
 def blocks_of(loaded, texts: list[str], replies: list[str] | None = None):
     """A context behind some prompts, and behind what was replied to them."""
     (text,) = loaded.processor.encode([Prompt(f"p{k}", words) for k, words in enumerate(texts)])
     assert isinstance(text, TextSegment)
-    context = extended(loaded, loaded.policy.start(len(texts)), text.tokens, text.mask, loaded.processor.ids.prompt)
+    context = extended(loaded, started(loaded, len(texts)), text.tokens, text.mask, loaded.processor.ids.prompt)
     if replies is None:
         return context
     tokens, mask = loaded.processor.tokenizer.encode(replies)
@@ -126,13 +137,18 @@ def walked(loaded, guided: bool):
     """How to sample two short episodes for each prompt, and what a replay is told."""
     guidance = loaded.guidance(Cfg(3.0)) if guided else CfgFree()
     shape = loaded.processor.latent_shape(tiny.SIDE, tiny.SIDE)
-    asked = spec(guidance=guidance, latent_shape=shape, **dataclasses.asdict(loaded.processor.ids))
-    given = loaded.processor.encode([Prompt(f"p{k}", text) for k, text in enumerate(TEXTS)])
+    ids, see = dataclasses.asdict(loaded.processor.ids), loaded.processor.see
+    asked = spec(guidance=guidance, latent_shape=shape, see=see, **ids)
+    edits = loaded.policy.family.refer is not None
+    more = {"images": (Drawn((tiny.SIDE, tiny.SIDE)),), "turns": ("red", "and blue")} if edits else {}
+    prompts = [Prompt(f"p{k}", text, **more) for k, text in enumerate(TEXTS)]
+    given = loaded.processor.encode(prompts, tiny.SIDE, tiny.SIDE)
+    episode = Editing(turns=2, max_thinking=3) if edits else SingleRound(max_thinking=3)
 
     def sample(policy) -> Trajectory:
         rollout, draws = Rollout(policy, asked, 2), EpisodeDraws((0,), ("a", "b"), 2)
         with torch.no_grad():
-            SingleRound(max_thinking=3)(rollout, given, 2, draws)
+            episode(rollout, given, 2, draws)
         return Trajectory(("a", "b"), 2, tuple(rollout.segments), tuple(rollout.scores), rollout.cost)
 
     return asked, sample
@@ -148,7 +164,7 @@ def test_replay_takes_the_kernels_of_sampling(name, thinker):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_step_that_was_sampled_has_the_bits_of_its_replay(name, thinker):
-    asked, sample = walked(loaded := joined(thinker, name), guided=name == "QwenImagePipeline")
+    asked, sample = walked(loaded := joined(thinker, name), guided="Qwen" in name)
     trajectory = sample(loaded.policy)
     again = replay(loaded.policy, asked, trajectory)
     for old, new in zip(trajectory.scores, again.scores, strict=True):

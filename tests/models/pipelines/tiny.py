@@ -19,6 +19,7 @@ CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+SPECIAL = ("im_start", "im_end", "vision_start", "image_pad", "vision_end", "video_pad")
 SIDE = 32
 
 
@@ -27,9 +28,7 @@ def qwen_tokenizer() -> Any:
 
     words = {letter: i for i, letter in enumerate([*LETTERS, "<|endoftext|>"])}
     tokenizer = Qwen2Tokenizer(vocab=words, merges=[])
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|image_pad|>"]}
-    )
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{word}|>" for word in SPECIAL]})
     tokenizer.chat_template = CHAT
     return tokenizer
 
@@ -181,6 +180,12 @@ def flux() -> Any:
     )  # fmt: skip
 
 
+def flux_kontext() -> Any:
+    from diffusers import FluxKontextPipeline
+
+    return FluxKontextPipeline(**flux().components)
+
+
 def klein() -> Any:
     from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
 
@@ -210,11 +215,32 @@ def video_autoencoder(kind: str, halvings: int, channels: int) -> Any:
     )  # fmt: skip
 
 
+def qwen_processor() -> Any:
+    """Qwen's own but for its constructor, which asks for torchvision for the sake of videos."""
+    from transformers import Qwen2VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    class PicturesOnly(Qwen2VLProcessor):
+        def __init__(self, image_processor: Any, tokenizer: Any):
+            self.image_processor, self.tokenizer, self.chat_template = image_processor, tokenizer, None
+            self.video_processor = None
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids(
+                [self.image_token, self.video_token]
+            )
+
+    return PicturesOnly(Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=56 * 56), qwen_tokenizer())
+
+
+#: Name in the settings of Qwen's vision-language models -> special token.
+_MARKS = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
+
+
 def qwen_image() -> Any:
     from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    sizes = {"hidden_size": 16, "intermediate_size": 24}
+    words, sizes = qwen_tokenizer(), {"hidden_size": 16, "intermediate_size": 24}
     encoder = Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(
             text_config={
@@ -222,6 +248,7 @@ def qwen_image() -> Any:
                 "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
             },
             vision_config={**sizes, "depth": 1, "num_heads": 2, "out_hidden_size": 16},
+            **{f"{name}_token_id": words.convert_tokens_to_ids(f"<|{word}|>") for name, word in _MARKS.items()},
         )
     )  # fmt: skip
     transformer = QwenImageTransformer2DModel(
@@ -231,8 +258,14 @@ def qwen_image() -> Any:
     scheduler = euler(use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02)
     return QwenImagePipeline(
         transformer=transformer, scheduler=scheduler, vae=video_autoencoder("AutoencoderKLQwenImage", 2, 4),
-        text_encoder=encoder, tokenizer=qwen_tokenizer(),
+        text_encoder=encoder, tokenizer=words,
     )  # fmt: skip
+
+
+def qwen_image_edit() -> Any:
+    from diffusers import QwenImageEditPipeline
+
+    return QwenImageEditPipeline(**qwen_image().components, processor=qwen_processor())
 
 
 def z_image() -> Any:
@@ -357,8 +390,10 @@ def krea2() -> Any:
 TINY: dict[str, Callable[[], Any]] = {
     "StableDiffusion3Pipeline": sd3,
     "FluxPipeline": flux,
+    "FluxKontextPipeline": flux_kontext,
     "Flux2KleinPipeline": klein,
     "QwenImagePipeline": qwen_image,
+    "QwenImageEditPipeline": qwen_image_edit,
     "ZImagePipeline": z_image,
     "SanaPipeline": sana,
     "Lumina2Pipeline": lumina2,
@@ -379,8 +414,8 @@ def alive(module: Any) -> Any:
     drawn = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in module.eval().named_parameters():
-            if name.startswith(("context_embedder", "txt_in")):
-                weight.mul_(20)  # or a text would hardly matter
+            if name.startswith(("context_embedder", "txt_in", "model.visual.merger")):
+                weight.mul_(20)  # or a text, and what is seen beside it, would hardly matter
             if not weight.isfinite().all() or not weight.any():
                 weight.copy_(torch.randn(weight.shape, generator=drawn) * 0.05)
     return module

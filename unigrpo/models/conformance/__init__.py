@@ -51,24 +51,29 @@ def assert_model_conforms(
     model: Model,
     prompts: tuple[str, str],
     *,
-    modalities: Sequence[Modality] = MODALITIES,
+    modalities: Sequence[Modality] | None = None,
     device: torch.device | str = "cpu",
     adapter: Adapter = _FULL,
+    size: tuple[int, int] = (0, 0),
 ) -> None:
     """Load a model and check all of it: policy, processor, reference, and that ``save`` writes it.
 
+    What it says that it cannot do is not asked for: texts, and whatever follows an image.
+
     Args:
         model: the strategy.
-        prompts: as of :func:`assert_policy_conforms`; so are ``modalities``.
-        modalities: those that are trained.
+        prompts: as of :func:`assert_policy_conforms`.
+        modalities: those that are trained; by default all that it makes.
         device: where to load it; a fault of the vocabulary has its message on a CPU alone.
         adapter: what is trained of it; a LoRA hides its faults unless it starts from one whose B is not 0.
+        size: (height, width) in pixels of the images, which may be smaller than the model's own; 0 and 0 for those.
 
     Raises:
         AssertionError: as :func:`assert_policy_conforms`.
     """
     loaded = adapter.attach(model.load(torch.device(device)), ("conformance",))
-    _assert_loaded(loaded, prompts, modalities)
+    made = MODALITIES if model.writes_texts else ("image",)
+    _assert_loaded(loaded, prompts, modalities or made, model, size)
     with TemporaryDirectory() as name:
         adapter.save(Path(name), model, loaded)
         demand(any(Path(name, MODEL).iterdir()), "save: wrote no file; what has been trained would be lost")
@@ -88,15 +93,21 @@ def assert_policy_conforms(
     Raises:
         AssertionError: the first fault: what was expected, what was found, and why a run needs it.
     """
-    _assert_loaded(LoadedModel(policy, processor), prompts, modalities)
+    _assert_loaded(LoadedModel(policy, processor), prompts, modalities, Model(), (0, 0))
 
 
-def _assert_loaded(loaded: LoadedModel, prompts: tuple[str, str], modalities: Sequence[Modality]) -> None:
+def _assert_loaded(
+    loaded: LoadedModel,
+    prompts: tuple[str, str],
+    modalities: Sequence[Modality],
+    model: Model,
+    size: tuple[int, int],
+) -> None:
     policy = loaded.policy
     wanted = {name: parameter.requires_grad for name, parameter in policy.named_parameters()}
     mode = policy.training
     try:
-        probe = Probe(loaded, prompts, modalities)
+        probe = Probe(loaded, prompts, modalities, model, size)
         for check in _CHECKS:
             policy.eval()
             check(probe)

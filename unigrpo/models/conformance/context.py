@@ -17,6 +17,8 @@ from unigrpo.rollout.trajectory import ImageSegment
 @torch.no_grad()
 def vocabulary(probe: Probe) -> None:
     """Every token of the tokenizer can be read and is scored."""
+    if not probe.writes:
+        return
     processor, scored = probe.processor, _scored(probe, 0)
     found = asdict(processor.ids)
     ids = [*found.pop("system"), *(i for i in found.values() if i is not None)]
@@ -47,7 +49,8 @@ def sizes(probe: Probe) -> None:
     """Sizes, dtypes and devices."""
     policy = probe.policy
     logits, context = probe.read()
-    same("extend_text: shape of the logits", logits.shape[:2], probe.tokens.shape)
+    if probe.writes:
+        same("extend_text: shape of the logits", logits.shape[:2], probe.tokens.shape)
     same("the context's batch", context.batch, 2)
     none, _ = policy.extend_text(policy.start(2), probe.tokens, probe.mask, logits=False)
     same("extend_text without logits: their shape", none.shape, (2, 0, logits.shape[2]))
@@ -74,19 +77,21 @@ def contexts_stay(probe: Probe) -> None:
         probe.answers(context),
         "all denoising steps, and all members of a group, share it: build a new one, change none in place",
     )
-    start = policy.start(2)
+    start = probe.start()
     bare = probe.answers(start)
-    policy.extend_text(start, probe.tokens, probe.mask)
+    policy.extend_text(start, probe.tokens, probe.mask, logits=probe.writes)
     equal("the empty context is another after a text", bare, probe.answers(start), "branches start from it")
     demand(not torch.equal(bare[0], before[0]), "velocity: does not depend on the text; prompts have no effect")
     other = torch.full_like(probe.tokens, probe.processor.ids.eos)
-    _, context = policy.extend_text(start, other, probe.mask)
+    _, context = policy.extend_text(start, other, probe.mask, logits=False)
     said = policy.velocity(context, probe.x, probe.t)
     demand(
         not torch.allclose(said, before[0]),
         "velocity: does not depend on what the text says, only on how long it is; prompts have no effect",
     )
-    demand(not torch.equal(before[1], before[2]), "logits: do not depend on the image before; nothing sees it")
+    for modality, blind, seeing in probe.seen(before):
+        what = {"image": "velocity: does", "text": "logits: do"}[modality]
+        demand(not torch.equal(blind, seeing), f"{what} not depend on the image before; nothing sees it")
 
 
 def laws_of_contexts(probe: Probe) -> None:
@@ -106,11 +111,15 @@ def laws_of_contexts(probe: Probe) -> None:
         close("rows: in the order in which they are named", swapped, apart[[1, 0]], why)
     probe.thaw()
     _, context = probe.read()
-    longer = policy.extend_image(context, probe.latents, probe.every)
     equal("detach: values", probe.answers(context.detach()), probe.answers(context), "it may stop gradients alone")
+    if not probe.reads:  # nothing is asked behind an image
+        return
+    longer = policy.extend_image(context, probe.latents, probe.every)
     joined = context.followed_by(longer)
     own, whole = (policy.velocity(c, probe.x, t).detach() for c in (joined, longer))
     equal("followed_by: values", [own], [whole], "it may stop gradients alone")
+    if not probe.writes:
+        return
     expected = probe.gradients_of_text(longer.detach())
     found = probe.gradients_of_text(context.detach().followed_by(longer))
     why = "without context_grad an image would be trained by the texts after it"
@@ -134,15 +143,20 @@ def masked_rows(probe: Probe) -> None:
     row = probe.every.clone()
     row[1] = False
     logits, context = probe.read()
-    changed, longer = policy.extend_text(policy.start(2), other, probe.mask)
+    changed, longer = policy.extend_text(probe.start(), other, probe.mask, logits=probe.writes)
     why = "what stands in padding means nothing; it would leak between episodes"
-    equal("masked tokens", [logits[probe.mask]], [changed[probe.mask]], why)
+    if probe.writes:
+        equal("masked tokens", [logits[probe.mask]], [changed[probe.mask]], why)
     equal("masked tokens, in the context", probe.answers(context), probe.answers(longer), why)
-    over, ended = policy.extend_text(context, probe.tokens, probe.mask & row[:, None])
+    # The other prompt: a model that is conditioned on what was written last would not tell the same one.
+    tokens, mask = probe.tokens.flip(0), probe.mask.flip(0) & row[:, None]
+    over, ended = policy.extend_text(context, tokens, mask, logits=probe.writes)
     demand(bool(over.isfinite().all()), "extend_text: NaN where a row has no token; it spreads to all gradients")
-    image = policy.extend_image(context, probe.latents, row)
+    extensions = [("text", ended)]
+    if "image" in probe.reads:
+        extensions.append(("image", policy.extend_image(context, probe.latents.flip(0), row)))
     why = "that episode is over: nothing may be added to it"
-    for what, extended in (("text", ended), ("image", image)):
+    for what, extended in extensions:
         mine, theirs = (policy.velocity(c, x, t)[1] for c in (extended, context))
         close(f"a row without the {what}", mine, theirs, why)
         first, kept = (policy.velocity(c, x, t)[0] for c in (extended, context))
@@ -175,8 +189,10 @@ def features(probe: Probe) -> None:
         mine, theirs = (probe.answers(found.rows(index), rows=one) for found in pair)
         for a, b in zip(mine, theirs, strict=True):
             close(f"extend_features: a row {what}", a, b, why)
-    read, unread = (policy.extend_text(found, probe.tokens, probe.mask)[0][0] for found in (both, changed))
-    demand(not torch.equal(read, unread), "extend_features: logits do not depend on the features; nothing reads them")
+    of_texts = "text" in probe.reads
+    read, unread = (probe.answers(found)[int(of_texts)][0] for found in (both, changed))
+    made = "logits" if of_texts else "velocities"
+    demand(not torch.equal(read, unread), f"extend_features: {made} do not depend on the features; nothing reads them")
 
 
 @torch.no_grad()
@@ -187,8 +203,10 @@ def rows_alone(probe: Probe) -> None:
     why = "a row depends on how long its neighbours are; its positions must count its own tokens, not padded places"
     for row, length in enumerate(probe.mask.sum(1).tolist()):
         one = slice(row, row + 1)
-        lone, alone = policy.extend_text(policy.start(1), probe.tokens[one, :length], probe.mask[one, :length])
-        close("a row alone and in a batch", logits[one, :length], lone, why)
+        tokens, mask = probe.tokens[one, :length], probe.mask[one, :length]
+        lone, alone = policy.extend_text(probe.start(rows=one), tokens, mask, logits=probe.writes)
+        if probe.writes:
+            close("a row alone and in a batch", logits[one, :length], lone, why)
         its = together.rows(torch.tensor([row], device=policy.device))
         for mine, theirs in zip(probe.answers(its, rows=one), probe.answers(alone, rows=one), strict=True):
             close("after a row alone and in a batch", mine, theirs, why)
@@ -196,15 +214,15 @@ def rows_alone(probe: Probe) -> None:
 
 @torch.no_grad()
 def blocks(probe: Probe) -> None:
-    """A block of tokens is its tokens one at a time."""
+    """The logits of a block are those of its tokens one at a time; images are made behind whole blocks alone."""
+    if not probe.writes:
+        return
     policy = probe.policy
-    logits, whole = probe.read()
-    found, context = [], policy.start(2)
+    logits, _ = probe.read()
+    found, context = [], probe.start()
     for k in range(probe.tokens.shape[1]):
         one, context = policy.extend_text(context, probe.tokens[:, k : k + 1], probe.mask[:, k : k + 1])
         found.append(one)
     what = "a block of tokens, and the same tokens one at a time"
     why = "texts are sampled one at a time and scored as a block, where a token sees those before it alone"
     close(f"logits of {what}", torch.cat(found, 1)[probe.mask], logits[probe.mask], why)
-    for mine, theirs in zip(probe.answers(context), probe.answers(whole), strict=True):
-        close(f"the context of {what}", mine, theirs, why)

@@ -128,14 +128,15 @@ def processor_agrees(probe: Probe) -> None:
     """Images have the size that is said, and the processor reads what the policy makes."""
     _, trajectory = probe.rollout()
     decoded = probe.processor.decode(trajectory)
-    size = probe.processor.image_size()
+    size = probe.processor.image_size(*probe.size)
     for part in decoded.parts:
         if isinstance(part, ImagePart):
             same("decode: shape of the images", tuple(part.pixels.shape[1:]), (3, *size))
             same("decode: device of the images", part.pixels.device, torch.device("cpu"))
             demand(bool(part.pixels.abs().max() <= 1), "decode: images beyond [-1, 1]")
     texts = [part.texts for _, part in decoded.texts]
-    same("decode: texts of the policy, in turns and rows", [len(found) for found in texts], [4, 4])
+    turns = (2 if probe.reads else 1) * probe.writes
+    same("decode: texts of the policy, in turns and rows", [len(found) for found in texts], [4] * turns)
 
 
 def _scores(walked: Trajectory | Rollout) -> list[Tensor]:

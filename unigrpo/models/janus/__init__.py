@@ -34,9 +34,9 @@ class Janus(Model):
     """What it is told before every request."""
 
     @property
-    def reads_images(self) -> bool:
-        """No: it reads images by a vision tower, not by the codes that it paints, and that tower is not used."""
-        return False
+    def reads_images(self) -> frozenset[Modality]:
+        """Nothing: it reads images by a vision tower, not by the codes that it paints, and that tower is not used."""
+        return frozenset()
 
     @property
     def paints(self) -> frozenset[Painting]:

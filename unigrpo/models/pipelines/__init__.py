@@ -13,13 +13,15 @@ from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
 from unigrpo.models.libraries import Arguments
 from unigrpo.models.model import LoadedModel, Model
-from unigrpo.registry import nearest, register
+from unigrpo.registry import name_of, nearest, register
 
 if TYPE_CHECKING:
     import torch
 
     from unigrpo.config import RunConfig
+    from unigrpo.flow.guidance import Branch
     from unigrpo.models.pipelines.family import Family
+    from unigrpo.models.policy import Modality
 
 INDEX = "model_index.json"
 #: What ``unigrpo certify`` leaves beside it.
@@ -62,9 +64,18 @@ class Diffusers(Model):
     """Layers of the text encoder whose states are used, where the pipeline lets one choose (FLUX.2 klein)."""
 
     @property
-    def reads_images(self) -> bool:
-        """No."""
-        return False
+    def reads_images(self) -> frozenset[Modality]:
+        """Images are made of others where its pipeline edits; its language model sees none.
+
+        Raises:
+            ConfigError: as :meth:`row`.
+        """
+        return frozenset({"image"} if self.row().refer else ())
+
+    @property
+    def needs_images(self) -> bool:
+        """Where its encoders see what is edited."""
+        return self.row().sees
 
     @property
     def writes_texts(self) -> bool:
@@ -195,6 +206,11 @@ class Diffusers(Model):
                 f" language model, such as `hf download NAME --local-dir FOLDER` makes, or {OWN}"
             )
         yield from super().conflicts(config)
+        if self.needs_images and (lacking := [branch for branch in config.guidance.branches if _drops_images(branch)]):
+            yield (
+                f"guidance={name_of(config.guidance)}: asks for an image without the one that is edited"
+                f" ({', '.join(lacking)}); use guidance=cfg"
+            )
         if config.optim.context_grad and not self.thinks_itself:
             yield (
                 "optim.context_grad=true: what conditions an image is a string, through which no gradient flows; leave"
@@ -206,3 +222,9 @@ class Diffusers(Model):
                     f"{whose}.shift={settings.shift:g}: the pipeline has a schedule of its own; leave it at 1, or use"
                     " model.schedule=shift"
                 )
+
+
+def _drops_images(branch: Branch) -> bool:
+    from unigrpo.rollout.coverage import COVERAGES
+
+    return not (COVERAGES[branch].images or COVERAGES[branch].renewed)

@@ -1,8 +1,8 @@
 """A parity certificate: whether our Euler steps end where the pipeline's own call ends, and to how many digits.
 
 ``unigrpo certify model=diffusers model.path=FOLDER`` starts both from the same noise, with and without guidance, two
-prompts at once and one alone, in fp32, and writes what it found beside the pipeline, or to ``out=FILE``.  Reports name
-runs whose pipeline has no certificate.
+prompts at once and one alone, with and without a picture to edit where a pipeline edits, in fp32, and writes what it
+found beside the pipeline, or to ``out=FILE``.  Reports name runs whose pipeline has no certificate.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,12 @@ from unigrpo.models.pipelines import CERTIFICATE, Diffusers
 from unigrpo.models.pipelines.loading import PipelineModel
 from unigrpo.models.pipelines.policy import PipelineContext
 from unigrpo.noise import normal
-from unigrpo.rollout.trajectory import TextSegment
+from unigrpo.rollout.trajectory import ImageSegment, TextSegment
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from unigrpo.models.pipelines.family import Family, Size
 
 PROMPTS = ("a red cube", "two blue balls and a green cone on a wooden table")
 #: The largest difference, in units of the latents' spread, up to which a pipeline counts as replayed.
@@ -43,12 +49,14 @@ class Agreement:
 
     Attributes:
         prompts: at once.
+        edited: whether they edit a picture.
         guidance_scale: 1 for none.
         largest: |difference|, in latent units.
         spread: standard deviation of the latents that the pipeline ends with.
     """
 
     prompts: int
+    edited: bool
     guidance_scale: float
     largest: float
     spread: float
@@ -70,30 +78,77 @@ def certify(
         scales: of guidance.
         height: of the images in pixels, 0 for the pipeline's own.
         width: likewise.
+
+    Raises:
+        ConfigError: its own call would scale what it edits to another size.
     """
-    found = []
-    for scale in scales:
-        for prompts in (PROMPTS, PROMPTS[:1]):
-            x = normal([("certificate", text) for text in prompts], loaded.processor.latent_shape(height, width))
-            x = x.to(loaded.policy.device)
-            wanted = _theirs(loaded, prompts, x, steps, scale)
-            mine = _ours(loaded, prompts, x, steps, scale, height, width)
-            found.append(Agreement(len(prompts), scale, float((mine - wanted).abs().max()), float(wanted.std())))
+    size, family = loaded.processor.image_size(height, width), loaded.policy.family
+    _check_size(type(loaded.policy.pipe).__name__, family, size)
+    picture, found = Drawn(size), []
+    for source in (None, picture) if family.refer and not family.sees else (picture,) if family.sees else (None,):
+        for scale in scales:
+            for prompts in (PROMPTS, PROMPTS[:1]):
+                x = normal([("certificate", text) for text in prompts], loaded.processor.latent_shape(height, width))
+                x = x.to(loaded.policy.device)
+                wanted = _theirs(loaded, prompts, source, x, steps, scale)
+                mine = _ours(loaded, prompts, source, x, steps, scale)
+                gap, spread = float((mine - wanted).abs().max()), float(wanted.std())
+                found.append(Agreement(len(prompts), source is not None, scale, gap, spread))
     return found
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A picture to edit: an :class:`~unigrpo.data.prompt.ImageSource` of smooth colours.
+
+    Attributes:
+        size: (H, W).
+    """
+
+    size: Size
+
+    @property
+    def levels(self) -> NDArray[np.uint8]:
+        """[H, W, 3]."""
+        rows, columns = (np.linspace(0, 3, side) for side in self.size)
+        waves = [np.sin(rows[:, None] * k + columns * (4 - k)) for k in (1, 2, 3)]
+        return (127.5 + 127 * np.stack(waves, -1)).astype(np.uint8)
+
+    def pixels(self) -> NDArray[np.float32]:
+        """[3, H, W] in [-1, 1]."""
+        return (self.levels.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1).copy()
+
+    def digest(self) -> str:
+        """Names it."""
+        return f"certificate {self.size}"
+
+
+def _check_size(pipeline: str, family: Family, size: Size) -> None:
+    own = family.own_size(*size)
+    if own != size:
+        raise ConfigError(
+            f"sampler.height={size[0]}, sampler.width={size[1]}: the own call of {pipeline} scales what it edits to"
+            f" {own[0]} x {own[1]}; certify it at that size"
+        )
+
+
 @torch.no_grad()
-def _theirs(loaded: PipelineModel, prompts: Sequence[str], x: Tensor, steps: int, scale: float) -> Tensor:
+def _theirs(
+    loaded: PipelineModel, prompts: Sequence[str], source: Drawn | None, x: Tensor, steps: int, scale: float
+) -> Tensor:
+    from PIL import Image
+
     policy, factor = loaded.policy, loaded.processor.autoencoder.factor
     family, size = policy.family, (x.shape[2], x.shape[3])
+    shown = {} if source is None else family.shown(Image.fromarray(source.levels), len(prompts))
     latents = policy.pipe(
         prompt=list(prompts),
         latents=family.to_call(x),
         num_inference_steps=steps,
-        height=size[0] * factor,
-        width=size[1] * factor,
         output_type="latent",
         return_dict=False,
+        **shown,
+        **family.sized(size[0] * factor, size[1] * factor),
         **family.told(scale, len(prompts)),
         **policy.options,
     )[0]
@@ -102,11 +157,11 @@ def _theirs(loaded: PipelineModel, prompts: Sequence[str], x: Tensor, steps: int
 
 @torch.no_grad()
 def _ours(
-    loaded: PipelineModel, prompts: Sequence[str], x: Tensor, steps: int, scale: float, height: int, width: int
+    loaded: PipelineModel, prompts: Sequence[str], source: Drawn | None, x: Tensor, steps: int, scale: float
 ) -> Tensor:
-    policy, guidance = loaded.policy, loaded.guidance(Cfg(scale))
-    points = loaded.time_points(steps, 1.0, height, width)
-    both = contexts(loaded, prompts)
+    policy, guidance, factor = loaded.policy, loaded.guidance(Cfg(scale)), loaded.processor.autoencoder.factor
+    points = loaded.time_points(steps, 1.0, x.shape[2] * factor, x.shape[3] * factor)
+    both = contexts(loaded, prompts, source)
     for t, later in itertools.pairwise(points):
         asked = both if guidance.guides(float(t)) else both[:1]
         velocities = [policy.velocity(context, x, t).float() for context in asked]
@@ -115,12 +170,18 @@ def _ours(
     return x
 
 
-def contexts(loaded: PipelineModel, prompts: Sequence[str]) -> list[PipelineContext]:
-    """That of the prompts alone, one row each, and the empty one of as many rows."""
-    policy = loaded.policy
-    (text,) = loaded.processor.encode([Prompt(f"p{k}", words) for k, words in enumerate(prompts)])
+def contexts(loaded: PipelineModel, prompts: Sequence[str], source: Drawn | None = None) -> list[PipelineContext]:
+    """That of the prompts alone, one row each, and that without them; both behind ``source``, if there is one."""
+    policy, images = loaded.policy, () if source is None else (source,)
+    asked = [Prompt(f"p{k}", words, images=images) for k, words in enumerate(prompts)]
+    *given, text = loaded.processor.encode(asked, *(source.size if source else (0, 0)))
     assert isinstance(text, TextSegment)
     empty = policy.start(len(prompts))
+    for image in given:
+        assert isinstance(image, ImageSegment)
+        empty = policy.extend_image(empty, image.latents, image.alive)
+        if image.features is not None:
+            empty = policy.extend_features(empty, image.features, image.alive)
     ids = loaded.processor.ids
     begin = torch.full_like(text.tokens[:, :1], ids.bos if ids.prompt is None else ids.prompt)
     tokens = torch.cat((begin, text.tokens), 1)
@@ -143,7 +204,8 @@ def main(arguments: Sequence[str]) -> int:
     for one in found:
         verdict = "agrees" if one.holds else "DIFFERS"
         print(
-            f"{one.prompts} prompts, guidance {one.guidance_scale:g}: {verdict}, largest difference"
+            f"{one.prompts} prompts{' and a picture' * one.edited}, guidance {one.guidance_scale:g}: {verdict}, largest"
+            " difference"
             f" {one.largest:.1e} of latents that spread by {one.spread:.2g}"
         )
     out = Path(named[-1]) if named else config.model.folder / CERTIFICATE

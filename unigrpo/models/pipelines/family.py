@@ -63,6 +63,16 @@ def map_of_call(pipe: Pipeline, latents: Tensor, size: Size) -> Tensor:
     return latents
 
 
+def as_asked(height: int, width: int) -> Arguments:
+    """A pipeline that is told the size of its image in pixels."""
+    return {"height": height, "width": width}
+
+
+def one_for_all(picture: Foreign, rows: int) -> Arguments:
+    """A pipeline that takes one picture for all of its prompts."""
+    return {"image": picture}
+
+
 def standard_scale(scale: float, rows: int) -> Arguments:
     """A pipeline that is told the scale, 1 for none, and a negative text for each row."""
     return {"guidance_scale": scale, "negative_prompt": [""] * rows}
@@ -162,6 +172,13 @@ class Family:
         patch: map pixels, a side, that a map's sides must be a multiple of.
         negative: the text that guidance takes for none.
         encode_negative: how that one is encoded, where not as the others.
+        refer: the arguments of the transformer and a map [B, C, h, w] that is edited -> those with the map's tokens
+            behind the noise's; None where images cannot be read.
+        sees: whether the encoders see the picture that is edited, too, beside the text: ``encode`` is then told
+            ``image``, one of Pillow's for each text, and its own call cannot do without.
+        own_size: (H, W) of a picture -> that to which its own call scales it, where that is another.
+        shown: picture and rows -> what that call is told for one that all rows edit.
+        sized: (H, W) -> what it is told for an image of that size.
         told: guidance scale, 1 for none, and rows -> what the pipeline's own call is told for it.
         to_call: map -> latents as that call takes them.
         from_call: pipeline, latents as it ends with them, and the map's size -> map.
@@ -183,6 +200,11 @@ class Family:
     patch: int = 1
     negative: str = ""
     encode_negative: Callable[..., Conditions] | None = None
+    refer: Callable[[Arguments, Tensor], Arguments] | None = None
+    sees: bool = False
+    own_size: Callable[[int, int], Size] = lambda height, width: (height, width)
+    shown: Callable[[Foreign, int], Arguments] = one_for_all
+    sized: Callable[[int, int], Arguments] = as_asked
     told: Callable[[float, int], Arguments] = standard_scale
     to_call: Callable[[Tensor], Tensor] = as_it_is
     from_call: Callable[[Pipeline, Tensor, Size], Tensor] = map_of_call

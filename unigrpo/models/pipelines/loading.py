@@ -22,6 +22,7 @@ from unigrpo.models.libraries import Arguments, Foreign
 from unigrpo.models.model import LoadedModel
 from unigrpo.models.pipelines import ENCODER, INDEX, LANGUAGE, TRANSFORMER
 from unigrpo.models.pipelines.family import Family, Pipeline
+from unigrpo.models.pipelines.pictures import Pixels
 from unigrpo.models.pipelines.policy import PipelinePolicy
 from unigrpo.models.pipelines.reading import Reading
 from unigrpo.models.processor import LatentGrid, StandardProcessor
@@ -185,7 +186,7 @@ def assembled(model: Diffusers, pipe: Pipeline, family: Family, language: Causal
     autoencoder = PipelineAutoencoder(pipe, family)
     side = _side(pipe) // family.factor
     grid = LatentGrid(family.channels(pipe), side, side, patch=family.patch)
-    processor = StandardProcessor(tokenizer, autoencoder, grid, template)
+    processor = StandardProcessor(tokenizer, autoencoder, grid, template, Pixels() if family.sees else None)
     return PipelineModel(policy.eval(), processor, model.schedule == "own")
 
 

@@ -36,38 +36,41 @@ class Reading:
 
     def __call__(self, blocks: tuple[Block, ...], rows: int) -> list[str]:
         """One text for each of ``rows`` episodes; a reply that is empty leaves the prompt."""
-        if not blocks:
-            return [self.negative] * rows
-        prompts = [self._request(text) for text in self._texts(blocks[0])]
-        if len(blocks) == 1 or self.conditioning == "prompt":
-            return prompts
-        replies = [self._final(text) for text in self._texts(blocks[-1], special=False)]
-        if self.conditioning == "both":
-            return [f"{prompt} {reply}".strip() for prompt, reply in zip(prompts, replies, strict=True)]
-        return [reply or prompt for prompt, reply in zip(prompts, replies, strict=True)]
+        said: list[list[list[int]]] = [[] for _ in range(rows)]
+        for tokens, mask in blocks:
+            for row, (ids, kept) in enumerate(zip(tokens.tolist(), mask.tolist(), strict=True)):
+                if any(kept):
+                    said[row].append([token for token, there in zip(ids, kept, strict=True) if there])
+        return [self._text(texts) for texts in said]
 
-    def _texts(self, block: Block, *, special: bool = True) -> list[str]:
-        """Those of a block; with the special tokens of a template's frame, which is cut off as a whole."""
-        tokens, mask = block
-        if self.template is None or not special:
-            return self.tokenizer.decode(tokens, mask)
-        rows = zip(tokens.tolist(), mask.tolist(), strict=True)
-        kept = [[token for token, said in zip(*row, strict=True) if said] for row in rows]
-        return [self.tokenizer.inner.decode(row, skip_special_tokens=False) for row in kept]
+    def _text(self, said: list[list[int]]) -> str:
+        """What one episode's image is conditioned on, given its texts since the image before."""
+        if not said:
+            return self.negative
+        prompt = self._request(said[0])
+        if len(said) == 1 or self.conditioning == "prompt":
+            return prompt
+        reply = self._final(said[-1])
+        return f"{prompt} {reply}".strip() if self.conditioning == "both" else reply or prompt
 
-    def _request(self, text: str) -> str:
-        if self.template is None:
-            return text.strip()
+    def _request(self, ids: list[int]) -> str:
+        """The words inside of the frame, which is cut off as a whole: special tokens among them are the user's."""
         before, after = self._frame
-        return text.removeprefix(before).removesuffix(after).strip()
+        return self._words(ids).removeprefix(before).removesuffix(after).strip()
+
+    def _words(self, ids: list[int]) -> str:
+        return self.tokenizer.inner.decode(ids, skip_special_tokens=False)
 
     @cached_property
     def _frame(self) -> tuple[str, str]:
-        """What a template puts before a request, and behind it but for the last token, which begins the reply."""
-        assert self.template is not None
+        """What stands before a request, and behind it but for the token that begins the reply."""
+        if self.template is None:
+            return self._words([self.tokenizer.bos]), self._words([self.tokenizer.eos])
         before, _, after = self.template.render(_MARK).partition(_MARK)
         last = self.tokenizer.ids_of([after])[0][-1]
-        return before, after.removesuffix(self.tokenizer.inner.decode([last], skip_special_tokens=False))
+        return before, after.removesuffix(self._words([last]))
 
-    def _final(self, reply: str) -> str:
+    def _final(self, ids: list[int]) -> str:
+        kept = [token for token in ids if token != self.tokenizer.eos]
+        reply: str = self.tokenizer.inner.decode(kept, skip_special_tokens=True)
         return (reply.rpartition(self.behind)[2] if self.behind and self.behind in reply else reply).strip()

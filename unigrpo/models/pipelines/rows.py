@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unigrpo.models.libraries import Arguments, Foreign
@@ -157,16 +158,56 @@ FLUX = Family(
     from_call=_unfolded_of_call,
 )
 
+# -- FLUX.1 Kontext ----------------------------------------------------------------------------------------------------
+
+
+def _kontext_refer(given: Arguments, latents: Tensor) -> Arguments:
+    """What is edited stands in the places of the noise, on another sheet."""
+    import torch
+
+    places = _positions(_halved(latents), latents.device)
+    places[:, 0] = 1
+    return {
+        **given,
+        "hidden_states": torch.cat((given["hidden_states"], folded(latents)), 1),
+        "img_ids": torch.cat((given["img_ids"], places)),
+    }
+
+
+KONTEXT = replace(
+    FLUX,
+    refer=_kontext_refer,
+    # Or its call would scale both images to about a megapixel.
+    sized=lambda height, width: {
+        "height": height, "width": width, "max_area": height * width, "_auto_resize": False,
+    },
+)  # fmt: skip
+
 # -- FLUX.2 klein ------------------------------------------------------------------------------------------------------
 
 
-def _klein_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
+def _klein_places(x: Tensor, moment: int) -> Tensor:
+    """[B, h w, 4]: moment, row, column and 0 of every token."""
     import torch
 
     rows, columns = torch.arange(x.shape[2]), torch.arange(x.shape[3])
-    one = torch.arange(1)
-    places = torch.cartesian_prod(one, rows, columns, one).expand(len(x), -1, -1).to(x.device)
-    return {"hidden_states": flat(x), "timestep": t, "img_ids": places, "guidance": None}
+    places = torch.cartesian_prod(torch.tensor([moment]), rows, columns, torch.arange(1))
+    return places.expand(len(x), -1, -1).to(x.device)
+
+
+def _klein_call(pipe: Pipeline, x: Tensor, t: Tensor, told: Arguments) -> Arguments:
+    return {"hidden_states": flat(x), "timestep": t, "img_ids": _klein_places(x, 0), "guidance": None}
+
+
+def _klein_refer(given: Arguments, latents: Tensor) -> Arguments:
+    """What is edited stands in the places of the noise, at another moment."""
+    import torch
+
+    return {
+        **given,
+        "hidden_states": torch.cat((given["hidden_states"], flat(latents)), 1),
+        "img_ids": torch.cat((given["img_ids"], _klein_places(latents, 10)), 1),
+    }
 
 
 def _klein_mu(pipe: Pipeline, tokens: int, steps: int) -> float:
@@ -215,6 +256,7 @@ KLEIN = Family(
     decode=_klein_decode,
     to_latents=_klein_to_latents,
     factor=2,
+    refer=_klein_refer,
     told=lambda scale, rows: {"guidance_scale": scale},
     from_call=_klein_of_call,
 )
@@ -239,6 +281,42 @@ QWEN_IMAGE = Family(
     told=lambda scale, rows: _true_scale(scale, rows, " "),
     to_call=folded,
     from_call=_unfolded_of_call,
+)
+
+# -- Qwen-Image-Edit ---------------------------------------------------------------------------------------------------
+
+
+def _qwen_refer(given: Arguments, latents: Tensor) -> Arguments:
+    """What is edited is a second image, of which the transformer is told the size."""
+    import torch
+
+    return {
+        **given,
+        "hidden_states": torch.cat((given["hidden_states"], folded(latents)), 1),
+        "img_shapes": [[*shapes, (1, *_halved(latents))] for shapes in given["img_shapes"]],
+    }
+
+
+def _qwen_size(height: int, width: int) -> Size:
+    """About a megapixel."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
+
+    columns, rows, _ = pipeline_qwenimage_edit.calculate_dimensions(1024 * 1024, width / height)
+    return int(rows), int(columns)
+
+
+def _qwen_edit_encode(pipe: Pipeline, texts: list[str], **options: object) -> Conditions:
+    """The place of a picture is the template's: one that a text spells would be without a picture."""
+    return QWEN_IMAGE.encode(pipe, [text.replace(pipe.processor.image_token, "") for text in texts], **options)
+
+
+QWEN_IMAGE_EDIT = replace(
+    QWEN_IMAGE,
+    encode=_qwen_edit_encode,
+    refer=_qwen_refer,
+    sees=True,
+    own_size=_qwen_size,
+    shown=lambda picture, rows: {"image": [picture] * rows},
 )
 
 # -- Z-Image -----------------------------------------------------------------------------------------------------------
@@ -398,8 +476,10 @@ KREA2 = Family(
 FAMILIES: Mapping[str, Family] = {
     "StableDiffusion3Pipeline": SD3,
     "FluxPipeline": FLUX,
+    "FluxKontextPipeline": KONTEXT,
     "Flux2KleinPipeline": KLEIN,
     "QwenImagePipeline": QWEN_IMAGE,
+    "QwenImageEditPipeline": QWEN_IMAGE_EDIT,
     "ZImagePipeline": Z_IMAGE,
     "SanaPipeline": SANA,
     "Lumina2Pipeline": LUMINA2,

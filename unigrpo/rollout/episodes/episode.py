@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from unigrpo.config import RunConfig
+    from unigrpo.models.policy import Modality
     from unigrpo.noise import Draw
     from unigrpo.rollout.rollout import Rollout
     from unigrpo.rollout.trajectory import Segment
@@ -22,14 +23,14 @@ class Episode:
     Attributes:
         needs: what it reads of a prompt besides the text (:attr:`~unigrpo.data.prompt.Prompt.offers`).
         one_request: whether all of its turns answer the same request, so that their rewards can be compared.
-        reads_images: whether something follows an image, and depends on it.
+        reads_images: what follows an image and hangs on what is seen in it.
     """
 
     slot: ClassVar[str]
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     one_request: ClassVar[bool] = True
-    reads_images: ClassVar[bool] = True
+    reads_images: ClassVar[frozenset[Modality]] = frozenset({"text", "image"})
 
     @property
     def writes_texts(self) -> bool:
@@ -52,8 +53,9 @@ class Episode:
         return self
 
     def conflicts(self, config: RunConfig) -> Iterator[str]:
-        """Incompatibilities with the rest of the configuration, one sentence each."""
-        yield from ()
+        """Incompatibilities with the rest of the configuration, one sentence each: here that there are texts."""
+        if not self.writes_texts and config.modalities.text:
+            yield "without thinking there is no text to train; use modalities=image_only"
 
 
 def at_least_1(**limits: int) -> None:

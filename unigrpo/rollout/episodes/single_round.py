@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +10,7 @@ from unigrpo.registry import register
 from unigrpo.rollout.episodes.episode import Episode, at_least_1
 
 if TYPE_CHECKING:
-    from unigrpo.config import RunConfig
+    from unigrpo.models.policy import Modality
     from unigrpo.noise import Draw
     from unigrpo.rollout.rollout import Rollout
     from unigrpo.rollout.trajectory import Segment
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class SingleRound(Episode):
     """One thinking text, if any, and one image."""
 
-    reads_images: ClassVar[bool] = False
+    reads_images: ClassVar[frozenset[Modality]] = frozenset()
 
     thinking: bool = True
     max_thinking: int = 24
@@ -42,8 +42,3 @@ class SingleRound(Episode):
         if self.thinking:
             rollout.generate_text(self.max_thinking, draw)
         rollout.generate_image(draw)
-
-    def conflicts(self, config: RunConfig) -> Iterator[str]:
-        """Say why the text policy needs a text."""
-        if not self.thinking and config.modalities.text:
-            yield "without thinking there is no text to train; use modalities=image_only"
