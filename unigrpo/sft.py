@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from unigrpo import console
 from unigrpo.algorithms.sft import Sft
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 
     from unigrpo.data.dataset import Dataset
     from unigrpo.models.mot.checkpoint import MoTModel
+    from unigrpo.models.pipelines.loading import PipelineModel
     from unigrpo.models.tokenizer import Tokenizer
     from unigrpo.rollout.rollout import RolloutSpec
 
+#: What can be fine-tuned.
+Tuned: TypeAlias = "MoTModel | PipelineModel"
 #: Examples of one form as segments of n rows, ragged ones masked.
 Columns = tuple[Segment, ...]
 #: Images that are encoded at a time.
@@ -90,7 +93,7 @@ def by_form(examples: Sequence[Sequence[Block]]) -> dict[str, list[Sequence[Bloc
     return found
 
 
-def columns_of(examples: Sequence[Sequence[Block]], model: MoTModel) -> Columns:
+def columns_of(examples: Sequence[Sequence[Block]], model: Tuned) -> Columns:
     """Examples as segments, block by block; one that is shorter than others is over where it ends."""
     import torch
 
@@ -107,11 +110,11 @@ def columns_of(examples: Sequence[Sequence[Block]], model: MoTModel) -> Columns:
             segments.append(ImageSegment((), latents, alive, first.given, first.turn, features=features))
         else:
             texts = [block if isinstance(block, TextBlock) else None for block in column]
-            segments.append(TextSegment(*_tokens(texts, model.tokenizer), first.given, first.turn))
+            segments.append(TextSegment(*_tokens(texts, model.processor.tokenizer), first.given, first.turn))
     return tuple(segments)
 
 
-def _encoded(blocks: Sequence[ImageBlock], model: MoTModel, *, followed: bool) -> tuple[Tensor, Tensor | None]:
+def _encoded(blocks: Sequence[ImageBlock], model: Tuned, *, followed: bool) -> tuple[Tensor, Tensor | None]:
     """Latents of images, and features if the model has a vision encoder and something follows them."""
     import torch
 
@@ -153,7 +156,7 @@ def rows_of(columns: Columns, rows: Tensor) -> Columns:
     return tuple(kept)
 
 
-def spec_of(model: MoTModel) -> RolloutSpec:
+def spec_of(model: Tuned) -> RolloutSpec:
     """How examples are covered: with a context without texts, and gradients from images into the texts before them."""
     from unigrpo import registry
     from unigrpo.flow.dynamics import Ode
@@ -175,18 +178,20 @@ def spec_of(model: MoTModel) -> RolloutSpec:
         prompt=ids.prompt,
         system=ids.system,
         head=registry.find("image_head", head_of(model))(),
-        latent_shape=model.policy.latent_shape,
+        latent_shape=model.processor.latent_shape(),
         context_grad=True,
     )
 
 
-def head_of(model: MoTModel) -> str:
+def head_of(model: Tuned) -> str:
     """The image head that a model is made for."""
-    return "tokens" if model.policy.config.code_levels else "flow"
+    from unigrpo.models.mot.policy import MoTPolicy
+
+    return "tokens" if isinstance(model.policy, MoTPolicy) and model.policy.config.code_levels else "flow"
 
 
 def train(
-    model: MoTModel,
+    model: Tuned,
     data: Mapping[str, Columns],
     shares: Mapping[str, float],
     loss: Sft,
@@ -302,7 +307,17 @@ def _examples(config: SftConfig) -> list[tuple[Block, ...]]:
 
 
 def config_of(words: Sequence[str]) -> SftConfig:
-    """A configuration from ``key=value``; ``dataset.path=x`` is the key ``path`` in the mapping ``dataset``.
+    """A configuration from ``key=value``, as of :func:`settings_of`.
+
+    Raises:
+        ConfigError: a word that is no setting.
+    """
+    config: SftConfig = build(SftConfig, settings_of(words))
+    return config
+
+
+def settings_of(words: Sequence[str]) -> JsonObject:
+    """The plain form of ``key=value``; ``dataset.path=x`` is the key ``path`` in the mapping ``dataset``.
 
     Raises:
         ConfigError: a word that is no setting.
@@ -318,8 +333,7 @@ def config_of(words: Sequence[str]) -> SftConfig:
             continue
         section = plain.get(outer, {})
         plain[outer] = ({"name": section} if isinstance(section, str) else section) | {inner: read_yaml(value)}
-    config: SftConfig = build(SftConfig, plain)
-    return config
+    return plain
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -342,12 +356,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write(folder: Path, model: MoTModel, recipe: JsonObject) -> None:
     """Save a checkpoint, and how it was made with the digest of its weights."""
-    from unigrpo.checkpoints import digest
+    from unigrpo.checkpoints import RECIPE, digest
     from unigrpo.models.mot import checkpoint
 
     checkpoint.save(folder, model)
     whole = dict(recipe) | {"sha256": digest(folder)}
-    (folder / "recipe.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    (folder / RECIPE).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

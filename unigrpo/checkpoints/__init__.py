@@ -16,6 +16,10 @@ SHIPPED = Path(__file__).parent
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS, AUTOENCODER, VAE = "model.safetensors", "autoencoder.safetensors", "vae"
 VISION = "vision"
+#: Of a pipeline of diffusers.
+INDEX = "model_index.json"
+#: How a shipped checkpoint or pipeline was made.
+RECIPE = "recipe.json"
 #: File name -> the shipped checkpoint that has this file; so that the package holds every file once.
 SHARED = "shared.json"
 
@@ -32,6 +36,20 @@ def folder_of(checkpoint: str) -> Path:
         return folder
     fault = f"model.checkpoint={checkpoint!r}: no such shipped checkpoint or folder with {CONFIG}"
     raise ConfigError(f"{fault}{nearest(checkpoint, shipped)}")
+
+
+def pipeline_folder(key: str, named: str) -> Path:
+    """The folder of a path that begins with a shipped pipeline's name, or of any other, in which ``~`` is home.
+
+    Args:
+        key: of the configuration, for messages.
+        named: its value.
+
+    Raises:
+        ConfigError: there is no home folder.
+    """
+    shipped = {path.parent.name for path in SHIPPED.glob(f"*/{INDEX}")}
+    return SHIPPED / named if named.split("/")[0] in shipped else Path(home_expanded(key, named))
 
 
 def file_of(folder: Path, name: str) -> Path:

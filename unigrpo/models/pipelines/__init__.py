@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from unigrpo.checkpoints import digest_of_files, files_of_model, setting_of
+from unigrpo.checkpoints import INDEX, RECIPE, digest_of_files, files_of_model, pipeline_folder, setting_of
 from unigrpo.errors import ConfigError
 from unigrpo.io import home_expanded
 from unigrpo.models.libraries import Arguments
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from unigrpo.models.pipelines.family import Family
     from unigrpo.models.policy import Modality
 
-INDEX = "model_index.json"
 #: What ``unigrpo certify`` leaves beside it.
 CERTIFICATE = "certificate.json"
 #: Parts of a pipeline that are trained, and the language model before it, in the folder of a finished run.
@@ -38,14 +37,15 @@ class Diffusers(Model):
     """A pipeline folder; its transformer makes the images, and a causal language model, if named, the texts."""
 
     path: str = ""
-    """A folder in diffusers' layout, as ``save_pretrained`` and the hub have it."""
+    """A folder in diffusers' layout, as ``save_pretrained`` and the hub have it; ``tiny-sd3`` is shipped."""
     trained: str = ""
     """What a run with this pipeline has left, ``RUN/model``: its parts stand in for those of the pipeline."""
     family: str = ""
     """A row of one's own, MODULE:NAME, for a pipeline that is not known (:mod:`unigrpo.models.pipelines.family`)."""
     language_model: str = ""
-    """A folder of a causal language model of transformers, which writes before the image; ``own`` is the pipeline's own
-    text encoder, where it can write (FLUX.2 klein, Qwen-Image); empty for none."""
+    """A folder of a causal language model of transformers, which writes before the image
+    (``tiny-sd3/language_model`` is shipped); ``own`` is the pipeline's own text encoder, where it can write (FLUX.2
+    klein, Qwen-Image); empty for none."""
     system_prompt: str = ""
     """What it is told before every request."""
     conditioning: Literal["prompt", "reply", "both"] = "reply"
@@ -90,7 +90,7 @@ class Diffusers(Model):
     @property
     def folder(self) -> Path:
         """Of the pipeline."""
-        return Path(home_expanded("model.path", self.path))
+        return pipeline_folder("model.path", self.path)
 
     @property
     def trained_folder(self) -> Path | None:
@@ -158,7 +158,7 @@ class Diffusers(Model):
         """Of the language model, where it is none of the pipeline's."""
         if not self.language_model or self.thinks_itself:
             return None
-        return Path(home_expanded("model.language_model", self.language_model))
+        return pipeline_folder("model.language_model", self.language_model)
 
     def save(self, folder: Path, loaded: LoadedModel) -> None:
         """Write what is trained, each part as its library has it: ``model.trained=FOLDER`` reads it again."""
@@ -170,7 +170,7 @@ class Diffusers(Model):
         """Of all weights and settings in the folders."""
         folders = [folder for folder in (self.folder, self.trained_folder, self.language_folder) if folder]
         found = (path for folder in folders for path in files_of_model(folder))
-        return digest_of_files(path for path in found if path.name != CERTIFICATE)
+        return digest_of_files(path for path in found if path.name not in (CERTIFICATE, RECIPE))
 
     def remarks(self) -> list[str]:
         """Whether it has a parity certificate of these weights and this row that holds."""

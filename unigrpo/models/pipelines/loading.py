@@ -13,6 +13,7 @@ import tokenizers
 import torch
 from torch import Tensor
 
+from unigrpo.checkpoints import INDEX
 from unigrpo.errors import ConfigError
 from unigrpo.flow.guidance import Branch, Cfg, Guidance
 from unigrpo.flow.schedule import time_points
@@ -20,7 +21,7 @@ from unigrpo.models import causal_lm
 from unigrpo.models.causal_lm import CausalLM
 from unigrpo.models.libraries import Arguments, Foreign
 from unigrpo.models.model import LoadedModel
-from unigrpo.models.pipelines import ENCODER, INDEX, LANGUAGE, TRANSFORMER
+from unigrpo.models.pipelines import ENCODER, LANGUAGE, TRANSFORMER
 from unigrpo.models.pipelines.family import Family, Pipeline
 from unigrpo.models.pipelines.pictures import Pixels
 from unigrpo.models.pipelines.policy import PipelinePolicy
@@ -232,6 +233,8 @@ def _pipeline(folder: Path, dtype: torch.dtype | None, trained: Mapping[str, Pat
     told: Arguments = {"dtype": dtype or torch.float32, "local_files_only": True, "use_safetensors": True}
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        # A pipeline saved without one of its parts, such as T5, is loaded only if that is said.
+        told |= {part: None for part, kind in index.items() if kind == [None, None]}
         libraries = {"diffusers": diffusers, "transformers": transformers}
         for part, place in trained.items():
             library, name = index[part]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from unigrpo.checkpoints import INDEX
 from unigrpo.errors import ConfigError
 from unigrpo.models.causal_lm import CausalLM
 from unigrpo.models.libraries import Foreign
-from unigrpo.models.pipelines import INDEX
 from unigrpo.models.pipelines.family import Pipeline
 from unigrpo.models.pipelines.loading import PipelineModel, assembled, own_language
 

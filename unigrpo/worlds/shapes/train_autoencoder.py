@@ -47,7 +47,7 @@ def train_autoencoder(recipe: AutoencoderRecipe, track: Progress) -> TinyAutoenc
     generator = torch.Generator().manual_seed(recipe.seed)
     levels, size = recipe.levels, recipe.batch
     model = QuantisedAutoencoder(levels, recipe.width) if levels else TinyAutoencoder(recipe.channels, recipe.width)
-    pictures = _crowded(recipe.seed) if levels else _usual(recipe.seed)
+    pictures = _crowded(recipe.seed) if levels else usual_images(recipe.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.0)
     task = track.add_task("autoencoder", total=recipe.steps)
     for step in range(recipe.steps):
@@ -67,7 +67,7 @@ def train_autoencoder(recipe: AutoencoderRecipe, track: Progress) -> TinyAutoenc
     return model.eval().requires_grad_(False)
 
 
-def _usual(seed: int) -> Tensor:
+def usual_images(seed: int) -> Tensor:
     """Images of single prompts."""
     examples = faulty_examples(np.random.default_rng((seed, 1)), 8192, 0.0, 0.25)
     return torch.from_numpy(np.stack([example.picture for example in examples]))

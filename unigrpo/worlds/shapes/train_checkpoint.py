@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from unigrpo import console, sft, surroundings
 from unigrpo.algorithms.sft import Sft
-from unigrpo.checkpoints import folder_of
+from unigrpo.checkpoints import RECIPE, folder_of
 from unigrpo.config import EvaluationConfig, RunConfig
 from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject, home_expanded, read_json
@@ -145,7 +145,7 @@ def make(config: CheckpointRecipe) -> tuple[MoTModel, JsonObject]:
     return model, {"recipe": dataclasses.asdict(config), "cpu_s": round(time.process_time() - started)}
 
 
-def score(model: MoTModel, config: EvaluationConfig) -> dict[str, float]:
+def score(model: sft.Tuned, config: EvaluationConfig) -> dict[str, float]:
     """GenEval-mini of a model, without and with guidance."""
     from unigrpo.training.evaluation import Evaluator
 
@@ -187,7 +187,7 @@ def _config(settings: Sequence[str]) -> CheckpointRecipe:
         if not equals:
             raise ConfigError(f"{setting!r}: expected key=value")
         plain[key] = value if key == "like" else read_yaml(value)
-    like = read_json(folder_of(plain.pop("like")) / "recipe.json") if "like" in plain else {"recipe": {}}
+    like = read_json(folder_of(plain.pop("like")) / RECIPE) if "like" in plain else {"recipe": {}}
     config: CheckpointRecipe = build(CheckpointRecipe, like["recipe"] | plain)
     return config
 
