@@ -269,6 +269,11 @@ class TestChatTemplate:
         with pytest.raises(ConfigError, match=r"expected every request to begin with token .* for 'red'"):
             chat.encode([Prompt("a", "red")])
 
+    def test_one_may_leave_a_loop_early(self):
+        early = "{% if loop.index > 1 %}{% break %}{% endif %}"
+        source = f"{{% for message in messages %}}{early}{{{{ message.content }}}}{{% endfor %}}"
+        assert ChatTemplate(source, "first").render("second") == "first"
+
     @pytest.mark.parametrize("wrong", ["{% if %}", "{{ raise_exception('no system') }}"])
     def test_one_that_cannot_be_rendered_is_named(self, wrong):
         with pytest.raises(ConfigError, match="the chat template cannot be rendered"):

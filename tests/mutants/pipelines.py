@@ -42,8 +42,8 @@ PIPELINE_BUGS = (
     Bug(
         "padding moves a word",
         "unigrpo/models/causal_lm.py",
-        "places = context.position[:, None] + (order - 1).clamp(min=0)",
-        "places = context.valid.shape[1] + (order - 1).clamp(min=0)",
+        "places = (context.position[:, None] + order - 1).clamp(min=0)",
+        "places = (context.valid.shape[1] + order - 1).clamp(min=0)",
         (f"{_TESTS}/test_policy.py::test_the_language_models_log_probs_are_those_of_transformers",),
     ),
     Bug(

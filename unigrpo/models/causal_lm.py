@@ -29,6 +29,9 @@ class CausalLM(nn.Module):
 
     Raises:
         ConfigError: it has no head, layers that do not see everything before a token, or no such cache.
+
+    Attributes:
+        reach: the most tokens of a context, where it has a window or a table of positions; else None.
     """
 
     def __init__(self, model: Foreign, named: str):
@@ -36,7 +39,8 @@ class CausalLM(nn.Module):
         if model.get_output_embeddings() is None:
             raise ConfigError(f"{named}: {type(model).__name__} has no head that writes words; name a causal LM")
         self.model: Foreign = exact_linears(model)
-        _check_attention(model.config.get_text_config(decoder=True), named)
+        self.named = named
+        self.reach = _reach(model.config.get_text_config(decoder=True), model, named)
         self.sizes = self._sizes(named)
 
     @torch.no_grad()
@@ -71,6 +75,14 @@ class CausalLM(nn.Module):
             part.requires_grad_(True)
 
     @property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens that end a text of its own, as its ``generation_config`` has them."""
+        settings = self.model.generation_config
+        found = None if settings is None else settings.eos_token_id
+        named = found if isinstance(found, list) else [found]
+        return tuple(i for i in named if i is not None and i < self.model.get_output_embeddings().out_features)
+
+    @property
     def device(self) -> torch.device:
         """Where it is."""
         return self._embeddings.weight.device
@@ -97,7 +109,11 @@ class CausalLM(nn.Module):
     def extend_text(
         self, context: MoTContext, tokens: Tensor, mask: Tensor, *, logits: bool = True
     ) -> tuple[Tensor, MoTContext]:
-        """Append tokens [B, L] where ``mask`` holds; logits [B, L, V], or [B, 0, V], and the longer context."""
+        """Append tokens [B, L] where ``mask`` holds; logits [B, L, V], or [B, 0, V], and the longer context.
+
+        Raises:
+            ConfigError: the context would have more tokens than the model can tell apart or see at once.
+        """
         found, longer = self._extend(context, self.embed(tokens), mask, logits=logits)
         words = self.model.get_output_embeddings().out_features
         return (found if logits else found.new_zeros(len(tokens), 0, words)), longer
@@ -112,9 +128,13 @@ class CausalLM(nn.Module):
         from transformers import Cache
 
         order = mask.long().cumsum(1)
+        # Places with padding are at least as many as tokens, and known without a look at the device.
+        if self.reach is not None and context.valid.shape[1] + mask.shape[1] > self.reach:
+            self.check_length(int((context.position + order[:, -1]).max()))
         pasts, room = context.layers(embedded.shape[1])
         cache = Cache(layers=[_layers()(past) for past in pasts])
-        places = context.position[:, None] + (order - 1).clamp(min=0)
+        # A padded token has the place of the one before it: a table of positions may have none behind that.
+        places = (context.position[:, None] + order - 1).clamp(min=0)
         found = self._read(embedded, _bias(context.valid, mask, context.keys[0].dtype), places, cache, logits=logits)
         longer = MoTContext(
             tuple(layer.keys for layer in cache.layers),
@@ -124,6 +144,18 @@ class CausalLM(nn.Module):
             room,
         )
         return found, longer
+
+    def check_length(self, tokens: int) -> None:
+        """Refuse a context of so many tokens where it has more than :attr:`reach`.
+
+        Raises:
+            ConfigError: it has.
+        """
+        if self.reach is not None and tokens > self.reach:
+            raise ConfigError(
+                f"{self.named}: {type(self.model).__name__} reads up to {self.reach} tokens, by its window or its table"
+                f" of positions, but prompt and reply have {tokens}; make them shorter, such as by episode.max_thinking"
+            )
 
     def _read(self, embedded: Tensor, bias: Tensor, places: Tensor, cache: Foreign, *, logits: bool) -> Tensor:
         """The library's own pass, which lengthens ``cache``: logits as the model scales and caps them, or states."""
@@ -156,21 +188,31 @@ def _layers() -> type[Foreign]:
     return Layer
 
 
-def _check_attention(config: Foreign, named: str) -> None:
-    """Refuse layers that do not see everything before a token."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
+def _reach(config: Foreign, model: Foreign, named: str) -> int | None:
+    """The most tokens for which each sees all before it and has a position of its own; None where there is no bound.
+
+    Raises:
+        ConfigError: there are layers that see only some of what is before a token, however little that is.
+    """
+    listed = getattr(config, "layer_types", None)
+    kinds = set(listed or ["full_attention"])
+    if not kinds <= {"full_attention", "sliding_attention"}:
         raise ConfigError(
-            f"{named}: expected layers of full attention alone, got {', '.join(sorted(kinds))}; a replay of whole"
-            " blocks would not see what its sampling saw"
+            f"{named}: expected layers of full attention, or with a window, got {', '.join(sorted(kinds))}; a replay of"
+            " whole blocks would not see what its sampling saw"
         )
     # Older architectures have one window for all layers, and no list of kinds.
-    window = None if getattr(config, "layer_types", None) else getattr(config, "sliding_window", None)
-    if window is not None and window < config.max_position_embeddings:
-        raise ConfigError(
-            f"{named}: expected layers of full attention, got sliding_window={window} in its config.json; if prompt and"
-            " reply have fewer tokens, set it to null there"
-        )
+    windowed = "sliding_attention" in kinds if listed else True
+    window = getattr(config, "sliding_window", None) if windowed else None
+    rows, words = getattr(config, "max_position_embeddings", 0) or 0, model.get_input_embeddings()
+    # OPT leaves two rows of its table unused.
+    tables = [
+        part
+        for part in model.get_decoder().modules()
+        if isinstance(part, nn.Embedding) and part is not words and rows <= part.num_embeddings <= rows + 2
+    ]
+    bounds = [bound for bound in (window, rows if tables else None) if bound]
+    return min(bounds, default=None)
 
 
 def _bias(valid: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:

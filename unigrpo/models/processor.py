@@ -29,6 +29,7 @@ class SpecialIds:
         image: ends a text block by asking for an image.
         prompt: begins a given text block, where that is another than ``bos``.
         system: of a text block that every context begins with, without what begins it; empty for none.
+        stops: what ends a text block of the policy's own besides ``eos``.
     """
 
     bos: int
@@ -37,6 +38,7 @@ class SpecialIds:
     image: int
     prompt: int | None = None
     system: tuple[int, ...] = ()
+    stops: tuple[int, ...] = ()
 
 
 class Processor(Protocol):
@@ -114,6 +116,7 @@ class StandardProcessor:
         vision: of images that the policy reads.
         system_prompt: a text block of its own before all else, guidance's contexts included; empty for none.
         answered: whether a text of the policy's own follows a request.
+        stops: tokens besides eos that end such a text.
 
     Raises:
         ConfigError: the template gives no two tokens.
@@ -129,11 +132,12 @@ class StandardProcessor:
         system_prompt: str = "",
         *,
         answered: bool = True,
+        stops: tuple[int, ...] = (),
     ):
         self.tokenizer, self.autoencoder, self.grid, self.template = tokenizer, autoencoder, grid, template
         self.vision, self.answered = vision, answered
         self.device = torch.device("cpu")
-        self._ids = SpecialIds(tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.start_of_image)
+        self._ids = SpecialIds(tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.start_of_image, stops=stops)
         if template is not None:
             (frame,) = tokenizer.ids_of([template.render("")])
             if len(frame) < 2:
@@ -253,7 +257,8 @@ class StandardProcessor:
         tokenizer = self.tokenizer
         lengths = segment.mask.sum(1)
         last = segment.tokens.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
-        names: dict[int, End] = {tokenizer.eos: "stop", tokenizer.start_of_image: "image"}
+        names: dict[int, End] = {tokenizer.start_of_image: "image"}
+        names |= dict.fromkeys((tokenizer.eos, *self.ids.stops), "stop")
         ends = [
             names.get(token, "cut") if said else None
             for token, said in zip(last.tolist(), segment.alive.tolist(), strict=True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from unigrpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,7 @@ class ChatTemplate:
             ConfigError: the template cannot be rendered.
         """
         import jinja2
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
         said = {"system": self.system_prompt} if self.system_prompt else {}
         said["user"] = text
         messages = [
@@ -60,10 +61,21 @@ class ChatTemplate:
             for role, words in said.items()
         ]
         try:
-            template = environment.from_string(self.source)
-            return template.render(messages=messages, add_generation_prompt=True, **self.tokens)
+            return _compiled(self.source).render(messages=messages, add_generation_prompt=True, **self.tokens)
         except jinja2.TemplateError as error:
             raise ConfigError(f"the chat template cannot be rendered: {error}") from error
+
+
+@cache
+def _compiled(source: str) -> Template:
+    """With what transformers gives a template to use; once, as all prompts of a run are rendered by one."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = _refuse
+    return environment.from_string(source)
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -56,6 +56,7 @@ class RolloutSpec:
         update: number of the update, for episodes that change from one to the next.
         prompt: token id that begins a given text block, where that is another than ``bos``.
         system: token ids of a text block that every context begins with, without what begins it; empty for none.
+        stops: token ids that end a generated text block besides ``eos``.
         anywhere: whether a flag [B] of rows that go on is set, in this process or, where all compute in step, in any.
         see: what makes the features of a generated image when it enters the context; None without a vision encoder,
             and in a replay, which reads the recorded ones.
@@ -76,6 +77,7 @@ class RolloutSpec:
     update: int = 0
     prompt: int | None = None
     system: tuple[int, ...] = ()
+    stops: tuple[int, ...] = ()
     anywhere: Callable[[Tensor], bool] = _any_row
     see: Callable[[ImageSegment], Tensor] | None = None
 
@@ -189,7 +191,7 @@ class Rollout:
 
     def generate_text(self, limit: int, draw: Draw) -> TextSegment:
         """Let the policy generate at most ``limit`` tokens, the end of text included; one uniform draw per token."""
-        return self._generate_text(limit, draw, (self.spec.eos,))
+        return self._generate_text(limit, draw, (self.spec.eos, *self.spec.stops))
 
     def generate_text_or_stop(self, limit: int, draw: Draw) -> bool:
         """Let the policy generate a text and choose how to end it: by asking for an image, or for good.
@@ -199,7 +201,7 @@ class Rollout:
         Returns:
             Whether any episode goes on.
         """
-        text = self._generate_text(limit, draw, (self.spec.eos, self.spec.image))
+        text = self._generate_text(limit, draw, (self.spec.eos, *self.spec.stops, self.spec.image))
         self.alive = ((text.tokens == self.spec.image) & text.mask).any(1)
         return self.spec.anywhere(self.alive)
 

@@ -13,12 +13,15 @@ import torch
 
 from tests.models.pipelines import tiny
 from unigrpo.compose import compose
+from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
 from unigrpo.flow.schedule import time_points
 from unigrpo.models.pipelines import Diffusers, certify
 from unigrpo.models.pipelines.family import Family
+from unigrpo.models.pipelines.loading import longest_context
 from unigrpo.models.pipelines.rows import KLEIN, SD3
 from unigrpo.training.trainer import Trainer
+from unigrpo.worlds.shapes.dataset import Shapes
 
 NAME = "StableDiffusion3Pipeline"
 OWN_ROW: Family = dataclasses.replace(SD3, negative="ugly")
@@ -156,6 +159,26 @@ def test_a_language_model_that_is_not_there_is_said_while_planning(folder, think
     assert not faults(*words(folder, f"model.language_model={thinker}"))
     said = faults(*words(folder, "model.language_model=Qwen/Qwen3-0.6B"))
     assert "model.language_model='Qwen/Qwen3-0.6B': no config.json there; expected the folder of a causal" in said
+
+
+def test_a_run_whose_prompts_a_language_model_cannot_hold_does_not_start(folder, tmp_path, monkeypatch):
+    prompts = {"all": [Prompt("a", "a red kite"), Prompt("b", "a boat")]}
+    monkeypatch.setattr(Shapes, "prompts", lambda self, split: prompts)
+    frame = len("Suser\n") + len("E\nSassistant\n")  # a token for each letter, and for each of its special words
+    most = frame + len("a red kite") + 3
+
+    def loaded(sliding_window: int):
+        tiny.mistral(sliding_window).save_pretrained(tmp_path)
+        tiny.qwen_tokenizer().save_pretrained(tmp_path)
+        config = compose(words(folder, f"model.language_model={tmp_path}", "episode.max_thinking=3"))
+        return config, config.model.load_for(config, torch.device("cpu"))
+
+    config, model = loaded(most)
+    assert longest_context(model.processor, config) == most
+    model.processor.template = None
+    assert longest_context(model.processor, config) == len("a red kite") + 3 + 3
+    with pytest.raises(ConfigError, match=f"reads up to {most - 1} tokens, .* prompt and reply have {most}; make them"):
+        loaded(most - 1)
 
 
 def test_what_is_trained_is_fp32_by_default_whatever_the_files_have(folder, tmp_path):

@@ -10,7 +10,9 @@ import torch
 
 from tests.models.pipelines import tiny
 from unigrpo.errors import ConfigError
+from unigrpo.models.pipelines import Diffusers
 from unigrpo.models.pipelines.certify import PROMPTS, Drawn, certify, contexts
+from unigrpo.models.pipelines.loading import assembled
 from unigrpo.models.pipelines.rows import FAMILIES
 
 pytestmark = pytest.mark.no_cover
@@ -84,6 +86,16 @@ def test_the_text_matters(name):
     scale = found[0].std()
     assert (found[0] - found[1]).abs().max() > 1e-3 * scale, "or parity under guidance would say nothing"
     assert (found[0] - found[2]).abs().max() > 1e-3 * scale
+
+
+@pytest.mark.parametrize("name", ["StableDiffusion3Pipeline", "QwenImagePipeline", "ZImagePipeline", "SanaPipeline"])
+def test_a_negative_prompt_is_told_to_the_pipelines_own_call(name):
+    told = Diffusers(negative_prompt="a blurred photo", **tiny.TOLD.get(name, {}))
+    loaded = assembled(told, tiny.pipeline(name), FAMILIES[name])
+    for one in certify(loaded, steps=2, scales=(3.0,), **SIZE):
+        assert one.largest <= 1e-5, one
+    other, usual = (certify(found, steps=2, scales=(3.0,), **SIZE)[0].spread for found in (loaded, tiny.model(name)))
+    assert other != usual
 
 
 def test_a_wrong_row_is_not_certified():

@@ -93,8 +93,8 @@ def test_an_image_is_conditioned_on_the_text_that_is_named(thinker, fields, expe
 
 def test_without_a_language_model_any_text_reaches_the_encoders_as_it_is():
     loaded = tiny.model("StableDiffusion3Pipeline")
-    texts = ["naïve 東京 🦊", "  two\nlines  "]
-    assert loaded.policy.reading(blocks_of(loaded, texts).blocks, 2) == [text.strip() for text in texts]
+    texts = ["naïve 東京 🦊", "  two\nlines  ", "the sign <|end|> and <|image|> on it"]
+    assert loaded.policy.reading(blocks_of(loaded, texts).blocks, 3) == [text.strip() for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -120,17 +120,63 @@ def test_the_language_models_log_probs_are_those_of_transformers(make):
 
 def test_a_model_whose_layers_do_not_see_everything_is_refused():
     model = tiny.qwen3(causal=True)
-    model.config.layer_types = ["full_attention", "sliding_attention"]
-    with pytest.raises(ConfigError, match=r"model\.language_model: expected layers of full attention alone"):
+    model.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(
+        ConfigError, match=r"model\.language_model: expected layers of full attention, or with a window"
+    ):
         CausalLM(model, "model.language_model")
     with pytest.raises(ConfigError, match="Qwen3Model has no head that writes words"):
         CausalLM(tiny.qwen3(), "model.language_model")
-    with pytest.raises(ConfigError, match=r"got sliding_window=4 in its config\.json; .* set it to null"):
-        CausalLM(tiny.mistral(sliding_window=4), "model.language_model")
-    CausalLM(tiny.mistral(sliding_window=64), "model.language_model")
     for other, reason in ((tiny.bloom, ""), (tiny.mpt, "it takes no positions")):
         with pytest.raises(ConfigError, match=f"cannot go on behind a context by masks, positions .*{reason}"):
             CausalLM(other(), "model.language_model")
+
+
+@pytest.mark.parametrize(
+    ("make", "reach"),
+    [
+        (lambda: tiny.mistral(sliding_window=8), 8),
+        (tiny.WRITERS["Gemma2"], 32),
+        (tiny.WRITERS["GPT2"], 64),
+        (tiny.WRITERS["OPT"], 64),
+        (tiny.WRITERS["Granite"], None),
+    ],
+)
+def test_a_context_beyond_a_window_or_a_table_of_positions_is_refused_with_the_numbers(make, reach):
+    language = CausalLM(make(), "model.language_model='here'")
+    assert language.reach == reach
+    tokens = torch.ones(2, 4, dtype=torch.int64)
+    some = torch.tensor([[True] * 4, [True, False, False, False]])
+    with torch.no_grad():
+        _, context = language.extend_text(language.start(2), tokens, some)
+        for _ in range((reach or 100) // 4 - 1):
+            _, context = language.extend_text(context, tokens, some)
+        # The other row has room, however many places it shares.
+        _, context = language.extend_text(context, tokens, some & torch.tensor([[False], [True]]))
+        if reach is None:
+            return
+        with pytest.raises(ConfigError, match=f"reads up to {reach} tokens, .* have {reach + 4}; make them shorter"):
+            language.extend_text(context, tokens, some)
+
+
+def test_a_reply_ends_with_any_of_the_stops_that_the_model_names(tmp_path):
+    loaded = joined(tiny.language_model(tmp_path))
+    assert loaded.processor.ids.stops == ()
+    language = loaded.policy.language
+    language.model.generation_config.eos_token_id = [7, loaded.processor.ids.eos, 100_000]
+    assert language.stops == (7, loaded.processor.ids.eos)
+    model = Diffusers(path="given", language_model=str(tmp_path))
+    loaded = assembled(model, loaded.policy.pipe, loaded.policy.family, language)
+    asked, sample = walked(loaded, guided=False)
+    assert asked.stops == loaded.processor.ids.stops == language.stops
+    language.model.get_output_embeddings().weight.data.zero_()  # every word is as likely
+    trajectory = sample(loaded.policy)
+    (reply,) = (segment for segment in trajectory.segments if isinstance(segment, TextSegment) and not segment.given)
+    stopped = TextSegment(torch.tensor([[5, 7], [5, 6]]), torch.ones(2, 2, dtype=torch.bool))
+    part = loaded.processor._words(stopped)
+    assert (part.ends, part.lengths) == (["stop", "cut"], [2, 2])
+    assert len(part.texts[0]) == 1
+    assert not ((reply.tokens[:, :-1] == 7) & reply.mask[:, 1:]).any()
 
 
 def walked(loaded, guided: bool):

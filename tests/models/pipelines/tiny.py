@@ -104,6 +104,9 @@ WRITERS: dict[str, Callable[[], Any]] = {
     "Granite": lambda: writer("Granite", logits_scaling=8.0, **_NARROW),
     "Cohere": lambda: writer("Cohere", logit_scale=0.1, bos_token_id=1, eos_token_id=2, **_NARROW),
     "GPT2": lambda: writer("GPT2", n_positions=64, bos_token_id=1, eos_token_id=1, **_SMALL),
+    "Gemma2": lambda: writer("Gemma2", head_dim=8, sliding_window=32, **_NARROW),
+    "Mistral": lambda: mistral(sliding_window=32),
+    "OPT": lambda: writer("OPT", ffn_dim=24, word_embed_proj_dim=16, max_position_embeddings=64, **_SMALL),
     "DeepseekV3": lambda: writer("DeepseekV3", **{**_NARROW, "num_key_value_heads": 2}, **_LATENT),
 }
 

@@ -21,7 +21,7 @@ def vocabulary(probe: Probe) -> None:
         return
     processor, scored = probe.processor, _scored(probe, 0)
     found = asdict(processor.ids)
-    ids = [*found.pop("system"), *(i for i in found.values() if i is not None)]
+    ids = [*found.pop("system"), *found.pop("stops"), *(i for i in found.values() if i is not None)]
     demand(max(ids) < scored, f"the tokenizer's ids {ids}: the policy has {scored} tokens")
     known = len(processor.tokenizer) if isinstance(processor, StandardProcessor) else int(probe.tokens.max()) + 1
     demand(

@@ -147,6 +147,16 @@ class Diffusers(Model):
 
         return loading.load(self, device, dtype)
 
+    def load_for(self, config: RunConfig, device: torch.device) -> LoadedModel:
+        """The same, once it is known that the language model can hold the longest prompt of the run and its reply."""
+        from unigrpo.models.pipelines import loading
+
+        loaded = loading.load(self, device, None)
+        language = loaded.policy.language
+        if language is not None and language.reach is not None:
+            language.check_length(loading.longest_context(loaded.processor, config))
+        return loaded
+
     def outline(self, config: RunConfig, device: torch.device) -> LoadedModel:
         """The same without any weights, of which none is read."""
         from unigrpo.models.pipelines.outline import outline

@@ -149,7 +149,7 @@ def _theirs(
         return_dict=False,
         **shown,
         **family.sized(size[0] * factor, size[1] * factor),
-        **family.told(scale, len(prompts)),
+        **family.told(scale, len(prompts), policy.reading((), 1)[0]),
         **policy.options,
     )[0]
     return family.from_call(policy.pipe, latents, size).float()

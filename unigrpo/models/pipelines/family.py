@@ -73,9 +73,9 @@ def one_for_all(picture: Foreign, rows: int) -> Arguments:
     return {"image": picture}
 
 
-def standard_scale(scale: float, rows: int) -> Arguments:
+def standard_scale(scale: float, rows: int, negative: str) -> Arguments:
     """A pipeline that is told the scale, 1 for none, and a negative text for each row."""
-    return {"guidance_scale": scale, "negative_prompt": [""] * rows}
+    return {"guidance_scale": scale, "negative_prompt": [negative] * rows}
 
 
 def plain(pipe: Pipeline, sigma: Tensor) -> Tensor:
@@ -179,7 +179,8 @@ class Family:
         own_size: (H, W) of a picture -> that to which its own call scales it, where that is another.
         shown: picture and rows -> what that call is told for one that all rows edit.
         sized: (H, W) -> what it is told for an image of that size.
-        told: guidance scale, 1 for none, and rows -> what the pipeline's own call is told for it.
+        told: guidance scale, 1 for none, rows and the text that guidance takes for none -> what the pipeline's own call
+            is told for it.
         to_call: map -> latents as that call takes them.
         from_call: pipeline, latents as it ends with them, and the map's size -> map.
     """
@@ -205,6 +206,6 @@ class Family:
     own_size: Callable[[int, int], Size] = lambda height, width: (height, width)
     shown: Callable[[Foreign, int], Arguments] = one_for_all
     sized: Callable[[int, int], Arguments] = as_asked
-    told: Callable[[float, int], Arguments] = standard_scale
+    told: Callable[[float, int, str], Arguments] = standard_scale
     to_call: Callable[[Tensor], Tensor] = as_it_is
     from_call: Callable[[Pipeline, Tensor, Size], Tensor] = map_of_call

@@ -31,6 +31,7 @@ from unigrpo.models.template import ChatTemplate
 from unigrpo.models.tokenizer import Tokenizer, words_in
 
 if TYPE_CHECKING:
+    from unigrpo.config import RunConfig
     from unigrpo.models.pipelines import Diffusers
 
 
@@ -173,22 +174,36 @@ def assembled(model: Diffusers, pipe: Pipeline, family: Family, language: Causal
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(part is pipe.transformer)
-    tokenizer, template = bytes_alone(), None
+    tokenizer, template, stops = bytes_alone(), None, tuple[int, ...]()
     if language is not None:
         language.thaw()
         folder = model.language_folder
         words = words_in(folder, "model.language_model") if folder else pipe.tokenizer
         tokenizer, template = _texts_of(words, model.system_prompt)
+        stops = language.stops
     negative = model.negative_prompt or family.negative
-    reading = Reading(tokenizer, template, model.conditioning, model.behind, negative)
+    reading = Reading(tokenizer, template, model.conditioning, model.behind, negative, (tokenizer.eos, *stops))
     policy = PipelinePolicy(
         pipe, family, reading, language, options=model.encoder_options, embedded_guidance=model.embedded_guidance
     )
     autoencoder = PipelineAutoencoder(pipe, family)
     side = _side(pipe) // family.factor
     grid = LatentGrid(family.channels(pipe), side, side, patch=family.patch)
-    processor = StandardProcessor(tokenizer, autoencoder, grid, template, Pixels() if family.sees else None)
+    vision = Pixels() if family.sees else None
+    processor = StandardProcessor(tokenizer, autoencoder, grid, template, vision, stops=stops)
     return PipelineModel(policy.eval(), processor, model.schedule == "own")
+
+
+def longest_context(processor: StandardProcessor, config: RunConfig) -> int:
+    """Tokens of the longest context of texts that a run can come to: requests as they are framed, and replies."""
+    episode, framed = config.episode, processor.template.render if processor.template else "{}".format
+    turns = max(getattr(each, "turns", 1) for each in (episode, episode.for_evaluation()))
+    splits = (config.dataset.prompts(split) for split in ("train", config.evaluation.split))
+    prompts = [prompt.texts[:turns] for split in splits for of_tag in split.values() for prompt in of_tag]
+    lengths = map(len, processor.tokenizer.ids_of([framed(text) for texts in prompts for text in texts]))
+    # Without a template a request stands between two tokens, and its reply behind a third.
+    more = getattr(episode, "max_thinking", 0) + (0 if processor.template else 3)
+    return max(sum(next(lengths) + more for _ in texts) for texts in prompts)
 
 
 def _check_options(model: Diffusers, pipe: Pipeline) -> None:

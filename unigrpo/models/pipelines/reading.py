@@ -26,6 +26,7 @@ class Reading:
         conditioning: what is read.
         behind: of a reply only what stands behind the last of these words is read; all of it where they are empty.
         negative: the text of an episode without any, which guidance asks for.
+        stops: the tokens that end a reply.
     """
 
     tokenizer: Tokenizer
@@ -33,6 +34,7 @@ class Reading:
     conditioning: Conditioning = "reply"
     behind: str = ""
     negative: str = ""
+    stops: tuple[int, ...] = ()
 
     def __call__(self, blocks: tuple[Block, ...], rows: int) -> list[str]:
         """One text for each of ``rows`` episodes; a reply that is empty leaves the prompt."""
@@ -71,6 +73,6 @@ class Reading:
         return before, after.removesuffix(self._words([last]))
 
     def _final(self, ids: list[int]) -> str:
-        kept = [token for token in ids if token != self.tokenizer.eos]
+        kept = [token for token in ids if token not in self.stops]
         reply: str = self.tokenizer.inner.decode(kept, skip_special_tokens=True)
         return (reply.rpartition(self.behind)[2] if self.behind and self.behind in reply else reply).strip()

@@ -73,9 +73,14 @@ def _one_frame(x: Tensor) -> Tensor:
     return x[:, :, None]
 
 
-def _true_scale(scale: float, rows: int, negative: str = "") -> Arguments:
+def _true_scale(scale: float, rows: int, negative: str) -> Arguments:
     """A pipeline with a second scale, for guidance by a negative text; below its 1 it does without."""
     return {"true_cfg_scale": scale, "negative_prompt": [negative] * rows} if scale > 1 else {}
+
+
+def _scale_from_zero(scale: float, rows: int, negative: str) -> Arguments:
+    """A pipeline that adds its scale times the difference to what is conditional."""
+    return standard_scale(scale - 1, rows, negative)
 
 
 def encoded(
@@ -257,7 +262,8 @@ KLEIN = Family(
     to_latents=_klein_to_latents,
     factor=2,
     refer=_klein_refer,
-    told=lambda scale, rows: {"guidance_scale": scale},
+    # Its call knows no negative text but the empty one.
+    told=lambda scale, rows, negative: {"guidance_scale": scale},
     from_call=_klein_of_call,
 )
 
@@ -278,7 +284,7 @@ QWEN_IMAGE = Family(
     to_latents=to_standardised,
     patch=2,
     negative=" ",
-    told=lambda scale, rows: _true_scale(scale, rows, " "),
+    told=_true_scale,
     to_call=folded,
     from_call=_unfolded_of_call,
 )
@@ -340,17 +346,16 @@ Z_IMAGE = Family(
     time=reversed_time,
     sign=-1,
     patch=2,
-    # Its scale counts from 0.
-    told=lambda scale, rows: {"guidance_scale": scale - 1, "negative_prompt": [""] * rows},
+    told=_scale_from_zero,
 )
 
 # -- Sana --------------------------------------------------------------------------------------------------------------
 
 
-def _sana_told(scale: float, rows: int) -> Arguments:
+def _sana_told(scale: float, rows: int, negative: str) -> Arguments:
     """Sizes as they are asked for, and prompts as they are: its call would rewrite them by an instruction."""
     plain = {"use_resolution_binning": False, "complex_human_instruction": None}
-    return {"guidance_scale": scale, "negative_prompt": "", **plain}
+    return {"guidance_scale": scale, "negative_prompt": negative, **plain}
 
 
 SANA = Family(
@@ -382,7 +387,7 @@ LUMINA2 = Family(
     tokens=lambda size, channels: channels,
     guided=rescaled,
     patch=2,
-    told=lambda scale, rows: {"guidance_scale": scale, "negative_prompt": ""},
+    told=lambda scale, rows, negative: {"guidance_scale": scale, "negative_prompt": negative},
 )
 
 # -- Wan 2.1, one frame ------------------------------------------------------------------------------------------------
@@ -402,7 +407,7 @@ WAN = Family(
     decode=standardised,
     to_latents=to_standardised,
     patch=2,
-    told=lambda scale, rows: {**standard_scale(scale, rows), "num_frames": 1},
+    told=lambda scale, rows, negative: {**standard_scale(scale, rows, negative), "num_frames": 1},
     to_call=_one_frame,
     from_call=lambda pipe, latents, size: latents[:, :, 0],
 )
@@ -466,8 +471,7 @@ KREA2 = Family(
     decode=standardised,
     to_latents=to_standardised,
     patch=2,
-    # Its scale counts from 0.
-    told=lambda scale, rows: {"guidance_scale": scale - 1, "negative_prompt": [""] * rows},
+    told=_scale_from_zero,
     to_call=folded,
     from_call=_unfolded_of_call,
 )
