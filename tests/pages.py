@@ -91,6 +91,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
         _make_pipelines(folder)
     if any("=janus/" in word for word in words):
         _make_janus(folder)
+    if any("=bagel/" in word for word in words):
+        _make_bagel(folder)
     program, *rest = words
     match [program.removeprefix(".venv/bin/"), *rest]:
         case ["python3", "-m", "venv", ".venv"] | ["source", ".venv/bin/activate"]:
@@ -107,6 +109,8 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
             assert (ROOT / "tests/mutants/__main__.py").is_file()  # run by tox
         case ["python", "docs/website.py"]:
             assert (ROOT / "docs/website.py").is_file()  # run by tests/test_site.py
+        case ["python", "-m", "tests.models.memory"]:
+            assert (ROOT / "tests/models/memory.py").is_file()  # minutes; its sizes: tests/test_published_recipes.py
         case ["python", "-m", "benchmarks.speed.report"]:
             assert (ROOT / "benchmarks/speed/report.py").is_file()  # what it draws is read by test_speed.py
         case ["python", "-m", "reports.simulation"]:
@@ -190,6 +194,12 @@ def _make_janus(folder: Path) -> None:
     tiny.saved(folder / "janus" / "tiny")
 
 
+def _make_bagel(folder: Path) -> None:
+    from tests.models.bagel import published
+
+    published.write(folder / "bagel" / "tiny")
+
+
 def _try_certify(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
     from ablations.cli import main
 
@@ -201,8 +211,10 @@ def _try_estimate(arguments: Sequence[str], folder: Path) -> None:
     from ablations.cli import main
 
     _with_checkpoints(arguments, folder)
-    (weights,) = folder.rglob("model.safetensors")
-    weights.unlink()
+    weights = [*folder.rglob("*model.safetensors")]
+    assert weights
+    for path in weights:
+        path.unlink()
     assert main(["estimate", *arguments, *SMALL_RUN]) == 0
 
 

@@ -13,6 +13,7 @@ import torch
 
 from tests.models.pipelines import tiny
 from unigrpo.compose import compose
+from unigrpo.config import RunConfig
 from unigrpo.data.prompt import Prompt
 from unigrpo.errors import ConfigError
 from unigrpo.flow.schedule import time_points
@@ -187,6 +188,16 @@ def test_what_is_trained_is_fp32_by_default_whatever_the_files_have(folder, tmp_
     tiny.qwen_tokenizer().save_pretrained(tmp_path)
     policy = Diffusers(path=str(folder), language_model=str(tmp_path)).load(torch.device("cpu")).policy
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
+
+
+def test_all_but_the_autoencoder_can_be_bf16_and_an_outline_is_it_too(folder, thinker):
+    model = Diffusers(path=str(folder), language_model=str(thinker), dtype="bfloat16")
+    loaded, outline = model.load(torch.device("cpu")), model.outline(RunConfig(), torch.device("cpu"))
+    for one in (loaded, outline):
+        assert {weight.dtype for weight in one.policy.parameters()} == {torch.bfloat16}
+        assert {weight.dtype for weight in one.policy.pipe.vae.parameters()} == {torch.float32}
+    sizes = ({p.dtype for module in one.modules for p in module.parameters()} for one in (loaded, outline))
+    assert next(sizes) == next(sizes)
 
 
 def test_what_the_encoders_cannot_be_told_is_refused():

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CERTIFICATE = "certificate.json"
 #: Parts of a pipeline that are trained, and the language model before it, in the folder of a finished run.
 TRANSFORMER, ENCODER, LANGUAGE = "transformer", "text_encoder", "language_model"
+#: The part that stays float32 whatever the others are.
+AUTOENCODER = "vae"
 #: In place of a language model's folder: the pipeline's own text encoder.
 OWN = "own"
 
@@ -62,6 +64,9 @@ class Diffusers(Model):
     """Tokens of a text that the encoders read; 0 is the pipeline's own."""
     text_layers: tuple[int, ...] = ()
     """Layers of the text encoder whose states are used, where the pipeline lets one choose (FLUX.2 klein)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of all weights but the autoencoder's, which are float32.  In bfloat16 steps of a small learning rate are rounded
+    away: it is for weights that are not trained, beside the float32 matrices of ``adapter=lora``."""
 
     @property
     def reads_images(self) -> frozenset[Modality]:
@@ -142,10 +147,12 @@ class Diffusers(Model):
         return setting_of(self.folder, f"model.path={self.path!r}", INDEX, "_class_name", expected)
 
     def load(self, device: torch.device, dtype: torch.dtype | None = None) -> LoadedModel:
-        """The pipeline and the language model on ``device``; fp32 by default."""
+        """The pipeline and the language model on ``device``; in :attr:`dtype` by default."""
+        import torch
+
         from unigrpo.models.pipelines import loading
 
-        return loading.load(self, device, dtype)
+        return loading.load(self, device, dtype or getattr(torch, self.dtype))
 
     def load_for(self, config: RunConfig, device: torch.device) -> LoadedModel:
         """The same, once it is known that the language model can hold the longest prompt of the run and its reply."""

@@ -21,7 +21,7 @@ from unigrpo.models import causal_lm
 from unigrpo.models.causal_lm import CausalLM
 from unigrpo.models.libraries import Arguments, Foreign
 from unigrpo.models.model import LoadedModel
-from unigrpo.models.pipelines import ENCODER, LANGUAGE, TRANSFORMER
+from unigrpo.models.pipelines import AUTOENCODER, ENCODER, LANGUAGE, TRANSFORMER
 from unigrpo.models.pipelines.family import Family, Pipeline
 from unigrpo.models.pipelines.pictures import Pixels
 from unigrpo.models.pipelines.policy import PipelinePolicy
@@ -45,6 +45,7 @@ class PipelineAutoencoder:
 
     def __init__(self, pipe: Pipeline, family: Family):
         self.pipe, self.family = pipe, family
+        pipe.vae.enable_slicing()  # one image at a time: a rollout has hundreds
 
     @property
     def factor(self) -> int:
@@ -145,8 +146,8 @@ def scheduled(pipe: Pipeline, family: Family, steps: int, size: tuple[int, int],
     return sigmas
 
 
-def load(model: Diffusers, device: torch.device, dtype: torch.dtype | None) -> PipelineModel:
-    """The pipeline of ``model`` and its language model, all of it on ``device``.
+def load(model: Diffusers, device: torch.device, dtype: torch.dtype) -> PipelineModel:
+    """The pipeline of ``model`` and its language model, all of it on ``device`` and, but for its autoencoder, in dtype.
 
     Raises:
         ConfigError: a folder cannot be read.
@@ -240,12 +241,16 @@ def _parts_in(trained: Path | None) -> dict[str, Path]:
     return {part: trained / part for part in (TRANSFORMER, ENCODER) if (trained / part).is_dir()}
 
 
-def _pipeline(folder: Path, dtype: torch.dtype | None, trained: Mapping[str, Path]) -> Pipeline:
+def _pipeline(folder: Path, dtype: torch.dtype, trained: Mapping[str, Path]) -> Pipeline:
     """The pipeline in ``folder``, with some of its parts from elsewhere; none of them is read twice."""
     import diffusers
     import transformers
 
-    told: Arguments = {"dtype": dtype or torch.float32, "local_files_only": True, "use_safetensors": True}
+    told: Arguments = {
+        "dtype": {"default": dtype, AUTOENCODER: torch.float32},
+        "local_files_only": True,
+        "use_safetensors": True,
+    }
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         # A pipeline saved without one of its parts, such as T5, is loaded only if that is said.
@@ -254,7 +259,7 @@ def _pipeline(folder: Path, dtype: torch.dtype | None, trained: Mapping[str, Pat
         for part, place in trained.items():
             library, name = index[part]
             told[part] = getattr(libraries[library], name).from_pretrained(
-                place, dtype=told["dtype"], local_files_only=True, use_safetensors=True
+                place, dtype=dtype, local_files_only=True, use_safetensors=True
             )
         return diffusers.DiffusionPipeline.from_pretrained(folder, **told)
     except MemoryError:

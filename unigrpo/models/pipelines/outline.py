@@ -13,6 +13,7 @@ from unigrpo.checkpoints import INDEX
 from unigrpo.errors import ConfigError
 from unigrpo.models.causal_lm import CausalLM
 from unigrpo.models.libraries import Foreign
+from unigrpo.models.pipelines import AUTOENCODER
 from unigrpo.models.pipelines.family import Pipeline
 from unigrpo.models.pipelines.loading import PipelineModel, assembled, own_language
 
@@ -21,28 +22,31 @@ if TYPE_CHECKING:
 
 
 def outline(model: Diffusers, device: torch.device) -> PipelineModel:
-    """What :func:`unigrpo.models.pipelines.loading.load` makes, in fp32; weights are not read, nor need they be there.
+    """What :func:`unigrpo.models.pipelines.loading.load` makes; weights are not read, nor need they be there.
 
     Raises:
         ConfigError: a folder cannot be read.
     """
-    pipe, language, named = _pipeline(model.folder), None, f"model.language_model={model.language_model!r}"
+    dtype: torch.dtype = getattr(torch, model.dtype)
+    pipe, language, named = _pipeline(model.folder, dtype), None, f"model.language_model={model.language_model!r}"
     if model.thinks_itself:
         language = own_language(pipe, named)
     elif model.language_folder:
-        language = _language(model.language_folder, named)
+        language = _language(model.language_folder, dtype, named)
     loaded = assembled(model, pipe, model.row(), language)
     loaded.processor.device = device
     return loaded
 
 
-def _pipeline(folder: Path) -> Pipeline:
+def _pipeline(folder: Path, dtype: torch.dtype) -> Pipeline:
     import diffusers
 
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         parts = {
-            name: _part(folder / name, *value) if value[0] else None
+            name: _part(folder / name, *value, dtype=torch.float32 if name == AUTOENCODER else dtype)
+            if value[0]
+            else None
             for name, value in index.items()
             if isinstance(value, list) and len(value) == 2 and name != "_diffusers_version"
         }
@@ -53,8 +57,8 @@ def _pipeline(folder: Path) -> Pipeline:
         raise ConfigError(f"model.path: {folder} cannot be read as a pipeline of diffusers ({reason})") from error
 
 
-def _part(folder: Path, library: str, name: str) -> Foreign:
-    """One component; a module on the meta device."""
+def _part(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Foreign:
+    """One component; a module on the meta device, in ``dtype``."""
     from accelerate import init_empty_weights
 
     made = getattr(importlib.import_module(library), name)
@@ -62,23 +66,22 @@ def _part(folder: Path, library: str, name: str) -> Foreign:
         return made.from_pretrained(folder, local_files_only=True)
     with init_empty_weights():
         if library == "diffusers":
-            return made.from_config(made.load_config(folder, local_files_only=True))
+            module = made.from_config(made.load_config(folder, local_files_only=True))
+            return torch.nn.Module.to(module, dtype)  # the library's own warns of what has no weights
         settings = made.config_class.from_pretrained(folder, local_files_only=True)
-        module = made._from_config(settings, dtype=torch.float32)
+        module = made._from_config(settings, dtype=dtype)
     module.tie_weights()  # which moving them to the meta device has parted
     return module
 
 
-def _language(folder: Path, named: str) -> CausalLM:
+def _language(folder: Path, dtype: torch.dtype, named: str) -> CausalLM:
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with init_empty_weights():
-            model = AutoModelForCausalLM.from_config(
-                config, dtype=config.dtype or torch.float32, attn_implementation="sdpa"
-            )
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     except Exception as error:  # the library raises errors of many types
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"{named}: {folder} cannot be read as a causal language model ({reason})") from error
