@@ -37,6 +37,11 @@ SMALL_RUN = [
 ]
 
 
+def program_file(module: str) -> str:
+    """Where a module lies that ``python -m`` runs."""
+    return f"{module.replace('.', '/')}.py"
+
+
 def name_of(page: Path) -> str:
     """A page's path in the repository."""
     return page.relative_to(ROOT).as_posix()
@@ -111,8 +116,9 @@ def attempt(words: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
             assert (ROOT / "docs/website.py").is_file()  # run by tests/test_site.py
         case ["python", "-m", "tests.models.memory"]:
             assert (ROOT / "tests/models/memory.py").is_file()  # minutes; its sizes: tests/test_published_recipes.py
-        case ["python", "-m", "benchmarks.speed.report"]:
-            assert (ROOT / "benchmarks/speed/report.py").is_file()  # what it draws is read by test_speed.py
+        case ["python", "-m", "benchmarks.speed.report" | "benchmarks.speed.texts" | "benchmarks.speed.against_trl"]:
+            # What they draw, sample and train is tried by tests/benchmarks/test_speed*.py.
+            assert (ROOT / program_file(rest[1])).is_file()
         case ["python", "-m", "reports.simulation"]:
             run("reports.simulation", ["1", "all must differ"], folder)
         case ["unigrpo", "certify", *arguments]:

@@ -14,28 +14,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.timing import ratio, take_turns
+from benchmarks.speed.writer import small_qwen3
 from unigrpo import console
 from unigrpo.models.causal_lm import CausalLM
 from unigrpo.models.mot.context import MoTContext
 from unigrpo.rollout.sampling import choose
-
-
-def small_qwen3(vocabulary: int = 1000, width: int = 128, layers: int = 4) -> CausalLM:
-    """Random weights in the architecture of Qwen3, frozen."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
-        num_key_value_heads=width // 64,
-        head_dim=32,
-        max_position_embeddings=4096,
-    )
-    return CausalLM(Qwen3ForCausalLM(config).eval().requires_grad_(False), "small Qwen3")
 
 
 @dataclass(frozen=True)
@@ -59,7 +42,8 @@ class Texts:
     @classmethod
     def draw(cls, prompts: int, group: int, prompt_length: int, longest: int) -> Texts:
         """Of these sizes, from a fixed seed."""
-        policy, drawn = small_qwen3(), torch.Generator().manual_seed(0)
+        policy = CausalLM(small_qwen3().requires_grad_(False), "small Qwen3")
+        drawn = torch.Generator().manual_seed(0)
         tokens = torch.randint(0, 1000, (prompts, prompt_length), generator=drawn)
         lengths = torch.randint(1, longest + 1, (prompts * group,), generator=drawn)
         lengths[0] = longest

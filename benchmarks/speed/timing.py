@@ -38,10 +38,20 @@ class Quartiles:
 
 def spent_by(call: Callable[[], object]) -> Spent:
     """Time one call, work that it left on a GPU included."""
-    cpu, wall = time.process_time(), time.perf_counter()
+    stop = stopwatch()
     call()
-    _wait_for_gpu()
-    return Spent(time.process_time() - cpu, time.perf_counter() - wall)
+    return stop()
+
+
+def stopwatch() -> Callable[[], Spent]:
+    """Begin to count; what comes back tells the seconds since."""
+    cpu, wall = time.process_time(), time.perf_counter()
+
+    def stop() -> Spent:
+        _wait_for_gpu()
+        return Spent(time.process_time() - cpu, time.perf_counter() - wall)
+
+    return stop
 
 
 def take_turns(variants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[Spent]]:
