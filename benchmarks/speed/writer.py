@@ -109,7 +109,7 @@ class SmallWriter(Model):
 class Reply(Episode):
     """A prompt and one text."""
 
-    reads_images: ClassVar[bool] = False
+    reads_images: ClassVar[frozenset[Modality]] = frozenset()
 
     longest: int = 64
     """Of the text, in tokens."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unigrpo.config import RunConfig
     from unigrpo.flow.guidance import Branch
     from unigrpo.models.pipelines.family import Family
+    from unigrpo.models.pipelines.loading import PipelineModel
     from unigrpo.models.policy import Modality
 
 #: What ``unigrpo certify`` leaves beside it.
@@ -146,7 +147,7 @@ class Diffusers(Model):
         expected = "a folder in diffusers' layout, such as `hf download NAME --local-dir FOLDER` makes"
         return setting_of(self.folder, f"model.path={self.path!r}", INDEX, "_class_name", expected)
 
-    def load(self, device: torch.device, dtype: torch.dtype | None = None) -> LoadedModel:
+    def load(self, device: torch.device, dtype: torch.dtype | None = None) -> PipelineModel:
         """The pipeline and the language model on ``device``; in :attr:`dtype` by default."""
         import torch
 
@@ -158,7 +159,7 @@ class Diffusers(Model):
         """The same, once it is known that the language model can hold the longest prompt of the run and its reply."""
         from unigrpo.models.pipelines import loading
 
-        loaded = loading.load(self, device, None)
+        loaded = self.load(device)
         language = loaded.policy.language
         if language is not None and language.reach is not None:
             language.check_length(loading.longest_context(loaded.processor, config))

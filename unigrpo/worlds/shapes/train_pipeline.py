@@ -71,7 +71,7 @@ def load(folder: Path) -> PipelineModel:
     """Such a pipeline with its language model, on the schedule of the checkpoints that it is compared with."""
     # It has no T5, in whose place a pipeline puts tokens of zeros: one is the fewest.
     chosen = Diffusers(str(folder), language_model=str(folder / LANGUAGE), schedule="shift", max_sequence_length=1)
-    return loading.load(chosen, torch.device("cpu"), None)
+    return chosen.load(torch.device("cpu"))
 
 
 def train_autoencoder(vae: Foreign, teacher: Autoencoder, recipe: PipelineRecipe, track: Progress) -> None:
