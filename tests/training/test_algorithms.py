@@ -34,13 +34,19 @@ def test_awm_trains_on_images_of_the_ode_and_starts_from_ratio_1():
     assert any("moe_gen" in name or "llm2vae" in name for name in changed)
 
 
+def prepared(trainer, trajectory, update, spec):
+    advantage = torch.zeros(len(trajectory.row_prompts), len(trajectory.segments))
+    (whole,) = trainer.prepare(trajectory, advantage, update, spec)
+    return whole.batch
+
+
 def test_the_old_policy_is_the_one_that_sampled():
     """What is kept of a second minibatch is of before the step with the first one."""
     trainer = Trainer(config_of(**AWM, rollout={"shared_noise": False, "minibatches": 2}))
     spec = trainer.rollout_spec(0)
     _, second = trainer.rollout(0, spec)
-    kept = trainer.prepare(second, 0, spec)
-    scores = trainer.scoring(trainer.policy, "train", spec)(second, kept.points)
+    kept = prepared(trainer, second, 0, spec)
+    scores = trainer.scoring(trainer.policy, "train", spec, trainer.config.modalities)(second, kept.points)
     for old, new in zip(kept.old, scores, strict=True):
         if isinstance(old, ImageScore):
             assert len(old.velocities) == 2
@@ -53,7 +59,7 @@ def test_every_update_has_points_of_its_own():
     trainer = Trainer(config_of(**AWM))
     spec = trainer.rollout_spec(0)
     (trajectory,) = trainer.rollout(0, spec)
-    one, again, later = (trainer.prepare(trajectory, update, spec).points for update in (0, 0, 1))
+    one, again, later = (prepared(trainer, trajectory, update, spec).points for update in (0, 0, 1))
     (number,) = one
     assert torch.equal(one[number][0].noise, again[number][0].noise)
     assert not torch.isclose(one[number][0].noise, later[number][0].noise).any()

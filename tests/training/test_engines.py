@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
+from tests.models.pipelines import tiny as tiny_pipelines
 from tests.models.test_composed import config_of as composed_config
 from tests.training.processes import together
 from tests.training.runs import ROUNDS, TOKENS, Brightness, config_of, product
+from unigrpo.compose import compose
 from unigrpo.errors import CheckpointError, ConfigError, Stopped
 from unigrpo.rollout.trajectory import ImageScore, ImageSegment, StepScore, TextScore, TextSegment, Trajectory
 from unigrpo.training import evaluation
@@ -63,6 +65,15 @@ def case(name, tmp_path=None):
         words = ["model=tests.models.composed.Composed", "guidance=cfg", "rollout.prompts=4", "rollout.group_size=4"]
         return replace(composed_config(tmp_path, *words), reward=Lot())
     return config_of(**{**FOUR, **RUNS[name]})
+
+
+def pipeline(name, folder, *told):
+    """A pipeline with a language model before it, or its own text encoder."""
+    words = ["recipe=unigrpo", "model=diffusers", f"model.path={tiny_pipelines.saved(name, folder)}", *told]
+    words += ["guidance=cfg", "rollout.prompts=4", "rollout.group_size=4", "rollout.minibatches=1", "sampler.steps=3"]
+    words += ["evaluation.prompts_per_tag=1", "evaluation.images_per_prompt=1", "window.low=0", "window.high=3"]
+    size = [f"sampler.{side}={tiny_pipelines.SIDE}" for side in ("height", "width")]
+    return replace(compose([*words, *size, "episode.max_thinking=6"]), reward=Lot()).check()
 
 
 def gradients_of(config):
@@ -252,3 +263,27 @@ def test_a_gap_is_the_largest_log_ratio_of_what_counts():
     gauge = Gauge(lambda *_: (said[1], now), (said[0], before))
     gauge(Trajectory((), 2, (text, image), (said[0], before)))
     assert gauge.found == {"gap/text": 0.25, "gap/image/3": 0.5}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [False, True], ids=["a language model before it", "its own encoder"])
+def test_two_processes_have_the_gradients_of_one_of_a_pipeline(tmp_path, own):
+    if own:
+        config = pipeline(
+            "Flux2KleinPipeline",
+            tmp_path,
+            "model.language_model=own",
+            "model.text_layers=[1]",
+            "model.max_sequence_length=48",
+            "optim.context_grad=true",
+        )
+    else:
+        thinker = tiny_pipelines.language_model(tmp_path / "thinker")
+        config = pipeline("StableDiffusion3Pipeline", tmp_path / "sd3", f"model.language_model={thinker}")
+    whole, _, _ = gradients_of(config)
+    engines = {"fsdp": Fsdp(), "in parts": Fsdp(micro_batch=2, checkpoint_activations=True)}
+    together(2, write_gradients, config, engines, tmp_path)
+    for engine in engines:
+        assert distance(load_file(tmp_path / f"{engine}.safetensors"), whole) < 1e-6, engine
+        metrics = json.loads((tmp_path / f"{engine}.json").read_text())
+        assert metrics["guard/text"] == metrics["guard/image"] == 0, engine

@@ -96,7 +96,11 @@ class CausalLM(nn.Module):
         """The empty context of ``batch`` rows."""
         weight = self._embeddings.weight
         keys, values = (
-            tuple(weight.new_zeros(batch, size[0], 0, size[side]) for size in self.sizes) for side in (1, 2)
+            tuple(
+                torch.zeros(batch, size[0], 0, size[side], device=weight.device, dtype=weight.dtype)
+                for size in self.sizes
+            )
+            for side in (1, 2)
         )
         valid = torch.zeros(batch, 0, dtype=torch.bool, device=weight.device)
         return MoTContext(keys, values, valid, torch.zeros(batch, dtype=torch.int64, device=weight.device))

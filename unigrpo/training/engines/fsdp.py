@@ -51,7 +51,7 @@ class Fsdp(Engine):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-        from unigrpo.training.engines.layers import layers_of
+        from unigrpo.training.engines.layers import drop_caches, layers_of, return_caches
 
         if accelerator.num_processes == 1:
             raise ConfigError("engine=fsdp: one process has nothing to share; start several by torchrun, or use ddp")
@@ -64,7 +64,10 @@ class Fsdp(Engine):
             param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
         for layer in layers_of(policy):
+            # Its weights are gathered again before gradients reach it, be it through keys and values alone.
+            return_caches(layer)
             fully_shard(layer, mesh=mesh, mp_policy=precision)
+            drop_caches(layer)
         # The rest is gathered when the policy is asked, and stays until the backward pass has ended: contexts, which
         # no hook looks into, may lead there.
         fully_shard(module, mesh=mesh)

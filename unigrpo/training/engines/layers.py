@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unigrpo.models.libraries import Foreign
@@ -45,3 +45,31 @@ def _recomputed(forward: Callable[..., Foreign]) -> Callable[..., Foreign]:
         return checkpoint(functools.partial(forward, **kwargs), *args, use_reentrant=False, preserve_rng_state=False)
 
     return call
+
+
+def return_caches(layer: nn.Module) -> None:
+    """Let a layer return what it puts into a cache of transformers besides its output.
+
+    Gradients come back through keys and values, too: whoever has to act before a layer's backward pass looks for them
+    in what it returns.
+    """
+    forward = layer.forward
+
+    @functools.wraps(forward)
+    def call(*args: object, **kwargs: object) -> tuple[Foreign, list[Tensor]]:
+        before = {id(tensor) for tensor in _cached(args, kwargs)}
+        output = forward(*args, **kwargs)
+        return output, [tensor for tensor in _cached(args, kwargs) if id(tensor) not in before]
+
+    layer.forward = call
+
+
+def drop_caches(layer: nn.Module) -> None:
+    """Undo :func:`return_caches` for the layer's callers; hooks from before have seen them."""
+    layer.register_forward_hook(lambda module, args, output: output[0])
+
+
+def _cached(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Tensor]:
+    for value in (*args, *kwargs.values()):
+        for held in getattr(value, "layers", ()):
+            yield from (held.keys, held.values)
