@@ -31,7 +31,7 @@ def test_a_run_of_edits_ends_and_a_resumed_one_ends_in_its_bytes(tmp_path, monke
     folder = tiny.saved(KONTEXT, tmp_path / "kontext")
     edits = ROUNDS["editing"] | {"episode": {"name": "editing", "turns": 2, "test_turns": 2, "thinking": False}}
     edits |= {"evaluation": {"retention": None}, "modalities": "image_only", "optim": {"updates": 2}}
-    size, model = {"steps": 2, "height": 16, "width": 16}, {"name": "diffusers", "path": str(folder)}
+    size, model = {"steps": 2, "height": 32, "width": 32}, {"name": "diffusers", "path": str(folder)}
     config = config_of(**edits, model=model, sampler=size, text_kl="none", guidance={"name": "cfg"}).check()
     found = run(config, tmp_path / "whole")
     assert {"editing/turn/1/O", "editing/turn/2/O"} <= found["metrics"].keys()
