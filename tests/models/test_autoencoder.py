@@ -90,3 +90,18 @@ def test_diffusers_autoencoder_draws_nothing(vae):
     _, wrapped = vae
     with torch.no_grad():
         assert torch.equal(wrapped.encode(pictures()), wrapped.encode(pictures()))
+
+
+def test_a_picture_does_not_depend_on_those_beside_it(vae, monkeypatch):
+    """Each is translated by itself: whole batches would take other kernels, and gigabytes for megapixels."""
+    _, ours = vae
+    rows: list[int] = []
+    for name in ("encode", "decode"):
+        inner = getattr(ours.model, name)
+        monkeypatch.setattr(ours.model, name, lambda x, inner=inner: (rows.append(len(x)), inner(x))[1])
+    latents = tiny.randn(3, 4, 8, 8)
+    decoded = ours.decode(latents)
+    encoded = ours.encode(decoded)
+    assert rows == [1] * 6
+    assert torch.equal(decoded[1:2], ours.decode(latents[1:2]))
+    assert torch.equal(encoded[2:], ours.encode(decoded[2:]))

@@ -5,6 +5,7 @@ Latents have about zero mean and unit variance per channel, so that the flow's n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -111,11 +112,21 @@ class DiffusersAutoencoder(nn.Module):
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] -> scaled latents."""
-        return (self.model.encode(pictures).latent_dist.mode() - self.shift) * self.scale
+        mean = one_by_one(lambda picture: self.model.encode(picture).latent_dist.mode(), pictures)
+        return (mean - self.shift) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents -> pictures in [-1, 1]."""
-        return self.model.decode(latents / self.scale + self.shift).sample.clamp(-1, 1)
+        raw = latents / self.scale + self.shift
+        return one_by_one(lambda latent: self.model.decode(latent).sample, raw).clamp(-1, 1)
+
+
+def one_by_one(translate: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """``translate`` of a batch [B, ...], one row at a time.
+
+    A picture of megapixels takes gigabytes on its way, and a rollout has dozens; nor does it depend on its neighbours.
+    """
+    return torch.cat([translate(row) for row in batch.split(1)])
 
 
 def reconstruction_loss(model: TinyAutoencoder, pictures: Tensor, noise: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
@@ -18,6 +19,7 @@ from unigrpo.errors import ConfigError
 from unigrpo.flow.guidance import Branch, Cfg, Guidance
 from unigrpo.flow.schedule import time_points
 from unigrpo.models import causal_lm
+from unigrpo.models.autoencoder import one_by_one
 from unigrpo.models.causal_lm import CausalLM
 from unigrpo.models.libraries import Arguments, Foreign
 from unigrpo.models.model import LoadedModel
@@ -60,11 +62,12 @@ class PipelineAutoencoder:
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] -> maps [B, C, h, w]."""
-        return self.family.to_latents(self.pipe, pictures.to(self.pipe.vae.dtype)).float()
+        return one_by_one(partial(self.family.to_latents, self.pipe), pictures.to(self.pipe.vae.dtype)).float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Maps -> pictures in [-1, 1]."""
-        return self.family.decode(self.pipe, latents.to(self.pipe.vae.dtype)).float().clamp(-1, 1)
+        raw = one_by_one(partial(self.family.decode, self.pipe), latents.to(self.pipe.vae.dtype))
+        return raw.float().clamp(-1, 1)
 
 
 @dataclass(frozen=True)
