@@ -184,6 +184,8 @@ def _with_checkpoints(arguments: Sequence[str], folder: Path) -> None:
 
     for checkpoint in (word.partition("=")[2] for word in arguments if word.startswith("model.checkpoint=runs")):
         shutil.copytree(checkpoints.SHIPPED / "tiny-shapes", folder / checkpoint)
+    for pipeline in (word.partition("=")[2] for word in arguments if word.startswith("model.path=runs")):
+        shutil.copytree(checkpoints.SHIPPED / "tiny-sd3", folder / pipeline)
 
 
 def _make_pipelines(folder: Path) -> None:
@@ -256,6 +258,17 @@ def _try_checkpoint(arguments: Sequence[str], folder: Path, monkeypatch: pytest.
     assert (folder / arguments[0] / "model.safetensors").is_file()
 
 
+def _try_pipeline(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unigrpo.config import EvaluationConfig
+    from unigrpo.worlds.shapes import train_pipeline
+
+    small = EvaluationConfig(prompts_per_tag=1, images_per_prompt=1, steps=1)
+    monkeypatch.setattr(train_pipeline, "EvaluationConfig", lambda: small)
+    few = ["autoencoder_steps=1", "autoencoder_batch=2", "steps=1", "batch=2", "examples=8"]
+    assert train_pipeline.main([*arguments, *few]) == 0
+    assert (folder / arguments[0] / "model_index.json").is_file()
+
+
 def _try_sft(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
     import json
 
@@ -302,6 +315,7 @@ _TRIERS: dict[str, Callable[[Sequence[str], Path, pytest.MonkeyPatch], None]] = 
     "unigrpo.train": _try_train,
     "unigrpo.sft": _try_sft,
     "unigrpo.worlds.shapes.train_checkpoint": _try_checkpoint,
+    "unigrpo.worlds.shapes.train_pipeline": _try_pipeline,
     "unigrpo.registry": _try_listing,
     "ablations.sweep": _try_sweep,
     "reports": _try_reports,

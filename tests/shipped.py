@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from unigrpo import registry
-from unigrpo.checkpoints import CONFIG, SHIPPED
+from unigrpo.checkpoints import CONFIG, INDEX, SHIPPED
 
 
 def shipped(slot: str) -> dict[str, type]:
@@ -15,7 +15,10 @@ def shipped(slot: str) -> dict[str, type]:
 
 
 def shallow(folder: Path) -> None:
-    """Write the shipped checkpoints into ``folder``, under their names, with the first of their layers alone."""
+    """Write the shipped checkpoints into ``folder``, under their names, with the first of their layers alone.
+
+    Pipelines are there whole.
+    """
     from unigrpo.models.mot import checkpoint
     from unigrpo.models.mot.checkpoint import MoTModel
     from unigrpo.models.mot.configuration import MoTConfig
@@ -28,3 +31,5 @@ def shallow(folder: Path) -> None:
         policy.load_state_dict({name: weights[name] for name in policy.state_dict()})
         checkpoint.save(folder / path.parent.name, MoTModel.of(policy, whole.autoencoder, whole.tokenizer))
         shutil.copy(path.with_name("recipe.json"), folder / path.parent.name)
+    for path in SHIPPED.glob(f"*/{INDEX}"):
+        shutil.copytree(path.parent, folder / path.parent.name)

@@ -62,6 +62,8 @@ def test_it_holds_the_packages_and_nothing_else(site):
 
 def test_no_file_is_there_twice(site):
     large = [path for path in site.rglob("*") if path.is_file() and path.stat().st_size > 1000]
+    # Stable Diffusion 3 has two tokenizers, which its layout wants in two folders.
+    large = [path for path in large if path.parent.name != "tokenizer_2"]
     times = Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in large)
     assert set(times.values()) == {1}
 

@@ -3,6 +3,7 @@
 from tests.mutants.bug import Bug
 
 _TESTS = "tests/models/pipelines"
+_SHIPPED = "tests/worlds/test_train_pipeline.py"
 PIPELINE_BUGS = (
     Bug(
         "noise and data the wrong way round",
@@ -53,5 +54,26 @@ PIPELINE_BUGS = (
         "found = self.model.get_decoder()(**given).last_hidden_state\n"
         "        found = self.model.get_output_embeddings()(found) if logits else found",
         (f"{_TESTS}/test_policy.py::test_the_language_models_log_probs_are_those_of_transformers",),
+    ),
+    Bug(
+        "a pipeline without a T5 is not loaded",
+        "unigrpo/models/pipelines/loading.py",
+        "told |= {part: None for part, kind in index.items() if kind == [None, None]}",
+        "pass",
+        (f"{_SHIPPED}::test_an_untrained_transformer_says_no_velocity",),
+    ),
+    Bug(
+        "the decoder is taught another's latents, the encoder none",
+        "unigrpo/worlds/shapes/train_pipeline.py",
+        "(encoded + decoded).backward()",
+        "decoded.backward()",
+        (f"{_SHIPPED}::test_the_autoencoder_is_taught_the_latents_of_another",),
+    ),
+    Bug(
+        "codes of words and places overlap",
+        "unigrpo/worlds/shapes/untrained_pipeline.py",
+        "part[len(words) : needed]",
+        "part[: needed - len(words)]",
+        (f"{_SHIPPED}::test_the_transformer_reads_a_code_of_each_word_and_one_of_its_place",),
     ),
 )

@@ -26,7 +26,7 @@ from unigrpo.errors import ConfigError
 from unigrpo.io import JsonObject, home_expanded, read_json
 from unigrpo.models.libraries import Foreign
 from unigrpo.models.mot import checkpoint
-from unigrpo.models.pipelines import LANGUAGE, Diffusers, loading
+from unigrpo.models.pipelines import LANGUAGE, TRANSFORMER, Diffusers, loading
 from unigrpo.models.pipelines.loading import PipelineModel
 from unigrpo.models.processor import StandardProcessor
 from unigrpo.plain import build
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
     from unigrpo.models.autoencoder import Autoencoder
 
+#: Where diffusers keeps in a part's settings what it was loaded from.
+ORIGIN = "_name_or_path"
+
 
 @dataclass(frozen=True)
 class PipelineRecipe:
@@ -56,7 +59,7 @@ class PipelineRecipe:
     autoencoder_steps: int = 1000
     autoencoder_batch: int = 32
     autoencoder_lr: float = 3e-3
-    steps: int = 2200
+    steps: int = 1200
     batch: int = 32
     noises: int = 2
     """Noise levels per image and step."""
@@ -128,7 +131,15 @@ def make(folder: Path, recipe: PipelineRecipe) -> JsonObject:
         model.policy.train()
         sft.train(model, data, data_of["shares"], loss, schedule, track)
     loading.save(folder, model)
+    for part in (TRANSFORMER, "vae"):
+        _forget_origin(folder / part / "config.json")
     return {"recipe": dataclasses.asdict(recipe), "cpu_s": round(time.process_time() - started)}
+
+
+def _forget_origin(settings: Path) -> None:
+    """Leave out where diffusers has loaded a part from: a pipeline's files do not depend on its place."""
+    kept = {key: value for key, value in json.loads(settings.read_text(encoding="utf-8")).items() if key != ORIGIN}
+    settings.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
