@@ -156,7 +156,11 @@ class RunConfig:
     """A further part of that key, to repeat a run with other draws under the same seed; 0 adds nothing."""
     model: Model = slot("model", "mot")
     adapter: Adapter = slot("adapter", "full", silent={})
-    engine: Engine = slot("engine", "ddp", silent={"micro_batch": 0, "micro_steps": 0, "checkpoint_activations": False})
+    engine: Engine = slot(
+        "engine",
+        "ddp",
+        silent={"rollout_batch": 0, "micro_batch": 0, "micro_steps": 0, "checkpoint_activations": False},
+    )
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

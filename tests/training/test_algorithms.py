@@ -36,7 +36,7 @@ def test_awm_trains_on_images_of_the_ode_and_starts_from_ratio_1():
 
 def prepared(trainer, trajectory, update, spec):
     advantage = torch.zeros(len(trajectory.row_prompts), len(trajectory.segments))
-    (whole,) = trainer.prepare(trajectory, advantage, update, spec)
+    (whole,) = trainer.prepare([trajectory], [advantage], update, spec)
     return whole.batch
 
 

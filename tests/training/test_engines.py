@@ -118,6 +118,18 @@ def test_a_minibatch_in_parts_has_the_gradients_of_the_whole(name, size):
     assert metrics["loss/text"] == pytest.approx(told["loss/text"], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["pictures", "guided, in token mean", "stories of unlike lengths"])
+def test_a_minibatch_that_is_sampled_group_by_group_has_the_gradients_of_the_whole(name):
+    config = case(name)
+    whole, told, _ = gradients_of(replace(config, reward=Lot()))
+    trainer = Trainer(replace(config, engine=Ddp(rollout_batch=4)))
+    assert [len(t.prompts) for t in trainer.rollout(0, trainer.rollout_spec(0))] == [1, 1, 1, 1]
+    found, metrics, _ = gradients_of(replace(config, reward=Lot(), engine=Ddp(rollout_batch=4, micro_batch=2)))
+    assert distance(found, whole) < 1e-6
+    assert metrics["guard/text"] == metrics["guard/image"] == 0
+    assert metrics["train/reward"] == pytest.approx(told["train/reward"])
+
+
 def test_denoising_steps_one_at_a_time_have_the_gradients_of_all():
     config = case("guided, in token mean")
     whole, told, _ = gradients_of(config)
@@ -207,6 +219,10 @@ def test_one_process_has_nothing_to_share():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        (
+            {"engine": {"name": "ddp", "rollout_batch": 6}},
+            "rollout_batch=6: expected a multiple of rollout.group_size=4",
+        ),
         ({"engine": {"name": "ddp", "micro_batch": 3}}, "micro_batch=3: expected whole groups or equal parts of one"),
         (
             {"engine": {"name": "ddp", "micro_steps": 1}, "image_head": "tokens", **TOKENS},

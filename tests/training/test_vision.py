@@ -66,7 +66,7 @@ def test_scores_of_the_reference_ask_neither_the_autoencoder_nor_the_encoder(mon
         monkeypatch.setattr(processor.autoencoder, name, never)
     processor.vision = never
     for trajectory in trajectories:
-        trainer.prepare(trajectory, torch.zeros(len(trajectory.row_prompts), len(trajectory.segments)), 0, spec)
+        trainer.prepare([trajectory], [torch.zeros(len(trajectory.row_prompts), len(trajectory.segments))], 0, spec)
 
 
 def test_evaluations_see_too():

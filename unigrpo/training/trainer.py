@@ -170,15 +170,20 @@ class Trainer:
 
     @property
     def prompts_of_minibatch(self) -> int:
-        """How many prompts a process samples at a time, and trains on in one optimiser step."""
+        """On how many prompts a process trains in one optimiser step."""
         return self.config.rollout.prompts // (self.config.rollout.minibatches * self.accelerator.num_processes)
 
     def rollout(self, update: int, spec: RolloutSpec) -> list[Trajectory]:
-        """Sample this process's episodes, one trajectory per minibatch, so that replay sees the sizes of sampling."""
-        ranks = self.accelerator.num_processes
+        """Sample this process's episodes: a trajectory for each minibatch, or several if fewer are sampled at a time."""
+        ranks, own = self.accelerator.num_processes, self.accelerator.process_index
         prompts, size = self.prompts(update), self.prompts_of_minibatch
-        chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-        return [self.sample(chunk, update, spec) for chunk in chunks[self.accelerator.process_index :: ranks]]
+        minibatches = [prompts[start : start + size] for start in range(0, len(prompts), size)][own::ranks]
+        return [self.sample(part, update, spec) for one in minibatches for part in self.sampled_together(one)]
+
+    def sampled_together(self, prompts: list[Prompt]) -> list[list[Prompt]]:
+        """The prompts of a minibatch, as many at a time as the engine samples."""
+        size = self.engine.rollout_batch // self.config.rollout.group_size or len(prompts)
+        return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
     def start(self, spec: RolloutSpec, batch: int) -> Rollout:
         """A rollout of ``batch`` prompts at its start."""
@@ -251,33 +256,37 @@ class Trainer:
         return score
 
     @torch.no_grad()
-    def prepare(self, trajectory: Trajectory, advantage: Tensor, update: int, spec: RolloutSpec) -> list[MicroBatch]:
+    def prepare(
+        self, trajectories: Sequence[Trajectory], advantages: Sequence[Tensor], update: int, spec: RolloutSpec
+    ) -> list[MicroBatch]:
         """A minibatch in the parts that are trained, with what the algorithm keeps of each before any step is made."""
         config, engine = self.config, self.engine
-        parts = [*micro.slices(trajectory, engine.micro_batch)]
         old = self.scoring(self.policy, "train", spec, config.modalities)
         fixed = self.reference if self.needs_reference(update) else None
         # Where the conditional velocity is held, the reference's guided one is compared with nothing.
         plain = replace(spec, guidance=CfgFree()) if holds_conditional(spec.guidance) else spec
         reference = None if fixed is None else self.scoring(fixed, "reference", plain, config.modalities)
-        tokens = self._trained_tokens(trajectory) if config.aggregation.over_batch else 0.0
+        rows = sum(len(trajectory.row_prompts) for trajectory in trajectories)
+        tokens = self._trained_tokens(trajectories) if config.aggregation.over_batch else 0.0
         found: list[MicroBatch] = []
-        for part in parts:
-            # In another size than that of sampling the last bits of a score may differ.
-            one = trajectory if len(parts) == 1 else replace(part.trajectory, scores=old(part.trajectory))
-            keys = [prompt.key for prompt in one.prompts]
-            draw = EpisodeDraws((*config.key, "algorithm", update), keys, one.group_size, first=part.member)
-            batch = config.algorithm.prepare(config, one, draw, old, reference)
-            share = len(one.row_prompts) / len(trajectory.row_prompts)
-            of_texts = micro.trained_tokens(one) / tokens if tokens else share
-            weights = micro.shared(config.modalities, of_texts, share)
-            whole = MicroBatch(batch, part.trajectory.scores, advantage[part.rows], share, of_texts, weights)
-            found += micro.by_steps(whole, engine.micro_steps)
+        for trajectory, advantage in zip(trajectories, advantages, strict=True):
+            parts = [*micro.slices(trajectory, engine.micro_batch)]
+            for part in parts:
+                # In another size than that of sampling the last bits of a score may differ.
+                one = trajectory if len(parts) == 1 else replace(part.trajectory, scores=old(part.trajectory))
+                keys = [prompt.key for prompt in one.prompts]
+                draw = EpisodeDraws((*config.key, "algorithm", update), keys, one.group_size, first=part.member)
+                batch = config.algorithm.prepare(config, one, draw, old, reference)
+                share = len(one.row_prompts) / rows
+                of_texts = micro.trained_tokens(one) / tokens if tokens else share
+                weights = micro.shared(config.modalities, of_texts, share)
+                whole = MicroBatch(batch, part.trajectory.scores, advantage[part.rows], share, of_texts, weights)
+                found += micro.by_steps(whole, engine.micro_steps)
         return found
 
-    def _trained_tokens(self, trajectory: Trajectory) -> float:
+    def _trained_tokens(self, trajectories: Sequence[Trajectory]) -> float:
         """Of the texts in a minibatch's loss: their number in a process, the mean over all of them."""
-        own = torch.tensor(float(micro.trained_tokens(trajectory)), device=self.accelerator.device)
+        own = torch.tensor(float(sum(map(micro.trained_tokens, trajectories))), device=self.accelerator.device)
         return float(self.accelerator.reduce(own, "mean"))
 
     def train_step(self, parts: Sequence[MicroBatch], spec: RolloutSpec, *, first: bool = False) -> dict[str, float]:
@@ -344,9 +353,10 @@ class Trainer:
         with self.clock("reward"):
             advantages, metrics = self.compute_advantages(trajectories)
         with self.clock("reference"):
+            size = len(trajectories) // config.rollout.minibatches
             minibatches = [
-                self.prepare(trajectory, advantage, update, spec)
-                for trajectory, advantage in zip(trajectories, advantages, strict=True)
+                self.prepare(trajectories[start : start + size], advantages[start : start + size], update, spec)
+                for start in range(0, len(trajectories), size)
             ]
         logged: dict[str, list[float]] = {}
         with self.clock("update"):

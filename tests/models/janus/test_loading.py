@@ -46,7 +46,7 @@ def updated(trainer: Trainer) -> tuple[dict[str, float], set[str]]:
     (trajectory,) = trainer.rollout(0, spec)
     advantages, _ = trainer.compute_advantages([trajectory])
     advantage = torch.linspace(-1, 1, advantages[0].numel()).view_as(advantages[0])
-    found = trainer.train_step(trainer.prepare(trajectory, advantage, 0, spec), spec)
+    found = trainer.train_step(trainer.prepare([trajectory], [advantage], 0, spec), spec)
     after = trainer.policy.state_dict()
     moved = [name for name, weight in after.items() if not torch.equal(weight, before[name])]
     return found, {name.removeprefix("language.model.").removeprefix("model.").partition(".")[0] for name in moved}

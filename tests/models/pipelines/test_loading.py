@@ -54,7 +54,7 @@ def test_an_update_trains_language_model_and_transformer_and_saves_them(folder, 
     advantages, _ = trainer.compute_advantages(trajectories)
     advantages = [torch.linspace(-1, 1, advantage.numel()).view_as(advantage) for advantage in advantages]
     for trajectory, advantage in zip(trajectories, advantages, strict=True):
-        found = trainer.train_step(trainer.prepare(trajectory, advantage, 0, spec), spec)
+        found = trainer.train_step(trainer.prepare([trajectory], [advantage], 0, spec), spec)
     assert found["guard/text"] == 0
     assert found["guard/image"] == 0
     after = trainer.policy.state_dict()

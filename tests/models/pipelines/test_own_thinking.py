@@ -104,7 +104,7 @@ def test_an_update_of_both(context_grad, tmp_path):
     spec = trainer.rollout_spec(0)
     (trajectory,) = trainer.rollout(0, spec)
     advantage = torch.tensor([[1.0], [-1.0], [0.5], [-0.5]]).expand(-1, len(trajectory.segments))
-    found = trainer.train_step(trainer.prepare(trajectory, advantage, 0, spec), spec)
+    found = trainer.train_step(trainer.prepare([trajectory], [advantage], 0, spec), spec)
     assert found["guard/text"] == 0
     assert found["guard/image"] == 0
     trainer.config.model.save(tmp_path / "left", trainer.model)

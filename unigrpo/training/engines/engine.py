@@ -33,6 +33,8 @@ class Engine:
     name: ClassVar[str]
     shards: ClassVar[bool] = False
 
+    rollout_batch: int = 0
+    """Episodes that are sampled at a time, in whole groups; 0 for a whole minibatch."""
     micro_batch: int = 0
     """Episodes in one forward and backward pass of training; 0 for a whole minibatch.  Their log-probabilities before
     the update are computed anew in this size, so that ratios begin at 1."""
@@ -42,7 +44,7 @@ class Engine:
     """Whether the layers' activations are computed again in the backward pass instead of kept."""
 
     def __post_init__(self) -> None:
-        for field in ("micro_batch", "micro_steps"):
+        for field in ("rollout_batch", "micro_batch", "micro_steps"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field}={getattr(self, field)}: expected 0 or more")
 
@@ -92,6 +94,8 @@ class Engine:
     def conflicts(self, config: RunConfig) -> Iterator[str]:
         """Incompatibilities with the rest of the configuration, one sentence each."""
         size, group = self.micro_batch, config.rollout.group_size
+        if self.rollout_batch % group:
+            yield f"rollout_batch={self.rollout_batch}: expected a multiple of rollout.group_size={group}, whole groups"
         if size and size % group and group % size:
             yield (
                 f"micro_batch={size}: expected whole groups or equal parts of one, a multiple or a divisor of"

@@ -78,6 +78,7 @@ class Outline(Trainer):
         live: counts what it does.
         parts: as of :class:`Estimate`.
         contexts: likewise.
+        trajectories: that an update samples one after the other.
         made: images and tokens of a minibatch.
     """
 
@@ -85,6 +86,7 @@ class Outline(Trainer):
         self.live: LiveBytes
         self.parts: dict[str, int] = {}
         self.contexts = 0
+        self.trajectories = 1
         self.made: dict[str, int] = {}
         self._last: Rollout | None = None
         super().__init__(config)
@@ -131,7 +133,9 @@ class Outline(Trainer):
         self.policy.train()
         spec, prompts, before = self.rollout_spec(update), self.prompts(update), self.live.now
         with self.clock("rollout"):
-            trajectory = self.sample(prompts[: self.prompts_of_minibatch], update, spec)
+            together = self.sampled_together(prompts[: self.prompts_of_minibatch])
+            self.trajectories = len(together) * self.config.rollout.minibatches
+            trajectory = self.sample(together[0], update, spec)
             self.count("rollout", trajectory.cost)
             self.contexts, self._last = self.live.now, None
             self.contexts -= self.live.now
@@ -141,8 +145,8 @@ class Outline(Trainer):
             self.evaluator.processor.decode(trajectory)
         with self.clock("reference"):
             advantage = torch.zeros(len(trajectory.row_prompts), len(trajectory.segments))
-            parts = self.prepare(trajectory, advantage, update, spec)
-        self.parts["recorded episodes"] = (self.live.now - before) * self.config.rollout.minibatches
+            parts = self.prepare([trajectory], [advantage], update, spec)
+        self.parts["recorded episodes"] = (self.live.now - before) * self.trajectories
         before_step = self.cost["nfe_train"]
         with self.clock("update"):
             self.train_step(parts, spec)
@@ -185,9 +189,9 @@ def estimate(config: RunConfig) -> Estimate:
             f"model={name_of(config.model)}: decides by the values of tensors how large others are, which no estimate"
             f" knows ({type(error).__name__}: {error}); try one update and read cost/peak_mb in its cost.json"
         ) from error
-    minibatches = config.rollout.minibatches
-    # Those of the other minibatches wait meanwhile.
-    waiting = trainer.parts["recorded episodes"] * (minibatches - 1) // minibatches
+    count = trainer.trajectories
+    # Those of the others wait meanwhile.
+    waiting = trainer.parts["recorded episodes"] * (count - 1) // count
     parameters = {"policy": sum(one.numel() for _, one in trainer.policy.named_parameters())}
     parameters |= {f"trained, {name}": sum(one.numel() for one in found) for name, found in trainer.parameters.items()}
     return Estimate(
@@ -195,7 +199,7 @@ def estimate(config: RunConfig) -> Estimate:
         parts={name: size for name, size in trainer.parts.items() if size},
         peaks={name: size + waiting * (name != "evaluation") for name, size in trainer.live.peaks.items() if name},
         contexts=trainer.contexts,
-        images=trainer.made["images"] * minibatches,
-        tokens=trainer.made["tokens"] * minibatches,
-        velocities={one: trainer.cost[f"nfe_{one}"] * minibatches for one in ("rollout", "reference", "train")},
+        images=trainer.made["images"] * count,
+        tokens=trainer.made["tokens"] * count,
+        velocities={one: trainer.cost[f"nfe_{one}"] * count for one in ("rollout", "reference", "train")},
     )
