@@ -15,7 +15,7 @@ from unigrpo.training.estimate.needs import Estimate, estimate
 
 #: Two episodes, as short an evaluation as there is.
 FEW = [
-    "rollout.prompts=1", "rollout.minibatches=1", "rollout.group_size=2", "evaluation.prompts_per_tag=1",
+    "engine=ddp", "rollout.prompts=1", "rollout.minibatches=1", "rollout.group_size=2", "evaluation.prompts_per_tag=1",
     "evaluation.images_per_prompt=1", "evaluation.guided_images_per_prompt=1",
 ]  # fmt: skip
 REWARD = "reward.path=tests.training.runs:brightness"

@@ -174,7 +174,7 @@ class Trainer:
         return self.config.rollout.prompts // (self.config.rollout.minibatches * self.accelerator.num_processes)
 
     def rollout(self, update: int, spec: RolloutSpec) -> list[Trajectory]:
-        """Sample this process's episodes: a trajectory for each minibatch, or several if fewer are sampled at a time."""
+        """Sample this process's episodes: a trajectory for each minibatch, or several of fewer episodes."""
         ranks, own = self.accelerator.num_processes, self.accelerator.process_index
         prompts, size = self.prompts(update), self.prompts_of_minibatch
         minibatches = [prompts[start : start + size] for start in range(0, len(prompts), size)][own::ranks]
