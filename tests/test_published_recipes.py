@@ -28,7 +28,8 @@ CLASSES = {
 }
 #: What makes a copy of a run small; steps, windows, ratios, penalties and adapters stay.
 SHRUNK = [
-    "rollout.prompts=2", "rollout.group_size=2", "engine=ddp", "engine.micro_batch=1", "rollout.minibatches=1", "episode.max_thinking=4",
+    "rollout.prompts=2", "rollout.group_size=2", "rollout.minibatches=1", "engine=ddp", "engine.micro_batch=1",
+    "episode.max_thinking=4",
     "sampler.height=32", "sampler.width=32", "evaluation.prompts_per_tag=1", "evaluation.images_per_prompt=1",
 ]  # fmt: skip
 
