@@ -38,8 +38,8 @@ ALGORITHM_BUGS = (
     Bug(
         "what is given learnt",
         "unigrpo/sft.py",
-        "segments.append(TextSegment(*_tokens(texts, model.tokenizer), first.given, first.turn))",
-        "segments.append(TextSegment(*_tokens(texts, model.tokenizer), False, first.turn))",
+        "segments.append(TextSegment(*_tokens(texts, model.processor.tokenizer), first.given, first.turn))",
+        "segments.append(TextSegment(*_tokens(texts, model.processor.tokenizer), False, first.turn))",
         nodes("training/test_sft_dataset", "test_examples_are_what_the_file_says"),
     ),
     Bug(
