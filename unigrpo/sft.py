@@ -164,7 +164,7 @@ def spec_of(model: Tuned) -> RolloutSpec:
     from unigrpo.flow.schedule import time_points
     from unigrpo.rollout.rollout import RolloutSpec
 
-    ids = model.processor.ids
+    ids, grid = model.processor.ids, model.processor.grid
     return RolloutSpec(
         points=time_points(1),
         dynamics=Ode(),
@@ -178,7 +178,7 @@ def spec_of(model: Tuned) -> RolloutSpec:
         prompt=ids.prompt,
         system=ids.system,
         head=registry.find("image_head", head_of(model))(),
-        latent_shape=model.processor.latent_shape(),
+        latent_shape=(grid.channels, grid.height, grid.width),
         context_grad=True,
     )
 
