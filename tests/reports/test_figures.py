@@ -197,7 +197,7 @@ def test_ratios_of_denoised_and_of_token_pictures_stand_side_by_side(finished):
     sweep = read(finished)
     for cell in sweep.arm("none").done:
         cell.history["ratio/image_clip_frac"] = cell.history["grad/image"]
-        cell.history |= {"gap/text": cell.history["grad/text"], "gap/image/1": cell.history["grad/image"]}
+        cell.history.update({"gap/text": cell.history["grad/text"], "gap/image/1": cell.history["grad/image"]})
     found = [panel.name for panel in curves.diagnostics(sweep)]
     assert {"ratio_image_clip_frac", "ratio_image_clip_frac_by_step"} <= set(found)
     assert {"gap_text", "gap_image_by_step"} <= set(found)

@@ -71,7 +71,7 @@ def measured(config: Any) -> tuple[dict[str, int], Trainer]:
 
     def evaluate() -> None:
         settings = config.evaluation
-        batch = next(trainer.evaluator.batches(trainer.policy, settings.guidance_scale, settings.images_per_prompt))
+        batch = trainer.evaluator.first_batch(trainer.policy, settings.guidance_scale, settings.images_per_prompt)
         trainer.evaluator.processor.decode(batch)
 
     return {"update": update, "evaluation": _bytes([*weights, *gradients, *states]) + _peak(evaluate)}, trainer

@@ -345,7 +345,8 @@ EVERY = [
     for key in dataclasses.fields(RunConfig)
     if slot_of(key.name)
     for name in registry.strategies(slot_of(key.name))
-    if name != "fsdp"  # which needs two processes: test_engines.py
+    # Others are those of tests and benchmarks that this process has read; fsdp needs two processes: test_engines.py.
+    if registry.find(slot_of(key.name), name).__module__.startswith("unigrpo.") and name != "fsdp"
 ]
 
 

@@ -26,6 +26,7 @@ from unigrpo.plain import fields_of
 from unigrpo.registry import name_of
 from unigrpo.rollout.rollout import Rollout, RolloutSpec
 from unigrpo.rollout.trajectory import TextSegment
+from unigrpo.training import micro
 from unigrpo.training.engines import Ddp
 from unigrpo.training.estimate.live import LiveBytes
 from unigrpo.training.estimate.longest import LongestRollout
@@ -129,7 +130,7 @@ class Outline(Trainer):
         self.parts["optimiser"] = self.live.now - before - self.parts["gradients"]
 
     def minibatch(self, update: int) -> None:
-        """All that an update does, with the first of its minibatches."""
+        """All that an update does, with the first of its minibatches, and of that the first part that is trained."""
         self.policy.train()
         spec, prompts, before = self.rollout_spec(update), self.prompts(update), self.live.now
         with self.clock("rollout"):
@@ -143,14 +144,20 @@ class Outline(Trainer):
         self.made = {"images": trajectory.generated_images, "tokens": sum(int(one.mask.sum()) for one in texts)}
         with self.clock("reward"):
             self.evaluator.processor.decode(trajectory)
+        first, *others = micro.slices(trajectory, self.engine.micro_batch)
+        one = first.trajectory if others else trajectory
         with self.clock("reference"):
-            advantage = torch.zeros(len(trajectory.row_prompts), len(trajectory.segments))
-            parts = self.prepare([trajectory], [advantage], update, spec)
+            advantage = torch.zeros(len(one.row_prompts), len(one.segments))
+            parts = self.prepare([one], [advantage], update, spec)
         self.parts["recorded episodes"] = (self.live.now - before) * self.trajectories
-        before_step = self.cost["nfe_train"]
+        prepared = self.cost["nfe_train"]
         with self.clock("update"):
             self.train_step(parts, spec)
-        self.cost["nfe_train"] += (self.config.rollout.epochs - 1) * (self.cost["nfe_train"] - before_step)
+        # Log-probabilities before the update are computed anew where a minibatch is trained in parts.
+        passes = self.config.rollout.epochs + bool(others)
+        self.cost["nfe_train"] = prepared + passes * (self.cost["nfe_train"] - prepared)
+        for purpose in ("nfe_train", "nfe_reference"):
+            self.cost[purpose] *= 1 + len(others)
 
     def evaluation(self) -> None:
         """A batch of the final evaluation, guided, of the larger of its two sizes."""
