@@ -16,6 +16,9 @@ from unigrpo.noise import Draw
 from unigrpo.rollout.rollout import Rollout
 from unigrpo.rollout.trajectory import ImageSegment, TextSegment
 
+#: Codes of an image that are asked for one by one: a context may have room for as many without a copy.
+_FEW = 32
+
 
 class LongestRollout(Rollout):
     """A rollout in which texts are not sampled token by token: all but the last token enter as one block."""
@@ -52,7 +55,7 @@ class _Sparing:
     Args:
         policy: that is asked.
         times: of the velocities that it is asked for; the others are zeros.
-        codes: of an image: it is asked for the first and the last, and those between enter as one block.
+        codes: of an image: if many, it is asked for the first and the last, and those between enter as one block.
     """
 
     def __init__(self, policy: Policy, times: set[float], codes: int):
@@ -69,6 +72,8 @@ class _Sparing:
     def extend_codes(self, context: Context, tokens: Tensor, alive: Tensor, first: int = 0) -> tuple[Tensor, Context]:
         """Of the policy for whole images and for their first and last code, else the first one's logits."""
         painter = cast("CodePolicy", self.policy)
+        if self.codes <= _FEW:
+            return painter.extend_codes(context, tokens, alive, first)
         if tokens.shape[1] == 1 and 0 < first < self.codes - 1:
             return cast("Tensor", self.logits), context
         logits, longer = painter.extend_codes(context, tokens, alive, first)
