@@ -93,12 +93,14 @@ def warnings(sweep: Sweep) -> Iterator[str]:
 
 
 def _alike(arm: Arm, candidate: Arm) -> bool:
-    """Whether two arms differ in nothing but their prompts and seeds."""
+    """Whether two arms differ in nothing but their prompts, their seeds, and the models that these start from."""
     if not arm.config or not candidate.config:
         return False
-    return _plain(arm.config) == _plain(candidate.config)
+    return _plain(arm) == _plain(candidate)
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(arm: Arm) -> dict[str, Any]:
+    config, model = arm.config, arm.config.get("model")
     evaluation = {key: value for key, value in config.get("evaluation", {}).items() if key != "split"}
-    return {**config, "seed": 0, "evaluation": evaluation}
+    plain = {**config, "seed": 0, "evaluation": evaluation}
+    return plain | {"model": arm.blocks.without(model)} if arm.blocks else plain

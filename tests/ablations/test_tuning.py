@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from ablations.grid import Tune, load_grid
 from ablations.plan import make_plan
 from ablations.tuning import candidates
 from reports.analysis import analyse
+from reports.blocks import Blocks
 from reports.collect import read
 from reports.pages import write_report
-from reports.tuning import Tried, expected_best, tried
+from reports.tuning import Tried, _alike, expected_best, tried
 from tests.reports.synthetic import write_sweep
 from unigrpo.errors import ConfigError
 
@@ -115,6 +117,17 @@ def test_the_best_of_each_arm_is_found_and_a_page_says_whether_it_is_used(sandbo
     assert ("latent_kl does not use" in text) == (best.name != "latent_kl #1")
     assert "used here" in write_report(main).page.read_text()
     assert "Score against tuning budget" in write_report(folder).page.read_text()
+
+
+def test_an_arm_uses_a_setting_whatever_model_its_first_seed_starts_from():
+    blocks = Blocks("model.checkpoint", {0: "one", 1: "another"}, (0, 1))
+
+    def arm(checkpoint, rate, seed):
+        model = {"name": "mot", "checkpoint": checkpoint}
+        return SimpleNamespace(config={"model": model, "seed": seed, "optim": {"image_lr": rate}}, blocks=blocks)
+
+    assert _alike(arm("one", 1e-4, 0), arm("another", 1e-4, 100))
+    assert not _alike(arm("one", 1e-4, 0), arm("another", 2e-4, 100))
 
 
 @pytest.mark.parametrize(("higher", "best"), [(True, "velocity_mse"), (False, "latent_kl")])
