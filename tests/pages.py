@@ -238,14 +238,18 @@ def _try_train(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) ->
     assert (folder / "run" / "result.json").is_file()
 
 
+def _files(folder: Path) -> list[Path]:
+    """All but what Python keeps of files that were imported, here or where they are copied from."""
+    return [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
+
+
 def _try_sweep(arguments: Sequence[str], folder: Path, _: pytest.MonkeyPatch) -> None:
     from ablations.sweep import main
 
     _with_checkpoints(arguments, folder)
-    before = sorted(folder.rglob("*"))
+    before = _files(folder)
     assert main([*arguments, "dry_run=true"]) == 0
-    # What Python keeps of an imported file is not the plan's.
-    assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts] == before
+    assert _files(folder) == before
 
 
 def _try_checkpoint(arguments: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

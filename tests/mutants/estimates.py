@@ -55,8 +55,8 @@ ESTIMATE_BUGS = (
     Bug(
         "passes over a rollout count once",
         NEEDS,
-        "(self.config.rollout.epochs - 1)",
-        "0",
+        "passes = self.config.rollout.epochs",
+        "passes = 1",
         UPDATE,
     ),
     Bug(
