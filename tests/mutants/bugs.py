@@ -9,6 +9,7 @@ from tests.mutants.blocks import BLOCK_BUGS
 from tests.mutants.credit import CREDIT_BUGS
 from tests.mutants.data import DATA_BUGS
 from tests.mutants.declarations import DECLARATION_BUGS
+from tests.mutants.engines import ENGINE_BUGS
 from tests.mutants.episodes import EPISODE_BUGS
 from tests.mutants.estimates import ESTIMATE_BUGS
 from tests.mutants.evaluation import EVALUATION_BUGS
@@ -40,6 +41,7 @@ BUGS = (
     *PIPELINE_BUGS,
     *JANUS_BUGS,
     *PLAN_BUGS,
+    *ENGINE_BUGS,
     *RUN_BUGS,
     *SWEEP_BUGS,
     *REPORT_BUGS,
